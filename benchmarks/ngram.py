@@ -1,0 +1,126 @@
+"""An n-gram baseline in bits per byte: what a language model must beat before it has learnt more than counting.
+
+    python benchmarks/ngram.py --order 5
+
+trains on the bytes of the training documents, with no tokenizer, and scores the validation documents.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+
+# A document is a string of one character per byte (latin-1), with this character, which is no byte, at both ends.
+BOUNDARY = chr(256)
+
+SYMBOLS = [chr(code) for code in range(257)]  # what may come next: 256 bytes, or the end of the document
+
+
+class NgramModel:
+    """Interpolated byte-level n-grams with Witten-Bell smoothing.
+
+    With c(h w) the times that the symbol w followed the context h, c(h) their sum over w, T(h) the number of different
+    symbols that followed h, and h' the context h without its oldest symbol (Witten & Bell 1991, method C; Chen &
+    Goodman 1998, in the interpolated form):
+
+        P(w | h) = (c(h w) + T(h) P(w | h')) / (c(h) + T(h))
+
+    The empty context falls back on the uniform distribution over 257 symbols, and a context that was never seen on the
+    next shorter one. Contexts do not reach over the start of a document; that it starts is itself a context.
+
+    Args:
+        order (`int`, defaults to 5): Longest n-gram; the context is one symbol less. Raises `ValueError` below 1.
+    """
+
+    def __init__(self, order: int = 5):
+        if order < 1:
+            raise ValueError(f"`order` is {order}; give a whole number of at least 1.")
+        self.order = order
+        self.counts = Counter()  # c(h w), by the string h w
+        self.totals = Counter()  # c(h)
+        self.kinds = Counter()  # T(h)
+
+    def fit(self, documents: Iterable[bytes | str]) -> "NgramModel":
+        """Count the n-grams of the documents, in addition to those of earlier calls. Text is taken as UTF-8."""
+        for document in tqdm(documents, desc=f"{self.order}-gram counts", unit=" documents", disable=None):
+            text = _with_boundaries(document)
+            for size in range(1, self.order + 1):
+                first = 1 if size == 1 else 0  # the boundary in front is a context, and never predicted
+                self.counts.update(text[i : i + size] for i in range(first, len(text) - size + 1))
+
+        self.totals.clear()
+        self.kinds.clear()
+        for ngram, count in self.counts.items():
+            self.totals[ngram[:-1]] += count
+            self.kinds[ngram[:-1]] += 1
+        return self
+
+    def probability(self, symbol: str, context: str) -> float:
+        """P(symbol | context), where only the last `order - 1` symbols of the context count."""
+        probability = 1 / len(SYMBOLS)
+        for length in range(min(self.order - 1, len(context)) + 1):
+            history = context[len(context) - length :]
+            total = self.totals.get(history)
+            if total is None:
+                break  # nor was any longer context seen
+            kinds = self.kinds[history]
+            probability = (self.counts.get(history + symbol, 0) + kinds * probability) / (total + kinds)
+        return probability
+
+    def bits(self, documents: Iterable[bytes | str]) -> float:
+        """Bits to encode the documents, with the end of each: the sum of -log2 P over their symbols."""
+        bits = 0.0
+        for document in tqdm(documents, desc=f"{self.order}-gram score", unit=" documents", disable=None):
+            text = _with_boundaries(document)
+            for i in range(1, len(text)):
+                bits -= math.log2(self.probability(text[i], text[max(0, i - self.order + 1) : i]))
+        return bits
+
+    def bits_per_byte(self, documents: Iterable[bytes | str]) -> float:
+        """`bits` over the number of bytes, in which the ends are not counted. Raises `ValueError` without a byte."""
+        documents = list(documents)
+        size = count_bytes(documents)
+        if size == 0:
+            raise ValueError("The documents to score hold no byte; give at least one that is not empty.")
+        return self.bits(documents) / size
+
+
+def count_bytes(documents: Iterable[bytes | str]) -> int:
+    """Bytes of all documents, text in UTF-8."""
+    return sum(len(_as_bytes(document)) for document in documents)
+
+
+def _as_bytes(document: bytes | str) -> bytes:
+    return document.encode("utf-8") if isinstance(document, str) else document
+
+
+def _with_boundaries(document: bytes | str) -> str:
+    return BOUNDARY + _as_bytes(document).decode("latin-1") + BOUNDARY
+
+
+@dataclass
+class NgramArguments:
+    order: int = field(default=5, metadata={"help": "Longest n-gram, in bytes."})
+
+
+def main() -> None:
+    """Train on one split of the corpus, score the other, and print one line."""
+    from transformers import HfArgumentParser
+
+    from modeling_mini.data import DataArguments, load_documents
+
+    data_arguments, arguments = HfArgumentParser((DataArguments, NgramArguments)).parse_args_into_dataclasses()
+    model = NgramModel(arguments.order)
+    train, validation = (list(split["text"]) for split in load_documents(data_arguments))
+    bits_per_byte = model.fit(train).bits_per_byte(validation)
+    print(  # noqa: T201
+        f"order {arguments.order}: {count_bytes(train):,} train bytes, {count_bytes(validation):,} validation bytes, "
+        f"{bits_per_byte:.4f} bits per byte"
+    )
+
+
+if __name__ == "__main__":
+    main()

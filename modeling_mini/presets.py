@@ -1,0 +1,92 @@
+"""Finds the `configuration/` directory, and the model presets in it by name.
+
+A preset is the body of a `config.json`, so that transformers loads it like any other:
+
+    >>> from transformers import AutoConfig, AutoModelForCausalLM
+    >>> from modeling_mini.presets import preset_path
+    >>> model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(preset_path("nano")))
+"""
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+
+def configuration_path(*parts: str) -> Path:
+    """Path of `configuration/`, or of what `parts` name below it, e.g. `configuration_path("recipes", "x.yaml")`.
+
+    An installed wheel holds the directory inside the package; in a checkout it lies beside the package. Nothing is
+    said about whether the parts exist. Raises `FileNotFoundError` where the directory is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    # Inside comes first: beside an installed package lie the packages of others.
+    candidates = (package / "configuration", package.parent / "configuration")
+    for directory in candidates:
+        if (directory / "models").is_dir():
+            return directory.joinpath(*parts)
+    raise FileNotFoundError(
+        f"The presets are neither in {candidates[0]} nor in {candidates[1]}; install modeling_mini again, or run it "
+        "from a complete checkout."
+    )
+
+
+def preset_names() -> list[str]:
+    """Names of all model presets, in alphabetical order."""
+    return sorted(path.stem for path in configuration_path("models").glob("*.json"))
+
+
+def preset_path(name_or_path: str | os.PathLike) -> Path:
+    """What to hand to `AutoConfig.from_pretrained`: the JSON file of a preset, or an existing path as it was given.
+
+    A preset wins over a directory of the same name in the working directory, which is reached as `./name`. Raises
+    `ValueError` for anything else.
+    """
+    if name_or_path in (names := preset_names()):
+        return configuration_path("models", f"{name_or_path}.json")
+    if (path := Path(name_or_path)).exists():
+        return path
+    nearest = get_close_matches(path.name.lower().removesuffix(".json"), names, n=1, cutoff=0)
+    raise ValueError(
+        f"{os.fspath(name_or_path)!r} is neither a preset nor an existing path; the nearest preset is {nearest[0]!r}, "
+        "and `modeling-mini presets` lists them all."
+    )
+
+
+def count_parameters(config) -> int:
+    """Parameters of the language model that `config` describes, a tied matrix counted once.
+
+    The model is built on the meta device, so that no weight takes memory: causal, or masked where the config is
+    bidirectional.
+    """
+    import torch
+
+    from .modeling_mini import MiniForCausalLM, MiniForMaskedLM
+
+    with torch.device("meta"):
+        model = (MiniForCausalLM if config.is_causal else MiniForMaskedLM)(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def preset_table() -> str:
+    """All presets as text, one a line and the smallest first, under a line of headings."""
+    from .configuration_mini import MiniConfig
+
+    configs = {name: MiniConfig.from_pretrained(preset_path(name)) for name in preset_names()}
+    sizes = {name: count_parameters(config) for name, config in configs.items()}
+    rows = [("preset", "parameters", "layers x hidden x heads", "vocabulary", "mask", "norm")]
+    for name in sorted(configs, key=sizes.get):
+        config = configs[name]
+        rows.append(
+            (
+                name,
+                f"{sizes[name]:,}",
+                f"{config.num_hidden_layers} x {config.hidden_size} x {config.num_attention_heads}",
+                f"{config.vocab_size:,}",
+                "causal" if config.is_causal else "bidirectional",
+                "pre-norm" if config.norm_first else "post-norm",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = "<><><<"  # numbers to the right, words to the left
+    columns = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
+    return "\n".join("  ".join(map(format, row, columns)).rstrip() for row in rows)
