@@ -175,7 +175,8 @@ class MiniConfig(PretrainedConfig):
                 raise ValueError(f"`{name}` is {getattr(self, name)}; give a whole number of at least 1.")
         if self.hidden_size % 2:
             raise ValueError(
-                f"`hidden_size` is {self.hidden_size}; sinusoidal positions pair a sine with a cosine, so give an even one."
+                f"`hidden_size` is {self.hidden_size}; give an even number, because sinusoidal positions pair a sine "
+                "with a cosine."
             )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(

@@ -13,7 +13,7 @@
 # limitations under the License.
 """The Mini Transformer language model: token embedding + sinusoidal positions -> Transformer layers -> heads.
 
-This file is copied into every saved checkpoint, so it imports nothing but torch, transformers and the config beside it.
+This file is copied into every saved checkpoint, so it imports only torch, transformers and the config beside it.
 
 Shapes:
     B batch, T tokens of this call, P tokens in the cache, S = P + T keys, D hidden_size, H heads, K = D / H head size,
@@ -273,7 +273,7 @@ class MiniPreTrainedModel(PreTrainedModel):
         |---|---|---|
         | embedding | D^-0.5 | times sqrt(D) in the forward: tokens and sinusoids meet at like size |
         | linear | initializer_range | |
-        | o_proj, down_proj | initializer_range / sqrt(2 * layers) | the residual sum keeps its scale with depth (GPT-2) |
+        | o_proj, down_proj | initializer_range / sqrt(2 * layers) | keeps the scale of the sum with depth (GPT-2) |
         """
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
@@ -285,7 +285,7 @@ class MiniPreTrainedModel(PreTrainedModel):
 
 
 class MiniModel(MiniPreTrainedModel):
-    """The trunk: embedding x sqrt(D) + sinusoidal positions -> dropout -> layers -> final LayerNorm (pre-norm only)."""
+    """The trunk: embedding x sqrt(D) + sinusoidal positions -> dropout -> layers -> LayerNorm (if pre-norm)."""
 
     def __init__(self, config: MiniConfig):
         super().__init__(config)
@@ -310,11 +310,13 @@ class MiniModel(MiniPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPast:
-        """Hidden states `[B, T, D]` of `input_ids` `[B, T]` or of `inputs_embeds` `[B, T, D]` (unscaled, no positions).
+        """Hidden states `[B, T, D]` of `input_ids` `[B, T]` or of `inputs_embeds` `[B, T, D]`.
 
-        `attention_mask` is `[B, S]` with 0 at padding, or a ready 4-D mask. `position_ids` `[B, T]` default to counting
-        from the first token that is not padding; where they start again at 0, a new document begins, and documents do
-        not attend to each other. Raises `ValueError` unless exactly one kind of input is given.
+        `inputs_embeds` are rows of the embedding table, neither scaled nor with positions. `attention_mask` is
+        `[B, S]` with 0 at padding, or a ready 4-D mask. `position_ids` `[B, T]` default to counting from the first
+        token that is not padding; where they start again at 0, a new document begins, and documents do not attend to
+        each other.
+        Raises `ValueError` unless exactly one kind of input is given.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
@@ -462,7 +464,7 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
     def prepare_inputs_for_generation(self, *args, **kwargs):
         if not self.config.is_causal:
             raise ValueError(
-                "This model was built with `is_causal=False`: it sees the whole text and has not learnt to continue one. "
+                "This model was built with `is_causal=False`: it sees whole texts and has not learnt to continue one. "
                 "Generate with a causal checkpoint, or use MiniForMaskedLM to fill in masked words."
             )
         return super().prepare_inputs_for_generation(*args, **kwargs)
@@ -486,7 +488,7 @@ class MiniForMaskedLM(MiniLanguageModel):
         labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
-        """Logits `[B, T, V]` for each position, and the mean loss in nats over the `labels` `[B, T]` that are not -100.
+        """Logits `[B, T, V]` for each position, and the mean loss in nats over the `labels` `[B, T]` but -100.
 
         While training with labels, `logits` is None unless `skip_logits=False`.
         """

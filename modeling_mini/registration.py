@@ -38,7 +38,7 @@ def register() -> None:
     for auto_class, model_class in AUTO_CLASSES.items():
         auto_class.register(MiniConfig, model_class, exist_ok=True)
 
-    # The Trainer shifts labels under label smoothing, and lm-eval scores a model as causal, only for names listed here.
+    # Only for names listed here does the Trainer shift labels under label smoothing, and lm-eval score as causal.
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniConfig.model_type] = MiniForCausalLM.__name__
 
     # `transformers serve` looks the class of a checkpoint up by name in the transformers module.

@@ -1,0 +1,150 @@
+"""Arguments of a training run: a recipe (YAML, only what differs from the defaults), then the command line over it."""
+
+import json
+import sys
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from .data import DataArguments
+from .errors import UserError
+from .presets import configuration_path
+
+
+DEFAULT_RECIPE = "quickstart"
+
+
+@dataclass
+class ModelArguments:
+    """What is trained."""
+
+    model: str = field(
+        default="nano",
+        metadata={"help": "A preset of configuration/models by name, or the path of a config.json or of its folder."},
+    )
+    config_overrides: str | None = field(
+        default=None, metadata={"help": "Fields that replace those of the model, as JSON: '{\"hidden_size\": 192}'."}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention backend: sdpa, eager, flex_attention, flash_attention_2, ..."}
+    )
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "A trained tokenizer (folder or Hub name); trained on the corpus if not given."},
+    )
+    tokenizer_kind: Literal["bpe", "char"] = field(
+        default="bpe", metadata={"help": "Tokenizer to train: byte-level BPE, or one token a character."}
+    )
+
+    def overrides(self) -> dict:
+        """`config_overrides` as a dictionary. Raises `UserError` if it is not a JSON object."""
+        try:
+            overrides = json.loads(self.config_overrides or "{}")
+        except json.JSONDecodeError as error:
+            raise UserError(f"--config_overrides is not JSON ({error}): {self.config_overrides}") from error
+        if not isinstance(overrides, dict):
+            raise UserError(f"--config_overrides must be a JSON object of fields and values: {self.config_overrides}")
+        return overrides
+
+
+@dataclass
+class MiniTrainingArguments(TrainingArguments):
+    """The Trainer's own arguments, and what the Trainer lacks."""
+
+    use_muon: bool = field(
+        default=False,
+        metadata={"help": "Muon for the matrices in the layers; --learning_rate is AdamW's for the rest."},
+    )
+    muon_learning_rate: float = field(default=0.02, metadata={"help": "Peak learning rate of Muon."})
+    muon_momentum: float = field(default=0.95, metadata={"help": "Momentum of Muon."})
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Continue from the last complete checkpoint in --output_dir, if there is one."},
+    )
+    prompt: str = field(default="The ", metadata={"help": "Beginning of the sample that is written at the end."})
+    # A loss that is not a number must be seen, and a log must not hide it.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave nan and inf out of the logged loss."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+
+
+ARGUMENT_CLASSES = (ModelArguments, DataArguments, MiniTrainingArguments)
+
+
+def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MiniTrainingArguments]:
+    """`[RECIPE] [--argument value ...]` as dataclasses; the recipe `quickstart` if none is named.
+
+    A recipe is a YAML file of arguments, by path or by its name in `configuration/recipes`; the command line wins.
+    Runs go to `runs/RECIPE` unless `output_dir` says otherwise.
+
+    Raises:
+        UserError: the recipe does not exist or does not parse, or an argument does not exist or contradicts another.
+        SystemExit: as argparse does, for `--help` and for a value of the wrong type.
+    """
+    has_recipe = bool(argv) and not argv[0].startswith("-")
+    path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
+    recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
+    parser = HfArgumentParser(ARGUMENT_CLASSES, allow_abbrev=False, prog=f"{Path(sys.argv[0]).name} [RECIPE]")
+    try:
+        *arguments, unknown = parser.parse_args_into_dataclasses(
+            [*_to_argv(recipe), *argv[has_recipe:]], look_for_args_file=False, return_remaining_strings=True
+        )
+    except ValueError as error:  # values that the Trainer refuses together
+        raise UserError(str(error).splitlines()[0]) from error
+    if unknown:
+        raise UserError(f"There is no argument {unknown[0]}{_nearest_argument(unknown[0])}")
+    return tuple(arguments)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes in `configuration/recipes`."""
+    return sorted(path.stem for path in configuration_path("recipes").glob("*.yaml"))
+
+
+def _recipe_path(name_or_path: str) -> Path:
+    if name_or_path in recipe_names():
+        return configuration_path("recipes", f"{name_or_path}.yaml")
+    if Path(name_or_path).is_file():
+        return Path(name_or_path)
+    raise UserError(f"{name_or_path} is neither a recipe file nor one of the recipes {', '.join(recipe_names())}.")
+
+
+def _read_recipe(path: Path) -> dict:
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise UserError(f"{path} must hold lines of `argument: value`, and holds a {type(recipe).__name__}.")
+    for name in recipe:
+        if name not in _argument_names():
+            raise UserError(f"{path}: there is no argument {name}{_nearest_argument(str(name))}")
+    return recipe
+
+
+def _argument_names() -> list[str]:
+    return [f.name for argument_class in ARGUMENT_CLASSES for f in fields(argument_class) if f.init]
+
+
+def _nearest_argument(name: str) -> str:
+    nearest = get_close_matches(name.lstrip("-"), _argument_names(), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]}?" if nearest else "; --help lists them all."
+
+
+def _to_argv(recipe: dict) -> list[str]:
+    """A recipe as a command line, so that values are checked and converted in one place, by argparse."""
+    argv = []
+    for name, value in recipe.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        argv += [f"--{name}", *map(str, values)]
+    return argv

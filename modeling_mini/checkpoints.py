@@ -1,0 +1,103 @@
+"""Which checkpoints of a run are complete, and whether the disk can take the next one."""
+
+import json
+import logging
+import shutil
+import zipfile
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .errors import UserError
+
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """Checkpoint folders of a run, the latest first, complete or not."""
+    folders = [
+        path
+        for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if path.is_dir() and path.name.rpartition("-")[2].isdigit()
+    ]
+    return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
+
+
+def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
+    """The latest checkpoint that was written to its end, or None. Those that were cut short are named in a warning."""
+    for folder in checkpoints(output_dir):
+        defect = checkpoint_defect(folder)
+        if defect is None:
+            return folder
+        logger.warning("%s is not complete (%s) and is passed over.", folder, defect)
+    return None
+
+
+def checkpoint_defect(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None.
+
+    The Trainer writes weights, optimizer, scheduler and random states first and `trainer_state.json` last. Their
+    containers tell when they were cut short: safetensors by the size in its header, torch files by the directory at
+    the end of their zip archive.
+    """
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "trainer_state.json is missing or cut short"
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        return "there are no weights"
+    for path in weights:
+        if not _is_whole_safetensors(path):
+            return f"{path.name} is cut short"
+    for name in ("optimizer.pt", "scheduler.pt"):
+        if not zipfile.is_zipfile(folder / name):
+            return f"{name} is missing or cut short"
+    return None
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Format: 8 bytes little-endian header length, a JSON header with byte offsets, then the data."""
+    with path.open("rb") as file:
+        header_length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(header_length))
+        except ValueError:
+            return False
+    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    return path.stat().st_size == 8 + header_length + end
+
+
+def check_output_dir(output_dir: str | Path, resume: bool) -> None:
+    """Refuse a place that cannot be written, or that holds a run which nobody asked to continue.
+
+    Raises:
+        UserError: the folder or the earlier run, and what to do.
+    """
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"--output_dir {folder} cannot be written: {error.strerror}; choose another.") from error
+    if not resume and (checkpoints(folder) or (folder / "config.json").exists()):
+        raise UserError(
+            f"--output_dir {folder} holds an earlier run; continue it with --resume, or choose another --output_dir."
+        )
+
+
+def check_free_space(output_dir: str | Path, num_parameters: int) -> None:
+    """Refuse a disk without room for two checkpoints and the final model. Raises `UserError`.
+
+    A checkpoint holds float32 weights and up to two states of the optimizer for each: 12 bytes a parameter.
+    """
+    needed = (2 * 12 + 4) * num_parameters
+    free = shutil.disk_usage(output_dir).free
+    if free < needed:
+        raise UserError(
+            f"The disk of --output_dir {output_dir} has {free / 1e9:.2f} GB free, and checkpoints of this model need "
+            f"{needed / 1e9:.2f} GB; free some space or choose another --output_dir."
+        )

@@ -1,0 +1,158 @@
+"""Muon for the hidden matrices and AdamW for the rest, as one optimizer that the stock Trainer takes.
+
+Trainer(..., optimizer_cls_and_kwargs=(MuonAdamWFactory, {"muon_learning_rate": 0.02, "learning_rate": 3e-3}))
+"""
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from .errors import UserError
+
+
+# Coefficients of the quintic iteration, chosen for the steepest slope at zero (Jordan et al. 2024).
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Nearest semi-orthogonal matrices, roughly: singular values between 0.7 and 1.2. `[N, R, C]` -> `[N, R, C]`.
+
+    Newton-Schulz iteration of Muon (Jordan et al. 2024), for N matrices of one shape in one chain of products. In
+    bfloat16 on an accelerator; in float32 on a CPU, many of which emulate bfloat16 products at a crawl.
+    """
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
+    x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x  # the Gram matrix of the shorter side is the smaller one
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised, for matrices between hidden layers (Jordan et al. 2024).
+
+    The update has the scale of `torch.optim.Muon` with `adjust_lr_fn="original"`: sqrt(max(1, rows / columns)).
+    That class orthogonalises one matrix at a time and always in bfloat16; this one batches equal shapes and computes
+    in float32 on a CPU.
+    """
+
+    def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            by_shape = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[parameter.shape].append(parameter)
+            for parameters in by_shape.values():
+                self._update(parameters, group)
+        return loss
+
+    def _update(self, parameters: list[nn.Parameter], group: dict) -> None:
+        """One step for matrices of one shape."""
+        if isinstance(parameters[0], DTensor):
+            raise UserError(
+                "Muon orthogonalises whole matrices, and these are sharded over devices (FSDP2 or tensor parallel); "
+                "train with --use_muon false, or with plain data parallelism."
+            )
+        grads = [parameter.grad for parameter in parameters]
+        buffers = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers.append(state["momentum_buffer"])
+        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+        updates = torch._foreach_lerp(grads, buffers, group["momentum"])  # Nesterov
+        rows, columns = parameters[0].shape
+        step_size = group["lr"] * max(1, rows / columns) ** 0.5
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, list(orthogonalize(torch.stack(updates)).unbind()), alpha=-step_size)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """`Muon` and `torch.optim.AdamW` behind one set of parameter groups and one state.
+
+    Schedulers, checkpoints and resuming see an ordinary optimizer.
+    """
+
+    def __init__(self, muon: Muon, adamw: torch.optim.AdamW):
+        self.parts = (muon, adamw)
+        super().__init__([*muon.param_groups, *adamw.param_groups], defaults={})
+        self._share()
+
+    def _share(self) -> None:
+        """Let both parts work on this optimizer's groups and state."""
+        muon, adamw = self.parts
+        count = len(muon.param_groups)
+        muon.param_groups, adamw.param_groups = self.param_groups[:count], self.param_groups[count:]
+        muon.state = adamw.state = self.state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+
+class MuonAdamWFactory:
+    """What `Trainer(optimizer_cls_and_kwargs=...)` wants: built without arguments, then called with the model."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        muon_learning_rate: float = 0.02,
+        muon_momentum: float = 0.95,
+        learning_rate: float = 3e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> MuonAdamW:
+        """Both learning rates are the peak of the same schedule; weight decay applies to matrices alone.
+
+        Embeddings, the output head, biases and norms go to AdamW (Loshchilov & Hutter 2019).
+
+        Raises:
+            UserError: the model has no hidden matrix to train.
+        """
+        hidden, tables, vectors = split_parameters(model)
+        if not hidden:
+            raise UserError("The model has no trainable matrix in its layers for Muon; train with --use_muon false.")
+        muon = Muon(hidden, lr=muon_learning_rate, momentum=muon_momentum, weight_decay=weight_decay)
+        groups = [{"params": tables, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=betas, eps=eps)
+        return MuonAdamW(muon, adamw)
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters as hidden matrices, other matrices (embeddings and heads), and vectors (biases, norms)."""
+    hidden, other, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if parameter.ndim != 2:
+            vectors.append(parameter)
+        elif ".layers." in f".{name}":
+            hidden.append(parameter)
+        else:
+            other.append(parameter)
+    return hidden, other, vectors

@@ -1,0 +1,94 @@
+"""What a finished run leaves beside its weights: numbers, a loss curve, a sample, a model card, and the next steps."""
+
+import json
+import logging
+from pathlib import Path
+
+import matplotlib
+from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+
+from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
+from .data import PackedText
+from .generation import continue_text
+from .hub import write_model_card
+
+
+matplotlib.use("Agg")  # a file, not a window
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    metrics: dict[str, float],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: MiniTrainingArguments,
+    train_text: PackedText,
+) -> None:
+    """Write metrics.json, loss.png and README.md into the output folder, and log the result."""
+    folder = Path(training_args.output_dir)
+    history = trainer.state.log_history
+    set_seed(training_args.seed)
+    results = {
+        "validation_loss": metrics["eval_token_loss"],
+        "perplexity": metrics["eval_perplexity"],
+        "bits_per_byte": metrics["eval_bits_per_byte"],
+        "tokens_per_second": metrics["tokens_per_second"],
+        "parameters": trainer.model.num_parameters(),
+        "updates": trainer.state.global_step,
+        "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
+        "train_documents": train_text.num_documents,
+        "train_bytes": train_text.num_bytes,
+        "train_tokens": train_text.num_tokens,
+        "seed": training_args.seed,
+        "sample": continue_text(trainer.model, tokenizer, training_args.prompt),
+        "history": loss_curve(history),
+    }
+    (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    plot_losses(results["history"], folder / "loss.png")
+    write_model_card(folder, results, model_args, data_args, training_args)
+
+    logger.info("\n%s\n", results["sample"])
+    logger.info(
+        "Validation loss %.4f nats per token, perplexity %.2f", results["validation_loss"], results["perplexity"]
+    )
+    logger.info("Validation bits per byte %.4f", results["bits_per_byte"])
+    if results["tokens_per_second"] is not None:
+        logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
+    logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
+    logger.info('  modeling-mini generate %s "%s"', folder, training_args.prompt)
+    logger.info(
+        '  python -c "import modeling_mini; from transformers import AutoModelForCausalLM;'
+        " print(AutoModelForCausalLM.from_pretrained('%s'))\"",
+        folder,
+    )
+
+
+def loss_curve(history: list[dict]) -> list[dict]:
+    """The Trainer's log as points: `{"update", "train_loss"}` and `{"update", "validation_loss"}`, nats per token."""
+    names = {"loss": "train_loss", "eval_token_loss": "validation_loss"}
+    return [
+        {"update": entry["step"], name: entry[key]} for entry in history for key, name in names.items() if key in entry
+    ]
+
+
+def plot_losses(points: list[dict], path: Path) -> None:
+    """Training and validation loss over updates, as PNG."""
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(7, 4), layout="constrained").subplots()
+    for name, style in (("train_loss", "-"), ("validation_loss", "o-")):
+        chosen = [point for point in points if name in point]
+        axes.plot(
+            [point["update"] for point in chosen],
+            [point[name] for point in chosen],
+            style,
+            label=name.replace("_", " "),
+        )
+    axes.set_xlabel("update")
+    axes.set_ylabel("nats per token")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.figure.savefig(path, dpi=150)

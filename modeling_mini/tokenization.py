@@ -1,0 +1,112 @@
+"""Tokenizers trained from a corpus in seconds, saved so that `AutoTokenizer` loads them without custom code."""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from .errors import UserError
+
+
+# In the order of their ids; the defaults of MiniConfig name the first three.
+SPECIAL_TOKENS = {
+    "pad_token": "<pad>",
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+SMALLEST_BPE_VOCABULARY = len(SPECIAL_TOKENS) + 256
+
+# Plain words for the roles: a base model has seen words, and has never seen a special token for a role.
+CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}
+{% if message.role == "assistant" %}
+Assistant:{% generation %} {{ message.content }}{{ eos_token }}{% endgeneration %}
+
+{% else %}
+{{ message.role | capitalize }}: {{ message.content }}
+
+{% endif %}
+{% endfor %}
+{% if add_generation_prompt %}
+Assistant:{% endif %}
+"""
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    kind: Literal["bpe", "char"] = "bpe",
+    vocab_size: int = 8192,
+    model_max_length: int = 1024,
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer on texts.
+
+    Args:
+        texts: the corpus, one document an item; it is read once.
+        kind: `"bpe"` for byte-level byte-pair encoding (Radford et al. 2019), which writes any text of any language
+            without an unknown token; `"char"` for one token a character, unseen characters being `<unk>`.
+        vocab_size: upper bound of the vocabulary, special tokens included; a small corpus yields fewer.
+        model_max_length: the longest input in tokens that the model is meant for.
+
+    Returns:
+        A tokenizer with distinct pad, bos, eos, unk and mask tokens. Encoding a text puts bos before it; a pair of
+        texts is encoded as bos, first, eos, second.
+
+    Raises:
+        UserError: a byte-level vocabulary smaller than 256 bytes and the special tokens.
+    """
+    if kind == "bpe":
+        tokenizer = _train_byte_level_bpe(texts, vocab_size)
+    else:
+        tokenizer = _train_characters(texts, vocab_size)
+    bos, eos = (tokenizer.token_to_id(SPECIAL_TOKENS[name]) for name in ("bos_token", "eos_token"))
+    tokenizer.post_processor = processors.Sequence(
+        [
+            *([processors.ByteLevel(trim_offsets=False)] if kind == "bpe" else []),
+            processors.TemplateProcessing(
+                single="<bos> $A", pair="<bos> $A <eos> $B", special_tokens=[("<bos>", bos), ("<eos>", eos)]
+            ),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        # Generation continues at the right end of a row; the model counts positions from the first real token.
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+        **SPECIAL_TOKENS,
+    )
+
+
+def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    if vocab_size < SMALLEST_BPE_VOCABULARY:
+        raise UserError(
+            f"A byte-level vocabulary needs at least {SMALLEST_BPE_VOCABULARY} tokens (256 bytes and "
+            f"{len(SPECIAL_TOKENS)} special tokens), and `vocab_size` is {vocab_size}; raise it, or choose "
+            "`--tokenizer_kind char`."
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def _train_characters(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordLevel(unk_token=SPECIAL_TOKENS["unk_token"]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS.values()), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

@@ -1,0 +1,94 @@
+"""Tokenizers: what goes in comes out, and AutoTokenizer loads them without custom code."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from modeling_mini import MiniConfig
+from modeling_mini.errors import UserError
+from modeling_mini.tokenization import SPECIAL_TOKENS, train_tokenizer
+
+
+ENGLISH = "def add(x, y):\n\treturn x  # the sum\n"
+CHINESE = "你好，世界。模型预测下一个词。"
+UNSEEN = "naïve Ω 龍 🙂 \u200b\x00"
+
+
+@pytest.fixture(scope="module", params=["bpe", "char"])
+def tokenizer(request):
+    return train_tokenizer([ENGLISH, CHINESE] * 20, request.param, vocab_size=400)
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE])
+def test_text_survives_encoding_and_decoding(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+
+
+def test_byte_level_bpe_writes_any_text_without_unknown_tokens():
+    tokenizer = train_tokenizer([ENGLISH], "bpe", vocab_size=300)
+    ids = tokenizer(UNSEEN, add_special_tokens=False).input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer.decode(ids) == UNSEEN
+
+
+def test_unseen_characters_are_unknown_to_a_character_tokenizer():
+    tokenizer = train_tokenizer([ENGLISH], "char", vocab_size=300)
+    assert tokenizer("d龍f", add_special_tokens=False).input_ids[1] == tokenizer.unk_token_id
+
+
+def test_special_tokens_are_distinct_and_the_first_three_are_the_defaults_of_the_config(tokenizer):
+    ids = [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS.values()]
+    assert ids == [0, 1, 2, 3, 4]
+    config = MiniConfig()
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (
+        config.pad_token_id,
+        config.bos_token_id,
+        config.eos_token_id,
+    )
+
+
+def test_a_text_begins_with_bos_and_a_pair_is_divided_by_eos(tokenizer):
+    single = tokenizer(ENGLISH, add_special_tokens=False).input_ids
+    other = tokenizer(CHINESE, add_special_tokens=False).input_ids
+    assert tokenizer(ENGLISH).input_ids == [1, *single]
+    assert tokenizer(ENGLISH, CHINESE).input_ids == [1, *single, 2, *other]
+
+
+def test_model_inputs_are_what_the_models_accept(tokenizer):
+    assert set(tokenizer(ENGLISH)) == {"input_ids", "attention_mask"}
+
+
+def test_batches_are_padded_on_the_left(tokenizer):
+    batch = tokenizer([ENGLISH, ENGLISH[:5]], padding=True)
+    assert batch.input_ids[1][0] == tokenizer.pad_token_id
+    assert batch.attention_mask[1][0] == 0
+    assert batch.attention_mask[1][-1] == 1
+
+
+def test_saved_tokenizer_loads_by_auto_tokenizer_and_encodes_alike(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.py"))
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded(ENGLISH).input_ids == tokenizer(ENGLISH).input_ids
+    assert loaded.all_special_tokens == tokenizer.all_special_tokens
+    assert loaded.chat_template == tokenizer.chat_template
+    assert loaded.model_max_length == tokenizer.model_max_length
+
+
+def test_chat_template_marks_what_the_assistant_says(tokenizer):
+    messages = [
+        {"role": "system", "content": "return"},
+        {"role": "user", "content": "the sum"},
+        {"role": "assistant", "content": "x"},
+    ]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    assert text == "<bos>System: return\n\nUser: the sum\n\nAssistant: x<eos>\n"
+    prompt = tokenizer.apply_chat_template(messages[:2], tokenize=False, add_generation_prompt=True)
+    assert text.startswith(prompt)
+    encoded = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    marked = [token for token, mark in zip(encoded["input_ids"], encoded["assistant_masks"]) if mark]
+    assert tokenizer.decode(marked) == " x<eos>"
+
+
+def test_vocabulary_too_small_for_bytes_is_refused_with_the_smallest_possible():
+    with pytest.raises(UserError, match="at least 261 tokens.*`vocab_size` is 100"):
+        train_tokenizer([ENGLISH], "bpe", vocab_size=100)

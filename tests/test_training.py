@@ -1,0 +1,242 @@
+"""train.py as a user runs it: what it leaves behind, how it continues, and how it fails."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
+
+from modeling_mini.errors import UserError
+from modeling_mini.training import StopOnNaN, TextMetrics, main, target_nll
+
+
+ROOT = Path(__file__).resolve().parent.parent
+WORDS = "the model reads a word and then it says what the next word in the text will be".split()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Sixty short documents with some order in them."""
+    path = tmp_path_factory.mktemp("corpus") / "documents.jsonl"
+    generator = torch.Generator().manual_seed(0)
+    with path.open("w") as file:
+        for _ in range(60):
+            picks = torch.randint(len(WORDS) - 3, (12,), generator=generator).tolist()
+            text = ". ".join(" ".join(WORDS[i : i + 4]) for i in picks)
+            file.write(json.dumps({"text": text}) + "\n")
+    return path
+
+
+@pytest.fixture
+def arguments(corpus, tmp_path):
+    """A run of ten updates in about three seconds, with dropout, so that random states matter."""
+    overrides = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "hidden_dropout": 0.1}
+    options = {
+        "dataset": corpus,
+        "output_dir": tmp_path / "run",
+        "config_overrides": json.dumps(overrides),
+        "block_size": 32,
+        "max_steps": 10,
+        "per_device_train_batch_size": 4,
+        "warmup_steps": 2,
+        "save_steps": 4,
+        "eval_steps": 5,
+        "logging_steps": 1,
+        "prompt": "the model",
+    }
+    return [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(arguments)`: train.py in a process of its own; its folder of caches is the test's."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def start(arguments, **options):
+        command = [sys.executable, str(ROOT / "train.py"), *arguments]
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
+
+    def finish(arguments, **options):
+        process = start(arguments, **options)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    finish.start = start
+    return finish
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_loadable_model_and_its_whole_report(arguments, run, tmp_path):
+    code, output = run(arguments)
+    assert code == 0, output
+    folder = tmp_path / "run"
+    metrics = json.loads((folder / "metrics.json").read_text())
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert model.config.vocab_size == len(tokenizer)
+    assert metrics["parameters"] == model.num_parameters()
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["validation_loss"]))
+    assert metrics["tokens_per_second"] > 0
+    assert metrics["sample"].startswith("the model")
+    assert [point["update"] for point in metrics["history"] if "validation_loss" in point] == [5, 10, 10]
+
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "library_name: transformers" in card
+    assert f"{metrics['bits_per_byte']:.4f}" in card
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert {"modeling_mini.py", "configuration_mini.py"} <= {path.name for path in folder.iterdir()}
+    assert "Tokens per update: 128 (4 rows x 1 accumulated x 1 devices x 32 tokens)" in output
+    assert f"modeling-mini generate {folder}" in output
+
+
+@pytest.mark.slow
+def test_reported_bits_per_byte_are_those_of_the_validation_text(arguments, run, tmp_path, corpus):
+    assert run([*arguments, "--validation_fraction", "0.1"])[0] == 0
+    folder = tmp_path / "run"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    from datasets import Dataset
+
+    texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+    held_out = Dataset.from_dict({"text": texts}).train_test_split(test_size=0.1, seed=0)["test"]["text"]
+    bits = num_bytes = 0
+    for text in held_out:
+        ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        for start in range(0, len(ids) - 1, 31):  # rows of 32 that share a token
+            # the pieces of a document are rows of their own only where a row ends, so this is an upper bound
+            row = torch.tensor([ids[start : start + 32]])
+            bits += model(row, labels=row).loss.item() * (row.shape[1] - 1) / math.log(2)
+        num_bytes += len(text.encode())
+    found = json.loads((folder / "metrics.json").read_text())["bits_per_byte"]
+    assert found == pytest.approx(bits / num_bytes, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_muon", ["true", "false"])
+def test_run_killed_at_any_moment_and_resumed_ends_bit_identical_to_one_never_stopped(
+    arguments, run, tmp_path, use_muon
+):
+    arguments = [*arguments, "--use_muon", use_muon]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert run([*arguments, "--output_dir", str(straight)])[0] == 0
+    process = run.start([*arguments, "--output_dir", str(killed)])
+    wait_for(lambda: (killed / "checkpoint-4" / "trainer_state.json").exists())
+    process.kill()
+    process.communicate()
+    code, output = run([*arguments, "--output_dir", str(killed), "--resume"])
+    assert code == 0, output
+    assert re.search(r"Continuing from .*checkpoint-[48]", output)
+    assert (straight / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run_writes_a_checkpoint_and_says_how_to_continue(arguments, run, tmp_path, number, code):
+    arguments = [*arguments, "--max_steps", "100000", "--save_steps", "100000", "--eval_strategy", "no"]
+    process = run.start(arguments)
+    wait_for(lambda: (tmp_path / "run" / "run.json").exists())
+    time.sleep(3)  # into the updates; before them, a signal simply ends the process
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
+    assert f"Stopped after update {checkpoint.name.rpartition('-')[2]}, with a checkpoint" in output
+    assert "--resume" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_resuming_with_other_data_or_another_model_is_refused(arguments, run, tmp_path):
+    assert run([*arguments, "--max_steps", "4"])[0] == 0
+    code, output = run([*arguments, "--resume", "--block_size", "16"])
+    assert code == 1
+    assert "started with --block_size 32, and now it is 16" in output
+
+
+@pytest.mark.slow
+def test_disk_that_fills_up_ends_with_a_sentence_and_keeps_what_was_written(arguments, run, tmp_path):
+    """The limit on the size of a file stands in for a full disk: writing fails in the same places."""
+    import resource
+
+    assert run([*arguments, "--max_steps", "4"])[0] == 0
+    before = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    small = 50_000  # bytes: less than the weights
+    code, output = run(
+        [*arguments, "--resume"], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+    )
+    assert code == 1, output
+    assert "Error: the disk is full" in output
+    assert "Traceback" not in output
+    after = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_streamed_run_trains(arguments, run, tmp_path):
+    code, output = run([*arguments, "--streaming", "--max_validation_documents", "5"])
+    assert code == 0, output
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["updates"] == 10
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (["--dataset", "absent.txt"], "no such file or folder"),
+        (["--output_dir", "/dev/null/run"], "cannot be written"),
+        (["--block_size", "100000"], "fewer than one row of --block_size 100000"),
+        (["--streaming", "--max_steps", "-1"], "say how long to train with --max_steps"),
+        (["--tokenizer", "absent"], "--tokenizer absent could not be loaded"),
+        (["--learning_rate", "1e30"], "The loss is (nan|inf) at update"),
+    ],
+)
+def test_mistake_ends_with_one_sentence(arguments, extra, sentence, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    assert main([*arguments, *extra]) == 1
+    assert re.search(f"^Error: .*{sentence}", caplog.messages[-1])
+
+
+def test_nan_loss_stops_training():
+    for loss in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="lower --learning_rate"):
+            StopOnNaN().on_log(None, type("State", (), {"global_step": 3}), None, logs={"loss": loss})
+    StopOnNaN().on_log(None, None, None, logs={"loss": 1.0})
+    StopOnNaN().on_log(None, None, None, logs={"eval_loss": 1.0})
+
+
+def test_metrics_weigh_tokens_and_not_batches():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 6, 9), torch.randint(9, (3, 6))
+    labels[0, 2:] = -100
+    rows = target_nll(logits, labels)
+    targets = labels[:, 1:]
+    whole = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 9), targets.reshape(-1))
+    assert rows[:, 1].tolist() == [1, 5, 5]
+    metrics = TextMetrics(num_bytes=20)(EvalPrediction(predictions=rows.numpy(), label_ids=None))
+    assert metrics["token_loss"] == pytest.approx(whole.item(), rel=1e-6)
+    assert metrics["perplexity"] == pytest.approx(math.exp(whole.item()), rel=1e-5)
+    assert metrics["bits_per_byte"] == pytest.approx(whole.item() * 11 / math.log(2) / 20, rel=1e-6)

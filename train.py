@@ -1,0 +1,19 @@
+"""Train a language model.
+
+    python train.py                                          the quickstart, on text that comes with Python
+    python train.py RECIPE.yaml --learning_rate 1e-3         a recipe, with any argument replaced
+    python train.py --dataset my.txt --output_dir runs/mine  your own text
+    python train.py --resume                                 continue after an interruption
+    accelerate launch train.py                               on many devices
+    python train.py --help                                   every argument
+
+The flow, from corpus to model card, is `train()` in modeling_mini/training.py.
+"""
+
+import sys
+
+from modeling_mini.training import main
+
+
+if __name__ == "__main__":
+    sys.exit(main())
