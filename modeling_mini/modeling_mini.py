@@ -88,16 +88,13 @@ def same_document_mask(
 ) -> Callable | None:
     """Mask function that keeps packed documents apart, or None where no row holds more than one document.
 
-    A document starts where positions do not continue (..., 6, 7, 0, 1, ...). transformers finds this by itself only
-    for causal models without a mask and without a cache; here it holds for every call. Under tracing the answer may
-    not depend on the data, so the mask is always applied.
+    A document starts at each position 0 but the first of its row. transformers finds this by itself only for causal
+    models without a mask and without a cache; here it holds for every call. Under tracing the answer may not depend on
+    the data, so the mask is always applied.
     """
-    position_ids = position_ids.expand(batch_size, -1)  # [B, T]
-    starts = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1) != 1
-    if attention_mask is not None:
-        attended = attention_mask.to(device=starts.device, dtype=torch.bool)
-        # The first token after left padding starts no second document.
-        starts = starts & attended & attended.roll(1, dims=-1)
+    starts = (position_ids == 0).expand(batch_size, -1)  # [B, T]
+    attended = torch.ones_like(starts) if attention_mask is None else attention_mask.to(starts.device).bool()
+    starts = starts & attended & (attended.cumsum(-1) > 1)
     if not is_tracing(starts) and not starts.any():
         return None
     document = starts.cumsum(-1)
@@ -144,6 +141,7 @@ class MiniAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj.closes_residual = True
 
     def forward(
         self,
@@ -186,6 +184,7 @@ class MiniMLP(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.down_proj.closes_residual = True
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.down_proj(self.dropout(self.act_fn(self.up_proj(hidden_states))))  # [B, T, D] -> F -> D
@@ -278,10 +277,12 @@ class MiniPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.hidden_size**-0.5)
-        elif isinstance(module, MiniDecoderLayer):
-            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            init.normal_(module.self_attn.o_proj.weight, std=std)
-            init.normal_(module.mlp.down_proj.weight, std=std)
+        elif getattr(module, "closes_residual", False):
+            # Known by a mark on the module itself: modules without weights of their own, such as a layer, do not
+            # come by here.
+            init.normal_(
+                module.weight, std=self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            )
 
 
 class MiniModel(MiniPreTrainedModel):
@@ -362,7 +363,8 @@ class MiniModel(MiniPreTrainedModel):
     def _can_hold_documents(self, inputs_embeds, attention_mask, past_key_values) -> bool:
         """Packed rows come whole: more than one token, an empty cache, and a mask (if any) of one flag per token.
 
-        Other attention backends (flash, a server's own) separate documents by `position_ids` themselves.
+        A static cache is for generation, where rows hold one document. Other attention backends (flash, a server's
+        own) separate documents by `position_ids` themselves.
         """
         length = inputs_embeds.shape[1]
         return (
@@ -406,7 +408,7 @@ class MiniLanguageModel(MiniPreTrainedModel):
         if num_items_in_batch is None:
             num_items_in_batch = (targets != IGNORED_LABEL).sum().clamp(min=1)
         elif torch.is_tensor(num_items_in_batch):
-            num_items_in_batch = num_items_in_batch.to(loss.device)
+            num_items_in_batch = num_items_in_batch.to(loss.device).clamp(min=1)
         return loss / num_items_in_batch
 
 
@@ -434,13 +436,7 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
         tensor of indices.
         """
         outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache=use_cache, **kwargs
         )
         hidden_states = outputs.last_hidden_state
         targets = kwargs.get("shift_labels")
@@ -461,13 +457,14 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
             attentions=outputs.attentions,
         )
 
-    def prepare_inputs_for_generation(self, *args, **kwargs):
+    # transformers looks for `inputs_embeds` in this signature before it generates from them.
+    def prepare_inputs_for_generation(self, *args, inputs_embeds=None, **kwargs):
         if not self.config.is_causal:
             raise ValueError(
                 "This model was built with `is_causal=False`: it sees whole texts and has not learnt to continue one. "
                 "Generate with a causal checkpoint, or use MiniForMaskedLM to fill in masked words."
             )
-        return super().prepare_inputs_for_generation(*args, **kwargs)
+        return super().prepare_inputs_for_generation(*args, inputs_embeds=inputs_embeds, **kwargs)
 
 
 class MiniForMaskedLM(MiniLanguageModel):
@@ -492,13 +489,7 @@ class MiniForMaskedLM(MiniLanguageModel):
 
         While training with labels, `logits` is None unless `skip_logits=False`.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
-        )
+        outputs = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
         logits, loss = None, self._chunked_loss(outputs.last_hidden_state, labels, **kwargs)
         if loss is None:
             logits = self.lm_head(outputs.last_hidden_state)
@@ -532,22 +523,13 @@ class MiniForSequenceClassification(MiniPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
-        use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutput:
         """Logits `[B, L]` read from the pooled hidden states, and the loss if `labels` (`[B]` or `[B, L]`) are given.
 
         Padding is what `attention_mask` says; without a mask, tokens equal to `pad_token_id`.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs)
         pooled = self._pool(outputs.last_hidden_state, self._token_mask(input_ids, attention_mask))
         logits = self.score(self.dropout(pooled))
         loss = None
@@ -598,19 +580,10 @@ class MiniForTokenClassification(MiniPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
-        use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> TokenClassifierOutput:
         """Logits `[B, T, L]`, and the mean loss over the `labels` `[B, T]` that are not -100."""
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs)
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = self.loss_function(logits, labels, self.config, **kwargs) if labels is not None else None
         return TokenClassifierOutput(
@@ -641,22 +614,13 @@ class MiniForQuestionAnswering(MiniPreTrainedModel):
         inputs_embeds: torch.FloatTensor | None = None,
         start_positions: torch.LongTensor | None = None,
         end_positions: torch.LongTensor | None = None,
-        use_cache: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> QuestionAnsweringModelOutput:
         """Start and end logits `[B, T]` each, and the mean of both losses if both positions `[B]` are given.
 
         Positions outside the sequence are ignored.
         """
-        outputs = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            use_cache=use_cache,
-            **kwargs,
-        )
+        outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs)
         logits = self.qa_outputs(self.dropout(outputs.last_hidden_state))  # [B, T, 2]
         start_logits, end_logits = (part.squeeze(-1).contiguous() for part in logits.split(1, dim=-1))
         loss = None

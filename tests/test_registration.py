@@ -1,0 +1,86 @@
+"""What transformers and its neighbours know after `import modeling_mini`."""
+
+import importlib
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+import modeling_mini
+from modeling_mini.registration import AUTO_CLASSES, register
+
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+auto_classes = pytest.mark.parametrize(
+    ("auto_class", "model_class"), AUTO_CLASSES.items(), ids=lambda auto_class: auto_class.__name__
+)
+
+
+def known():
+    """Everything that registering changes."""
+    return {
+        "config": CONFIG_MAPPING["modeling_mini"],
+        "models": {auto.__name__: auto._model_mapping[modeling_mini.MiniConfig] for auto in AUTO_CLASSES},
+        "extra": {auto.__name__: len(auto._model_mapping._extra_content) for auto in AUTO_CLASSES},
+        "causal names": dict(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        "attributes": {name: getattr(transformers, name, None) for name in modeling_mini.__all__},
+        "finders": list(sys.meta_path),
+    }
+
+
+def test_registering_twice_changes_nothing():
+    before = known()
+    register()
+    register()
+    assert known() == before
+
+
+@auto_classes
+def test_auto_class_builds_its_model_from_a_config(tiny_config, auto_class, model_class):
+    torch.manual_seed(0)
+    model = auto_class.from_config(tiny_config())
+    assert type(model) is model_class
+    torch.manual_seed(0)
+    torch.testing.assert_close(model.state_dict(), model_class(tiny_config()).state_dict(), rtol=0, atol=0)
+
+
+@auto_classes
+def test_saved_code_and_installed_code_name_the_same_class(auto_class, model_class):
+    """`auto_map`, which a machine without the package reads, agrees with what the package registers."""
+    assert modeling_mini.MiniConfig().auto_map[auto_class.__name__] == f"modeling_mini.{model_class.__name__}"
+    assert model_class._auto_class == auto_class.__name__
+
+
+def test_auto_config_builds_from_the_model_type():
+    config = transformers.AutoConfig.for_model("modeling_mini", hidden_size=64)
+    assert type(config) is modeling_mini.MiniConfig
+    assert config.hidden_size == 64
+
+
+def test_causal_model_is_listed_where_the_trainer_looks_for_labels_to_shift():
+    assert modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["modeling_mini"] == "MiniForCausalLM"
+
+
+@auto_classes
+def test_class_is_found_by_name_in_the_transformers_module(auto_class, model_class):
+    assert getattr(importlib.import_module("transformers"), model_class.__name__) is model_class
+
+
+def test_vllm_entry_point_leads_to_register():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    declared = tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"]["vllm.general_plugins"]
+    assert set(declared) == {"modeling_mini"}
+    assert EntryPoint("modeling_mini", declared["modeling_mini"], "vllm.general_plugins").load() is register
+
+
+@pytest.mark.slow
+def test_importing_the_package_does_not_import_its_neighbours():
+    code = "import sys, modeling_mini; print([n for n in ('peft', 'datasets', 'trl') if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], cwd=PYPROJECT.parent, capture_output=True, text=True)
+    assert result.stdout == "[]\n", result.stderr
