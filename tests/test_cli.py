@@ -1,0 +1,98 @@
+"""The command line from the outside: output to standard output, mistakes as a sentence and a code."""
+
+import io
+
+import pytest
+
+from modeling_mini import MiniForCausalLM
+from modeling_mini.cli import main
+from modeling_mini.errors import UserError
+from modeling_mini.generation import continue_text
+from modeling_mini.presets import preset_names
+from modeling_mini.tokenization import train_tokenizer
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tmp_path):
+    """A model and a tokenizer of one vocabulary, saved together."""
+    tokenizer = train_tokenizer(["the model reads the text and writes the next word"], vocab_size=300)
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer), max_position_embeddings=32)
+    model.save_pretrained(tmp_path / "checkpoint")
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    return str(tmp_path / "checkpoint")
+
+
+def test_presets_lists_every_preset(capsys):
+    assert main(["presets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in lines[1:]) == preset_names()
+
+
+def test_generate_continues_the_prompt_alike_for_a_seed(checkpoint, capsys):
+    texts = []
+    for seed in ("1", "1", "2"):
+        assert main(["generate", checkpoint, "the model", "--max_new_tokens", "12", "--seed", seed]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0].startswith("the model")
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_prompt_comes_from_standard_input_too(checkpoint, capsys, monkeypatch):
+    options = ["--max_new_tokens", "5", "--temperature", "0"]
+    assert main(["generate", checkpoint, "the text", *options]) == 0
+    given = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("the text"))
+    assert main(["generate", checkpoint, *options]) == 0
+    assert capsys.readouterr().out == given
+
+
+def test_temperature_zero_is_greedy_decoding(checkpoint, capsys):
+    from transformers import AutoTokenizer
+
+    model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    inputs = tokenizer("the", return_tensors="pt")
+    tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    expected = tokenizer.decode(tokens[0], skip_special_tokens=True)
+    assert continue_text(model, tokenizer, "the", max_new_tokens=8, temperature=0) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"max_new_tokens": 0}, "--max_new_tokens is 0; give at least 1"),
+        ({"temperature": -1.0}, "--temperature is -1.0; give at least 0"),
+        ({"prompt": "the text " * 100}, "the model reads at most 32; shorten it"),
+    ],
+)
+def test_setting_out_of_range_is_refused(checkpoint, options, sentence):
+    from transformers import AutoTokenizer
+
+    model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    with pytest.raises(UserError, match=sentence):
+        continue_text(model, tokenizer, **({"prompt": "the"} | options))
+
+
+def test_continuation_stays_within_the_context(checkpoint):
+    from transformers import AutoTokenizer
+
+    model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    drawn, generate = [], model.generate
+    model.generate = lambda **inputs: drawn.append(generate(**inputs)) or drawn[-1]
+    model.generation_config.eos_token_id = None
+    tokenizer.eos_token = None  # nothing ends the text early
+    continue_text(model, tokenizer, "the text", max_new_tokens=1000)
+    assert drawn[0].shape == (1, 32)
+
+
+def test_missing_checkpoint_ends_with_a_sentence(capsys):
+    assert main(["generate", "no/such/place", "the"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("Error: no/such/place: there is no such folder")
+    assert captured.out == ""
+
+
+def test_no_subcommand_shows_the_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+    assert "train,presets,generate" in capsys.readouterr().err
