@@ -24,7 +24,7 @@ class ModelArguments:
     """What is trained."""
 
     model: str = field(
-        default="nano",
+        default="small",
         metadata={"help": "A preset of configuration/models by name, or the path of a config.json or of its folder."},
     )
     config_overrides: str | None = field(

@@ -45,9 +45,9 @@ On held-out documents of the same corpus, over all tokens:
 
 Sample (temperature 0.8, top 50, seed {seed}):
 
-```
+````text
 {sample}
-```
+````
 
 ## Training
 

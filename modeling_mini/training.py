@@ -112,9 +112,13 @@ def load_config(args: ModelArguments) -> MiniConfig:
 def load_tokenizer(
     model_args: ModelArguments, training_args: MiniTrainingArguments, config: MiniConfig, documents
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that is named, that of the run which is resumed, or a new one trained on the documents."""
+    """The tokenizer that is named, that of the run which is resumed, or a new one trained on the documents.
+
+    The first process trains and saves it, and the others load it.
+    """
     saved = Path(training_args.output_dir) / "tokenizer.json"
-    if model_args.tokenizer is not None or (training_args.resume and saved.exists()):
+    is_there = saved.exists() and (training_args.resume or training_args.process_index > 0)
+    if model_args.tokenizer is not None or is_there:
         source = model_args.tokenizer or training_args.output_dir
         try:
             return AutoTokenizer.from_pretrained(source)

@@ -220,3 +220,12 @@ def test_embedded_corpus_is_prose_of_about_two_million_characters_without_repeat
     assert len({document["text"] for document in documents}) == len(documents)
     assert sum(document["name"].startswith("topic") for document in documents) > 50
     assert not any("/test/" in document["name"] for document in documents)
+
+
+def test_packing_again_reads_the_cache(tmp_path, tokenizer, monkeypatch):
+    path = write(tmp_path / "a.jsonl", TEXTS)
+    args = DataArguments(dataset=str(path), block_size=16)
+    first = pack(load_documents(args)[0], tokenizer, args, "training")
+    monkeypatch.setattr(PackRows, "__call__", None)  # would fail if it ran
+    again = pack(load_documents(args)[0], tokenizer, args, "training")
+    assert again.rows[:] == first.rows[:]
