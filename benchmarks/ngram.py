@@ -6,6 +6,7 @@ trains on the bytes of the training documents, with no tokenizer, and scores the
 """
 
 import math
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -111,10 +112,14 @@ def main() -> None:
     from transformers import HfArgumentParser
 
     from modeling_mini.data import DataArguments, load_documents
+    from modeling_mini.errors import UserError
 
     data_arguments, arguments = HfArgumentParser((DataArguments, NgramArguments)).parse_args_into_dataclasses()
-    model = NgramModel(arguments.order)
-    train, validation = (list(split["text"]) for split in load_documents(data_arguments))
+    try:
+        model = NgramModel(arguments.order)
+        train, validation = (list(split["text"]) for split in load_documents(data_arguments))
+    except (UserError, ValueError) as error:
+        sys.exit(f"Error: {error}")
     bits_per_byte = model.fit(train).bits_per_byte(validation)
     print(  # noqa: T201
         f"order {arguments.order}: {count_bytes(train):,} train bytes, {count_bytes(validation):,} validation bytes, "

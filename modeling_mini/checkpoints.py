@@ -1,7 +1,8 @@
-"""Which checkpoints of a run are complete, and whether the disk can take the next one."""
+"""What a run left in its output folder: which checkpoints are complete, and whether there is room for the next."""
 
 import json
 import logging
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -25,8 +26,17 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The latest checkpoint that was written to its end, or None. Those that were cut short are named in a warning."""
+    """The latest checkpoint that was written to its end, or None. A warning names those cut short.
+
+    Raises:
+        UserError: a sharded checkpoint, whose parts this cannot judge.
+    """
     for folder in checkpoints(output_dir):
+        if any(path.is_dir() for path in folder.iterdir()) or (folder / "optimizer.bin").exists():
+            raise UserError(
+                f"{folder} comes from FSDP or DeepSpeed, and --resume cannot tell whether it is complete; name the "
+                "one to continue from with --resume_from_checkpoint."
+            )
         defect = checkpoint_defect(folder)
         if defect is None:
             return folder
@@ -51,7 +61,8 @@ def checkpoint_defect(folder: Path) -> str | None:
     for path in weights:
         if not _is_whole_safetensors(path):
             return f"{path.name} is cut short"
-    for name in ("optimizer.pt", "scheduler.pt"):
+    random_states = [path.name for path in folder.glob("rng_state*.pth")] or ["rng_state.pth"]
+    for name in ("optimizer.pt", "scheduler.pt", *random_states):
         if not zipfile.is_zipfile(folder / name):
             return f"{name} is missing or cut short"
     return None
@@ -78,7 +89,7 @@ def check_output_dir(output_dir: str | Path, resume: bool) -> None:
     folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
+        probe = folder / f".write-test-{os.getpid()}"
         probe.write_bytes(b"\0")
         probe.unlink()
     except OSError as error:
@@ -90,14 +101,46 @@ def check_output_dir(output_dir: str | Path, resume: bool) -> None:
 
 
 def check_free_space(output_dir: str | Path, num_parameters: int) -> None:
-    """Refuse a disk without room for two checkpoints and the final model. Raises `UserError`.
+    """Refuse a disk without room for three checkpoints and the final model. Raises `UserError`.
 
-    A checkpoint holds float32 weights and up to two states of the optimizer for each: 12 bytes a parameter.
+    A checkpoint holds float32 weights and up to two states of the optimizer for each: 12 bytes a parameter. Two are
+    kept, and the oldest is deleted once the next is written.
     """
-    needed = (2 * 12 + 4) * num_parameters
+    needed = (3 * 12 + 4) * num_parameters
     free = shutil.disk_usage(output_dir).free
     if free < needed:
         raise UserError(
             f"The disk of --output_dir {output_dir} has {free / 1e9:.2f} GB free, and checkpoints of this model need "
             f"{needed / 1e9:.2f} GB; free some space or choose another --output_dir."
         )
+
+
+def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: bool, write: bool) -> None:
+    """Keep what a run was started with in run.json, and refuse to continue it with something else.
+
+    Args:
+        arguments: what must not change, by group and name.
+        write: whether this process writes the file, when a run starts.
+
+    Raises:
+        UserError: the argument that changed, or a run.json that does not parse.
+    """
+    path = Path(output_dir) / "run.json"
+    if not (resume and path.exists()):
+        if write:
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
+            os.replace(part, path)
+        return
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); delete it to continue without its check.") from error
+    for group, values in arguments.items():
+        for name, value in values.items():
+            earlier = recorded.get(group, {}).get(name)
+            if earlier != value:
+                raise UserError(
+                    f"{path} says that this run was started with --{name} {earlier}, and now it is {value}; resume "
+                    "with the same arguments, or choose another --output_dir."
+                )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code. Heavy imports wait until the subcommand needs them."""
+    """Run a subcommand; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"]:  # takes all arguments of the Trainer, and its own --help
         from .training import main as train
 
-        return train(argv[1:])
+        return train(argv[1:], command=("modeling-mini", "train"))
     parser = argparse.ArgumentParser(prog="modeling-mini", description="A small Transformer language model.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="train from a recipe; the same arguments as train.py")
@@ -35,7 +35,6 @@ def main(argv: list[str] | None = None) -> int:
 def _generate(args: argparse.Namespace) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
-    from . import registration  # noqa: F401  (registers the model)
     from .errors import UserError
     from .generation import continue_text
 

@@ -52,12 +52,17 @@ class DataArguments:
         metadata={"help": "Validate on at most so many documents; 500 of a stream unless told otherwise."},
     )
     streaming: bool = field(
-        default=False, metadata={"help": "Read the training text while training (needs --max_steps)."}
+        default=False,
+        metadata={
+            "help": "Read the text while training; needs --max_steps, and resumes exactly within the first pass."
+        },
     )
     shuffle_buffer: int = field(default=1000, metadata={"help": "Rows among which a stream is shuffled."})
     block_size: int = field(default=256, metadata={"help": "Tokens in a row."})
     preprocessing_workers: int | None = field(default=None, metadata={"help": "Processes that tokenize."})
-    split_seed: int = field(default=0, metadata={"help": "Seed of the split into training and validation."})
+    split_seed: int = field(
+        default=0, metadata={"help": "Seed of the split into training and validation, and of the order of a stream."}
+    )
 
 
 @dataclass
@@ -134,6 +139,9 @@ def _load_splits(args: DataArguments) -> DatasetDict | IterableDatasetDict | dic
         reason = _first_bad_json_line(path) or _first_line(error.__cause__ or error)
         raise UserError(f"{args.dataset} could not be read: {reason}") from error
     except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is one of the latter
+        if path.is_dir():
+            endings = ", ".join(_FILE_FORMATS)
+            raise UserError(f"--dataset {path}: the folder holds no file that ends in {endings}.") from error
         raise UserError(
             f"--dataset {args.dataset}: there is no such file or folder, and no such data set could be reached on the "
             "Hub; check the spelling and the connection."
@@ -210,6 +218,11 @@ def _divide_stream(train: IterableDataset, validation: IterableDataset | None, a
     held_out = args.max_validation_documents or 500
     if validation is None:
         validation, train = train.take(held_out), train.skip(held_out)
+    if next(iter(train), None) is None:
+        raise UserError(
+            f"{args.dataset} has no document beyond the {held_out} that are held out for validation; hold out fewer "
+            "with --max_validation_documents, or read it without --streaming."
+        )
     return train, Dataset.from_list(list(validation.take(held_out)), features=Features({"text": Value("string")}))
 
 
@@ -217,7 +230,13 @@ def _divide(documents: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
     if len(documents) == 0:
         raise UserError(f"{args.dataset} has no text: every document is empty.")
     if len(documents) > 1:
-        halves = documents.train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
+        try:
+            halves = documents.train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
+        except ValueError as error:  # one part would be empty
+            raise UserError(
+                f"{args.dataset} has {len(documents)} documents, of which --validation_fraction "
+                f"{args.validation_fraction} leaves nothing on one side; choose another share."
+            ) from error
         return halves["train"], halves["test"]
     text = documents[0]["text"]
     cut = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1

@@ -17,7 +17,7 @@ _CARD = """---
 # {name}
 
 A {parameters:,}-parameter causal Transformer language model with sinusoidal positions, trained from scratch with
-modeling_mini (preset `{preset}`) on {corpus}.
+modeling_mini (shape: `{preset}`) on {corpus}.
 
 ## Use
 
@@ -70,7 +70,8 @@ def write_model_card(
 ) -> None:
     """Write README.md with the metadata that the Hub reads, from the results of `report.write_report`."""
     embedded = data_args.dataset == EMBEDDED_CORPUS
-    dataset = {"dataset_type": data_args.dataset, "dataset_name": data_args.dataset}
+    # Of a local path, the last part alone: the rest is nobody else's business.
+    dataset = Path(data_args.dataset).name if Path(data_args.dataset).exists() else data_args.dataset
     metadata = ModelCardData(
         language="en" if embedded else None,
         library_name="transformers",
@@ -78,13 +79,17 @@ def write_model_card(
         tags=["modeling_mini", "causal-lm", "custom_code"],
         model_name=folder.name,
         eval_results=[
-            EvalResult("text-generation", metric_type=name, metric_value=round(results[name], 4), **dataset)
+            EvalResult(
+                "text-generation",
+                metric_type=name,
+                metric_value=round(results[name], 4),
+                dataset_type=dataset,
+                dataset_name=dataset,
+            )
             for name in ("perplexity", "bits_per_byte")
         ],
     )
-    corpus = (
-        "the reference topics and docstrings of Python's standard library" if embedded else f"`{data_args.dataset}`"
-    )
+    corpus = "the reference topics and docstrings of Python's standard library" if embedded else f"`{dataset}`"
     optimizer = (
         f"Muon at {training_args.muon_learning_rate} and AdamW at {training_args.learning_rate}"
         if training_args.use_muon
@@ -94,7 +99,7 @@ def write_model_card(
     values = {
         **results,
         "name": folder.name,
-        "preset": model_args.model,
+        "preset": model_args.model + (f" with {model_args.config_overrides}" if model_args.config_overrides else ""),
         "corpus": corpus,
         "prompt": training_args.prompt,
         "optimizer": optimizer,

@@ -328,12 +328,14 @@ class MiniModel(MiniPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
 
-        past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-        document_mask = None
         if position_ids is None:
-            position_ids = positions_of(attention_mask, past_length, inputs_embeds)
-        elif self._can_hold_documents(inputs_embeds, attention_mask, past_key_values):
-            document_mask = same_document_mask(position_ids, attention_mask, inputs_embeds.shape[0])
+            past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
+            position_ids, may_be_packed = positions_of(attention_mask, past_length, inputs_embeds), False
+        else:
+            may_be_packed = _holds_whole_rows(inputs_embeds, attention_mask, past_key_values)
+        document_mask = None
+        if may_be_packed:
+            document_mask = self._document_mask(position_ids, attention_mask, inputs_embeds, **kwargs)
         mask = create_causal_mask(  # bidirectional where config.is_causal is False
             config=self.config,
             inputs_embeds=inputs_embeds,
@@ -360,24 +362,39 @@ class MiniModel(MiniPreTrainedModel):
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
-    def _can_hold_documents(self, inputs_embeds, attention_mask, past_key_values) -> bool:
-        """Packed rows come whole: more than one token, an empty cache, and a mask (if any) of one flag per token.
+    def _document_mask(
+        self, position_ids, attention_mask, inputs_embeds, cu_seq_lens_q=None, **kwargs
+    ) -> Callable | None:
+        """Keeps packed documents apart in the backends whose masks transformers builds.
 
-        A static cache is for generation, where rows hold one document. Other attention backends (flash, a server's
-        own) separate documents by `position_ids` themselves.
+        A server's own backend separates its requests itself. Flash attention takes no such mask; it looks at
+        `cu_seq_lens_*`, or in a batch of one row at `position_ids`: raises `ValueError` where neither would do.
         """
-        length = inputs_embeds.shape[1]
-        return (
-            self.config._attn_implementation in ("eager", "sdpa", "flex_attention")
-            and length > 1
-            and (attention_mask is None or attention_mask.shape == inputs_embeds.shape[:2])
-            and (past_key_values is None or _is_empty(past_key_values))
-        )
+        backend = self.config._attn_implementation
+        if backend not in ("eager", "sdpa", "flex_attention") and "flash" not in backend:
+            return None
+        document_mask = same_document_mask(position_ids, attention_mask, inputs_embeds.shape[0])
+        if "flash" not in backend:
+            return document_mask
+        rows = inputs_embeds.shape[0]
+        if document_mask is not None and rows > 1 and cu_seq_lens_q is None and not is_tracing(position_ids):
+            raise ValueError(
+                f"{backend} keeps packed documents apart by their positions only in a batch of one row, and this one "
+                f"has {rows}; choose attn_implementation='sdpa', pack all into one row, or pass `cu_seq_lens_q`."
+            )
+        return None
 
 
-def _is_empty(cache: Cache) -> bool:
-    """Whether a growing cache holds nothing. A static cache counts as filled: its length is not known when traced."""
-    return not cache.is_compileable and cache.get_seq_length() == 0
+def _holds_whole_rows(inputs_embeds, attention_mask, past_key_values) -> bool:
+    """Whether a call has the form of packed rows: several tokens, one flag per token in a mask, nothing in the cache.
+
+    A static cache is for generation, where rows hold one document; its length is not known when traced.
+    """
+    is_first = past_key_values is None or (
+        not past_key_values.is_compileable and past_key_values.get_seq_length() == 0
+    )
+    is_aligned = attention_mask is None or attention_mask.shape == inputs_embeds.shape[:2]
+    return inputs_embeds.shape[1] > 1 and is_first and is_aligned
 
 
 class MiniLanguageModel(MiniPreTrainedModel):
@@ -402,7 +419,7 @@ class MiniLanguageModel(MiniPreTrainedModel):
         Under gradient accumulation `num_items_in_batch` is the number of targets of the whole update.
         """
         skip_logits = self.training if skip_logits is None else skip_logits
-        if targets is None or not skip_logits or type(self.lm_head) is not MiniLMHead or (self.tp_size or 1) > 1:
+        if targets is None or not skip_logits or not isinstance(self.lm_head, MiniLMHead) or (self.tp_size or 1) > 1:
             return None
         loss = self.lm_head(hidden_states, targets)
         if num_items_in_batch is None:

@@ -63,7 +63,8 @@ class _LoraTargets(importlib.abc.MetaPathFinder):
 
     @staticmethod
     def add(module) -> None:
-        module.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[MiniConfig.model_type] = ["q_proj", "v_proj"]
+        targets = getattr(module, "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
+        targets[MiniConfig.model_type] = ["q_proj", "v_proj"]
 
     def find_spec(self, fullname, path, target=None):
         if fullname != self.module_name:

@@ -5,11 +5,10 @@ import logging
 from pathlib import Path
 
 import matplotlib
-from transformers import PreTrainedTokenizerBase, Trainer, set_seed
+from transformers import Trainer
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
 from .data import PackedText
-from .generation import continue_text
 from .hub import write_model_card
 
 
@@ -20,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 def write_report(
     trainer: Trainer,
-    tokenizer: PreTrainedTokenizerBase,
     metrics: dict[str, float],
+    sample: str,
     model_args: ModelArguments,
     data_args: DataArguments,
     training_args: MiniTrainingArguments,
@@ -30,7 +29,6 @@ def write_report(
     """Write metrics.json, loss.png and README.md into the output folder, and log the result."""
     folder = Path(training_args.output_dir)
     history = trainer.state.log_history
-    set_seed(training_args.seed)
     results = {
         "validation_loss": metrics["eval_token_loss"],
         "perplexity": metrics["eval_perplexity"],
@@ -43,7 +41,7 @@ def write_report(
         "train_bytes": train_text.num_bytes,
         "train_tokens": train_text.num_tokens,
         "seed": training_args.seed,
-        "sample": continue_text(trainer.model, tokenizer, training_args.prompt),
+        "sample": sample,
         "history": loss_curve(history),
     }
     (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,6 @@
 """A recipe in, a trained, evaluated, shareable model out. `train()` is the whole flow, top to bottom."""
 
 import errno
-import json
 import logging
 import math
 import shlex
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset, IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
@@ -26,10 +26,12 @@ from transformers import (
 )
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments, parse_arguments
-from .checkpoints import check_free_space, check_output_dir, latest_complete_checkpoint
+from .checkpoints import check_free_space, check_output_dir, check_same_run, latest_complete_checkpoint
 from .configuration_mini import MiniConfig
 from .data import PackedText, check_training_rows, load_documents, pack
 from .errors import UserError
+from .generation import continue_text, encode_prompt
+from .metrics import TextLoss
 from .modeling_mini import IGNORED_LABEL, MiniForCausalLM
 from .optim import MuonAdamWFactory
 from .presets import preset_path
@@ -43,25 +45,37 @@ TOKENIZER_DOCUMENTS = 20_000  # of a stream; a stored corpus is read whole
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def train(argv: list[str]) -> None:
-    """Run a recipe. Raises `UserError` for whatever the user can mend, and `Interrupted` after a signal."""
+def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) -> None:
+    """Run a recipe. `command` is what started it, for the line that continues it.
+
+    Raises:
+        UserError: whatever the user can mend.
+        Interrupted: after a signal and a checkpoint.
+    """
     model_args, data_args, training_args = parse_arguments(argv)
-    check_output_dir(training_args.output_dir, training_args.resume)
+    check_arguments(data_args, training_args)
+    check_same_run(
+        training_args.output_dir,
+        fixed_arguments(model_args, data_args, training_args),
+        is_resumed(training_args),
+        write=training_args.should_save,
+    )
     config = load_config(model_args)
-    if data_args.streaming and training_args.max_steps <= 0:
-        raise UserError("--streaming has no end to an epoch; say how long to train with --max_steps.")
     set_seed(training_args.seed)
 
-    with training_args.main_process_first(desc="data"):
+    with training_args.main_process_first(local=False, desc="data"):
         train_documents, validation_documents = load_documents(data_args)
-        tokenizer = load_tokenizer(model_args, training_args, config, train_documents)
+        tokenizer = load_tokenizer(model_args, data_args, training_args, config, train_documents)
         train_text = pack(train_documents, tokenizer, data_args, "training")
         validation_text = pack(validation_documents, tokenizer, data_args, "validation")
     check_training_rows(train_text, data_args)
+    warn_about_unknown_tokens(validation_text, tokenizer)
 
     model = build_model(config, tokenizer, data_args.block_size, model_args.attn_implementation)
+    # A prompt that is too long must fail here, not when the sample is drawn.
+    encode_prompt(tokenizer, training_args.prompt, config.max_position_embeddings)
     check_free_space(training_args.output_dir, model.num_parameters())
-    checkpoint = resume_point(model_args, data_args, training_args)
+    checkpoint = resume_point(training_args)
     describe(model, train_text, validation_text, data_args, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
@@ -77,14 +91,38 @@ def train(argv: list[str]) -> None:
         optimizer_cls_and_kwargs=muon_and_adamw(training_args) if training_args.use_muon else None,
         callbacks=[stop, speed, StopOnNaN()],
     )
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    stop.raise_if_stopped(trainer.state.global_step, argv)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    stop.raise_if_stopped(trainer.state.global_step, [*command, *argv])
 
-    trainer.save_model()
     metrics = trainer.evaluate()
+    trainer.save_model()
+    metrics["tokens_per_second"] = speed.tokens_per_second(tokens_per_update(data_args, training_args))
+    set_seed(training_args.seed)
+    sample = continue_text(trainer.model, tokenizer, training_args.prompt)  # by every process, which may hold a shard
     if trainer.is_world_process_zero():
-        metrics["tokens_per_second"] = speed.tokens_per_second(tokens_per_update(data_args, training_args))
-        write_report(trainer, tokenizer, metrics, model_args, data_args, training_args, train_text)
+        write_report(trainer, metrics, sample, model_args, data_args, training_args, train_text)
+
+
+def is_resumed(args: MiniTrainingArguments) -> bool:
+    return args.resume or args.resume_from_checkpoint is not None
+
+
+def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> None:
+    """Refuse what would fail or mislead only after long work. Raises `UserError`."""
+    check_output_dir(args.output_dir, is_resumed(args))
+    if data_args.streaming and args.max_steps <= 0:
+        raise UserError("--streaming has no end to an epoch; say how long to train with --max_steps.")
+    if args.dataloader_drop_last:
+        raise UserError("--dataloader_drop_last would leave validation rows out of the bits per byte; leave it off.")
+
+
+def fixed_arguments(
+    model_args: ModelArguments, data_args: DataArguments, args: MiniTrainingArguments
+) -> dict[str, dict]:
+    """What a resumed run must have in common with the run that it continues."""
+    names = ("seed", "use_muon", "optim", "per_device_train_batch_size", "gradient_accumulation_steps")
+    training = {name: str(getattr(args, name)) for name in names}
+    return {"model": asdict(model_args), "data": asdict(data_args), "training": training}
 
 
 def load_config(args: ModelArguments) -> MiniConfig:
@@ -94,8 +132,15 @@ def load_config(args: ModelArguments) -> MiniConfig:
         config = AutoConfig.from_pretrained(preset_path(args.model), **overrides)
     except ValueError as error:
         raise UserError(f"--model {error}") from error
+    except OSError as error:  # a folder without a config.json, or one that is not JSON
+        raise UserError(f"--model {args.model}: {str(error).splitlines()[0]}") from error
     except StrictDataclassError as error:
         raise UserError(f"--model {args.model}: {error.__cause__ or error}") from error
+    if any(Path(args.model).glob("*.safetensors")):
+        raise UserError(
+            f"--model {args.model} holds trained weights, and training starts from new ones; to reuse its shape, give "
+            "the path of its config.json."
+        )
     unknown = [name for name in overrides if not hasattr(config, name)]
     if unknown:
         raise UserError(f"--config_overrides: MiniConfig has no field {', '.join(map(repr, unknown))}.")
@@ -110,28 +155,50 @@ def load_config(args: ModelArguments) -> MiniConfig:
 
 
 def load_tokenizer(
-    model_args: ModelArguments, training_args: MiniTrainingArguments, config: MiniConfig, documents
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: MiniTrainingArguments,
+    config: MiniConfig,
+    documents: Dataset | IterableDataset,
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that is named, that of the run which is resumed, or a new one trained on the documents.
 
-    The first process trains and saves it, and the others load it.
+    The first process trains and saves it, and the others load it. Raises `UserError` if it cannot be loaded.
     """
     saved = Path(training_args.output_dir) / "tokenizer.json"
-    is_there = saved.exists() and (training_args.resume or training_args.process_index > 0)
+    is_there = saved.exists() and (is_resumed(training_args) or training_args.process_index > 0)
     if model_args.tokenizer is not None or is_there:
         source = model_args.tokenizer or training_args.output_dir
         try:
             return AutoTokenizer.from_pretrained(source)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a damaged file raises whatever its parser raises
             raise UserError(f"--tokenizer {source} could not be loaded: {str(error).splitlines()[0]}") from error
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
-    texts = (document["text"] for document in documents.take(TOKENIZER_DOCUMENTS))
+    if isinstance(documents, IterableDataset):
+        documents = documents.take(TOKENIZER_DOCUMENTS)
     tokenizer = train_tokenizer(
-        texts, model_args.tokenizer_kind, config.vocab_size, model_max_length=config.max_position_embeddings
+        (document["text"] for document in documents),
+        model_args.tokenizer_kind,
+        config.vocab_size,
+        model_max_length=max(config.max_position_embeddings, data_args.block_size),
     )
     if training_args.should_save:
         tokenizer.save_pretrained(training_args.output_dir)
     return tokenizer
+
+
+def warn_about_unknown_tokens(text: PackedText, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Say that bits per byte flatter a tokenizer which writes one unknown token for many characters."""
+    if tokenizer.unk_token_id is None:
+        return
+    labels = text.rows.with_format("numpy")["labels"]
+    unknown = sum(int((row == tokenizer.unk_token_id).sum()) for row in labels)
+    if unknown:
+        logger.warning(
+            "%d tokens of the validation text are unknown to the tokenizer and count as one cheap token each: the "
+            "bits per byte will be too low. A larger vocabulary or --tokenizer_kind bpe avoids it.",
+            unknown,
+        )
 
 
 def build_model(
@@ -152,33 +219,18 @@ def build_model(
         raise UserError(f"--attn_implementation {attn_implementation}: {error}") from error
 
 
-def resume_point(
-    model_args: ModelArguments, data_args: DataArguments, training_args: MiniTrainingArguments
-) -> Path | None:
-    """The checkpoint to continue from, or None for a new run, whose arguments are then kept beside its checkpoints.
-
-    Raises:
-        UserError: the run to continue was started with another model or other data.
-    """
-    recorded = Path(training_args.output_dir) / "run.json"
-    arguments = {"model": asdict(model_args), "data": asdict(data_args)}
-    checkpoint = latest_complete_checkpoint(training_args.output_dir) if training_args.resume else None
-    if checkpoint is not None and recorded.exists():
-        earlier = json.loads(recorded.read_text(encoding="utf-8"))
-        for group, values in arguments.items():
-            for name, value in values.items():
-                if earlier[group].get(name) != value:
-                    raise UserError(
-                        f"{recorded} says that this run was started with --{name} {earlier[group].get(name)}, and now "
-                        f"it is {value}; resume with the same arguments, or choose another --output_dir."
-                    )
-    if training_args.should_save:
-        recorded.write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
-    if checkpoint is not None:
-        logger.info("Continuing from %s", checkpoint)
-    elif training_args.resume:
-        logger.info("No complete checkpoint in %s: starting from the beginning", training_args.output_dir)
-    return checkpoint
+def resume_point(args: MiniTrainingArguments) -> str | None:
+    """The checkpoint to continue from, or None for a new run."""
+    if args.resume_from_checkpoint is not None:
+        return args.resume_from_checkpoint
+    if not args.resume:
+        return None
+    checkpoint = latest_complete_checkpoint(args.output_dir)
+    if checkpoint is None:
+        logger.warning("No complete checkpoint in %s: starting from the beginning", args.output_dir)
+        return None
+    logger.info("Continuing from %s", checkpoint)
+    return str(checkpoint)
 
 
 def tokens_per_update(data_args: DataArguments, args: MiniTrainingArguments) -> int:
@@ -236,19 +288,15 @@ def target_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 class TextMetrics:
-    """Loss in nats per token, perplexity, and bits per byte, each over all targets rather than a mean of batches."""
+    """`compute_metrics` of the Trainer: `TextLoss` of what `target_nll` gathered."""
 
     def __init__(self, num_bytes: int):
         self.num_bytes = num_bytes
+        self.metric = TextLoss(keep_in_memory=True)  # the Trainer has gathered from all processes
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
-        nats, targets = np.asarray(prediction.predictions, dtype=np.float64).sum(axis=0)
-        loss = nats / targets
-        return {
-            "token_loss": loss,
-            "perplexity": math.exp(min(loss, 700)),  # beyond, a float overflows
-            "bits_per_byte": nats / math.log(2) / self.num_bytes,
-        }
+        nats, targets = np.asarray(prediction.predictions, dtype=np.float64).T
+        return self.metric.compute(nats=nats, targets=targets.astype(int), num_bytes=self.num_bytes)
 
 
 class Interrupted(Exception):
@@ -292,26 +340,27 @@ class StopOnSignal(TrainerCallback):
     def on_train_end(self, args, state, control, **kwargs):
         self._restore()
 
-    def raise_if_stopped(self, step: int, argv: list[str]) -> None:
+    def raise_if_stopped(self, step: int, command: list[str]) -> None:
         """Raise `Interrupted` with the command that continues the run."""
         if self.signal_number is None:
             return
-        command = shlex.join([sys.argv[0], *argv] + ([] if "--resume" in argv else ["--resume"]))
+        continued = shlex.join(command + ([] if "--resume" in command else ["--resume"]))
         raise Interrupted(
-            f"Stopped after update {step}, with a checkpoint. Continue with: {command}", self.signal_number
+            f"Stopped after update {step}, with a checkpoint. Continue with: {continued}", self.signal_number
         )
 
 
 class StopOnNaN(TrainerCallback):
-    """Ends a run whose loss is no longer a number."""
+    """Ends a run whose loss or gradient is no longer a number."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise UserError(
-                f"The loss is {loss} at update {state.global_step}; lower --learning_rate (and --muon_learning_rate), "
-                "or warm up longer with --warmup_steps, and start again."
-            )
+        for name in ("loss", "grad_norm", "eval_token_loss"):
+            value = (logs or {}).get(name)
+            if value is not None and not math.isfinite(value):
+                raise UserError(
+                    f"The {name} is {value} at update {state.global_step}; lower --learning_rate (and "
+                    "--muon_learning_rate), or warm up longer with --warmup_steps, and start again."
+                )
 
 
 class Throughput(TrainerCallback):
@@ -336,12 +385,12 @@ class Throughput(TrainerCallback):
         return tokens_per_update * self.updates / self.seconds if self.updates else None
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "train.py")) -> int:
     """`train()` as a command: every foreseen failure ends in one sentence and an exit code, without a traceback."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("modeling_mini").setLevel(logging.INFO)
     try:
-        train(sys.argv[1:] if argv is None else argv)
+        train(sys.argv[1:] if argv is None else argv, command)
     except UserError as error:
         logger.error("Error: %s", error)
         return 1

@@ -7,14 +7,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modeling_mini.checkpoints import check_free_space, check_output_dir, checkpoint_defect, latest_complete_checkpoint
+from modeling_mini.checkpoints import (
+    check_free_space,
+    check_output_dir,
+    check_same_run,
+    checkpoint_defect,
+    latest_complete_checkpoint,
+)
 from modeling_mini.errors import UserError
 
 
 def write_checkpoint(folder):
     folder.mkdir(parents=True)
     save_file({"weight": torch.arange(1000.0), "bias": torch.ones(7)}, folder / "model.safetensors")
-    for name in ("optimizer.pt", "scheduler.pt"):
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"state": torch.ones(100)}, folder / name)
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 1}))
     return folder
@@ -24,7 +30,9 @@ def test_whole_checkpoint_has_no_defect(tmp_path):
     assert checkpoint_defect(write_checkpoint(tmp_path / "checkpoint-1")) is None
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"])
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
+)
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "last byte"])
 def test_any_damage_to_any_file_is_seen_and_named(tmp_path, name, damage):
     folder = write_checkpoint(tmp_path / "checkpoint-1")
@@ -66,6 +74,29 @@ def test_place_that_cannot_be_written_is_refused(tmp_path):
 
 def test_full_disk_is_refused_with_what_is_there_and_what_is_needed(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2_000_000_000))
-    check_free_space(tmp_path, num_parameters=70_000_000)
-    with pytest.raises(UserError, match="has 2.00 GB free, and checkpoints of this model need 2.80 GB"):
+    check_free_space(tmp_path, num_parameters=50_000_000)
+    with pytest.raises(UserError, match="has 2.00 GB free, and checkpoints of this model need 4.00 GB"):
         check_free_space(tmp_path, num_parameters=100_000_000)
+
+
+def test_sharded_checkpoint_is_not_judged_but_left_to_the_user(tmp_path):
+    (write_checkpoint(tmp_path / "checkpoint-3") / "optimizer_0").mkdir()
+    with pytest.raises(UserError, match="--resume_from_checkpoint"):
+        latest_complete_checkpoint(tmp_path)
+
+
+def test_run_is_continued_only_with_what_it_was_started_with(tmp_path):
+    started = {"data": {"block_size": 32, "dataset": "a"}, "training": {"seed": 1}}
+    check_same_run(tmp_path, started, resume=False, write=True)
+    check_same_run(tmp_path, started, resume=True, write=True)
+    changed = {"data": {"block_size": 64, "dataset": "a"}, "training": {"seed": 1}}
+    with pytest.raises(UserError, match="started with --block_size 32, and now it is 64"):
+        check_same_run(tmp_path, changed, resume=True, write=True)
+    check_same_run(tmp_path, changed, resume=False, write=True)  # a new run in the same place
+    check_same_run(tmp_path, changed, resume=True, write=True)
+
+
+def test_damaged_record_of_a_run_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "run.json").write_text('{"data": ')
+    with pytest.raises(UserError, match="run.json is not JSON"):
+        check_same_run(tmp_path, {}, resume=True, write=True)

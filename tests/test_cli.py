@@ -7,7 +7,7 @@ import pytest
 from modeling_mini import MiniForCausalLM
 from modeling_mini.cli import main
 from modeling_mini.errors import UserError
-from modeling_mini.generation import continue_text
+from modeling_mini.generation import continue_text, encode_prompt
 from modeling_mini.presets import preset_names
 from modeling_mini.tokenization import train_tokenizer
 
@@ -61,6 +61,7 @@ def test_temperature_zero_is_greedy_decoding(checkpoint, capsys):
     [
         ({"max_new_tokens": 0}, "--max_new_tokens is 0; give at least 1"),
         ({"temperature": -1.0}, "--temperature is -1.0; give at least 0"),
+        ({"prompt": ""}, "The prompt is empty"),
         ({"prompt": "the text " * 100}, "the model reads at most 32; shorten it"),
     ],
 )
@@ -68,6 +69,8 @@ def test_setting_out_of_range_is_refused(checkpoint, options, sentence):
     from transformers import AutoTokenizer
 
     model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    if options.get("prompt") == "":
+        tokenizer.bos_token = None
     with pytest.raises(UserError, match=sentence):
         continue_text(model, tokenizer, **({"prompt": "the"} | options))
 
@@ -77,7 +80,7 @@ def test_continuation_stays_within_the_context(checkpoint):
 
     model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
     drawn, generate = [], model.generate
-    model.generate = lambda **inputs: drawn.append(generate(**inputs)) or drawn[-1]
+    model.generate = lambda ids, **options: drawn.append(generate(ids, **options)) or drawn[-1]
     model.generation_config.eos_token_id = None
     tokenizer.eos_token = None  # nothing ends the text early
     continue_text(model, tokenizer, "the text", max_new_tokens=1000)
@@ -96,3 +99,17 @@ def test_no_subcommand_shows_the_usage(capsys):
         main([])
     assert stopped.value.code == 2
     assert "train,presets,generate" in capsys.readouterr().err
+
+
+def test_bidirectional_checkpoint_ends_with_a_sentence(checkpoint, tiny_model, capsys):
+    tiny_model(MiniForCausalLM, vocab_size=300, is_causal=False).save_pretrained(checkpoint)
+    assert main(["generate", checkpoint, "the"]) == 1
+    assert "has is_causal=False and does not continue text" in capsys.readouterr().err
+
+
+def test_prompt_is_encoded_as_training_showed_the_beginning_of_a_document(checkpoint):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    text = tokenizer("the text", add_special_tokens=False).input_ids
+    assert encode_prompt(tokenizer, "the text", 32).tolist() == [[tokenizer.bos_token_id, *text]]

@@ -1,5 +1,6 @@
 """From documents to rows: nothing lost, nothing predicted twice, nothing predicted across documents."""
 
+import copy
 import gzip
 import json
 from pathlib import Path
@@ -140,6 +141,8 @@ def test_streamed_rows_are_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
         (lambda d: write(d / "a.jsonl", TEXTS), {"max_train_documents": 0}, "--max_train_documents is 0"),
         (lambda d: write(d / "a.jsonl", [" ", "\n"]), {}, "has no text: every document is empty"),
         (lambda d: d.joinpath("a.jsonl").write_text('{"text": "x"}\n{"text": \n') and d / "a.jsonl", {}, "line 2"),
+        (lambda d: write(d / "a.jsonl", TEXTS[:2]), {"validation_fraction": 0.99}, "leaves nothing on one side"),
+        (lambda d: d.joinpath("empty").mkdir() or d / "empty", {}, "the folder holds no file that ends in"),
         (lambda d: d.joinpath("a.docx").write_text("x") and d / "a.docx", {}, "its ending is none of"),
         (lambda d: d.joinpath("a.txt").write_text("one line") and d / "a.txt", {}, "cannot be cut"),
     ],
@@ -209,9 +212,19 @@ def test_too_little_text_is_refused(tokenizer):
         check_training_rows(short, args)
 
 
-def test_documents_without_a_target_are_refused():
-    rows = PackRows(block_size=8, pad_token_id=0)({"input_ids": [[7]] * 20})
-    assert len(rows["input_ids"]) == 0
+def test_documents_without_a_target_are_refused(tokenizer):
+    bare = copy.deepcopy(tokenizer)
+    bare.bos_token = bare.eos_token = None
+    single = Dataset.from_dict({"text": ["a"] * 20})  # a token each, and none before or after it
+    args = DataArguments(block_size=8)
+    with pytest.raises(UserError, match="second token to predict"):
+        check_training_rows(pack(single, bare, args, "training"), args)
+
+
+def test_stream_shorter_than_what_is_held_out_is_refused(tmp_path):
+    path = write(tmp_path / "a.jsonl", TEXTS)
+    with pytest.raises(UserError, match="no document beyond the 500 that are held out"):
+        load_documents(DataArguments(dataset=str(path), streaming=True))
 
 
 def test_embedded_corpus_is_prose_of_about_two_million_characters_without_repeats():

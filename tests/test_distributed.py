@@ -48,9 +48,10 @@ else:
     if kind == "fsdp_size" or model.config.tie_word_embeddings:  # 5.17 keeps an untied table whole under TP
         assert any("embed_tokens" in name for name in sharded), "the embedding was not sharded"
     check(model.eval()(ids).logits, "logits")
-    loss = model.train()(ids, labels=ids).loss
-    check(loss, "loss")
-    loss.backward()
+    outputs = model.train()(ids, labels=ids)
+    assert (outputs.logits is None) == (kind == "fsdp_size"), "sharding must not bring all logits back"
+    check(outputs.loss, "loss")
+    outputs.loss.backward()
     for name, parameter in model.named_parameters():
         if name in expected["gradients"]:
             torch.testing.assert_close(
@@ -62,10 +63,11 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "norm_first"), [(True, True), (False, False)])
 @pytest.mark.parametrize("kind", ["tp_size", "fsdp_size", "pp_size"])
-def test_two_processes_equal_one(tiny_model, random_ids, gradients, tmp_path, kind, tied):
-    model = tiny_model(MiniForCausalLM, vocab_size=96, intermediate_size=64, tie_word_embeddings=tied)
+def test_two_processes_equal_one(tiny_model, random_ids, gradients, tmp_path, kind, tied, norm_first):
+    sizes = {"vocab_size": 96, "intermediate_size": 64}
+    model = tiny_model(MiniForCausalLM, tie_word_embeddings=tied, norm_first=norm_first, **sizes)
     model.save_pretrained(tmp_path / "checkpoint")
     ids = random_ids(2, 12, vocab_size=96)
     expected = {"ids": ids, "logits": model(ids).logits.detach()}

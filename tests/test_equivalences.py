@@ -378,3 +378,12 @@ def test_bidirectional_model_ignores_use_cache(tiny_model, random_ids):
     model = tiny_model(MiniModel, is_causal=False)
     assert model(random_ids(1, 4), use_cache=True).past_key_values is None
     assert tiny_model(MiniModel)(random_ids(1, 4), use_cache=True).past_key_values.get_seq_length() == 4
+
+
+def test_flash_attention_refuses_packed_rows_that_it_would_mix(tiny_model, random_ids):
+    """Flash attention itself needs a GPU; the refusal comes before it is called."""
+    model = tiny_model(MiniModel)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    packed = torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 5]])
+    with pytest.raises(ValueError, match="only in a batch of one row, and this one has 2"):
+        model(random_ids(2, 6), position_ids=packed)

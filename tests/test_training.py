@@ -3,8 +3,11 @@
 import json
 import math
 import os
+import random
 import re
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +18,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
+from modeling_mini import MiniForCausalLM
+from modeling_mini.arguments import parse_arguments
 from modeling_mini.errors import UserError
 from modeling_mini.training import StopOnNaN, TextMetrics, main, target_nll
 
@@ -63,15 +68,8 @@ def run(tmp_path):
 
     def start(arguments, **options):
         command = [sys.executable, str(ROOT / "train.py"), *arguments]
-        return subprocess.Popen(
-            command,
-            env=environment,
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            **options,
-        )
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
+        return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **streams)
 
     def finish(arguments, **options):
         process = start(arguments, **options)
@@ -138,7 +136,7 @@ def test_reported_bits_per_byte_are_those_of_the_validation_text(arguments, run,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("use_muon", ["true", "false"])
-def test_run_killed_at_any_moment_and_resumed_ends_bit_identical_to_one_never_stopped(
+def test_run_killed_at_a_random_moment_and_resumed_ends_bit_identical_to_one_never_stopped(
     arguments, run, tmp_path, use_muon
 ):
     arguments = [*arguments, "--use_muon", use_muon]
@@ -146,6 +144,7 @@ def test_run_killed_at_any_moment_and_resumed_ends_bit_identical_to_one_never_st
     assert run([*arguments, "--output_dir", str(straight)])[0] == 0
     process = run.start([*arguments, "--output_dir", str(killed)])
     wait_for(lambda: (killed / "checkpoint-4" / "trainer_state.json").exists())
+    time.sleep(random.random())  # in an update, in the next checkpoint, or at the end
     process.kill()
     process.communicate()
     code, output = run([*arguments, "--output_dir", str(killed), "--resume"])
@@ -158,16 +157,20 @@ def test_run_killed_at_any_moment_and_resumed_ends_bit_identical_to_one_never_st
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_run_writes_a_checkpoint_and_says_how_to_continue(arguments, run, tmp_path, number, code):
     arguments = [*arguments, "--max_steps", "100000", "--save_steps", "100000", "--eval_strategy", "no"]
-    process = run.start(arguments)
-    wait_for(lambda: (tmp_path / "run" / "run.json").exists())
-    time.sleep(3)  # into the updates; before them, a signal simply ends the process
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = run.start(arguments, stdout=file)
+    wait_for(lambda: "'loss'" in log.read_text())  # before the first update, a signal simply ends the process
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    process.wait(timeout=60)
+    output = log.read_text()
     assert process.returncode == code, output
     [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
     assert f"Stopped after update {checkpoint.name.rpartition('-')[2]}, with a checkpoint" in output
-    assert "--resume" in output
     assert "Traceback" not in output
+    continued = shlex.split(re.search(r"Continue with: (.*)", output)[1])
+    assert continued[:2] == ["python", "train.py"]
+    assert parse_arguments(continued[2:])[2].resume
 
 
 @pytest.mark.slow
@@ -203,6 +206,41 @@ def test_streamed_run_trains(arguments, run, tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["updates"] == 10
 
 
+@pytest.mark.slow
+def test_two_processes_train_and_resume(arguments, tmp_path):
+    """`accelerate launch` and torchrun start the same script; two processes over gloo stand in for two devices."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+    command = [*launch, str(ROOT / "train.py"), *arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
+    for extra in (["--max_steps", "4"], ["--resume"]):
+        result = subprocess.run(
+            [*command, *extra], env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert "Tokens per update: 256 (4 rows x 1 accumulated x 2 devices x 32 tokens)" in result.stderr
+    assert "Continuing from" in result.stderr
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["updates"] == 10
+
+
+def test_unknown_validation_tokens_are_reported(arguments, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    overrides = {"vocab_size": 12, "hidden_size": 32, "num_hidden_layers": 1}
+    short = ["--max_steps", "1", "--eval_strategy", "no", "--config_overrides", json.dumps(overrides)]
+    assert main([*arguments, *short, "--tokenizer_kind", "char"]) == 0
+    assert any("are unknown to the tokenizer" in message for message in caplog.messages)
+
+
+def test_trained_folder_is_not_taken_for_a_shape(arguments, tiny_model, tmp_path, caplog):
+    tiny_model(MiniForCausalLM).save_pretrained(tmp_path / "trained")
+    assert main([*arguments, "--model", str(tmp_path / "trained")]) == 1
+    assert "holds trained weights" in caplog.messages[-1]
+    assert main([*arguments, "--model", str(tmp_path / "absent")]) == 1
+    assert "is neither a preset nor an existing path" in caplog.messages[-1]
+
+
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
@@ -211,7 +249,9 @@ def test_streamed_run_trains(arguments, run, tmp_path):
         (["--block_size", "100000"], "fewer than one row of --block_size 100000"),
         (["--streaming", "--max_steps", "-1"], "say how long to train with --max_steps"),
         (["--tokenizer", "absent"], "--tokenizer absent could not be loaded"),
-        (["--learning_rate", "1e30"], "The loss is (nan|inf) at update"),
+        (["--learning_rate", "1e30"], r"The \w+ is (nan|inf) at update"),
+        (["--prompt", "the model " * 400], "the model reads at most 256; shorten it"),
+        (["--dataloader_drop_last"], "leave it off"),
     ],
 )
 def test_mistake_ends_with_one_sentence(arguments, extra, sentence, caplog, monkeypatch, tmp_path):
@@ -224,8 +264,9 @@ def test_nan_loss_stops_training():
     for loss in (float("nan"), float("inf")):
         with pytest.raises(UserError, match="lower --learning_rate"):
             StopOnNaN().on_log(None, type("State", (), {"global_step": 3}), None, logs={"loss": loss})
-    StopOnNaN().on_log(None, None, None, logs={"loss": 1.0})
-    StopOnNaN().on_log(None, None, None, logs={"eval_loss": 1.0})
+    with pytest.raises(UserError, match="The eval_token_loss is nan"):
+        StopOnNaN().on_log(None, type("State", (), {"global_step": 3}), None, logs={"eval_token_loss": float("nan")})
+    StopOnNaN().on_log(None, None, None, logs={"loss": 1.0, "grad_norm": 2.0})
 
 
 def test_metrics_weigh_tokens_and_not_batches():
