@@ -282,8 +282,8 @@ def target_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     targets = labels[:, 1:]
     nll = torch.nn.functional.cross_entropy(
-        logits[:, :-1].float().transpose(1, 2), targets, ignore_index=IGNORED_LABEL, reduction="none"
-    )  # [B, T - 1]
+        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+    ).view(targets.shape)
     return torch.stack([nll.sum(-1), (targets != IGNORED_LABEL).sum(-1)], dim=-1)
 
 
