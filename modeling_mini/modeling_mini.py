@@ -316,8 +316,7 @@ class MiniModel(MiniPreTrainedModel):
         `inputs_embeds` are rows of the embedding table, neither scaled nor with positions. `attention_mask` is
         `[B, S]` with 0 at padding, or a ready 4-D mask. `position_ids` `[B, T]` default to counting from the first
         token that is not padding; where they start again at 0, a new document begins, and documents do not attend to
-        each other.
-        Raises `ValueError` unless exactly one kind of input is given.
+        each other. Raises `ValueError` unless exactly one kind of input is given.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
@@ -328,13 +327,11 @@ class MiniModel(MiniPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
 
+        document_mask = None
         if position_ids is None:
             past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids, may_be_packed = positions_of(attention_mask, past_length, inputs_embeds), False
-        else:
-            may_be_packed = _holds_whole_rows(inputs_embeds, attention_mask, past_key_values)
-        document_mask = None
-        if may_be_packed:
+            position_ids = positions_of(attention_mask, past_length, inputs_embeds)
+        elif _holds_whole_rows(inputs_embeds, attention_mask, past_key_values):
             document_mask = self._document_mask(position_ids, attention_mask, inputs_embeds, **kwargs)
         mask = create_causal_mask(  # bidirectional where config.is_causal is False
             config=self.config,
