@@ -88,7 +88,51 @@ def load_documents(args: DataArguments) -> tuple[Dataset | IterableDataset, Data
         UserError: the source, the split or the column does not exist, a file does not parse, or there is no text.
     """
     _check_data_arguments(args)
-    splits = _load_splits(args)
+    path = Path(args.dataset)
+    try:
+        return _split_documents(_load_splits(path, args), args)
+    except DatasetGenerationError as error:
+        reason = _first_bad_json_line(path) or _first_line(error.__cause__ or error)
+        raise UserError(f"{args.dataset} could not be read: {reason}") from error
+    except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is one of the latter
+        if path.is_dir():
+            endings = ", ".join(_FILE_FORMATS)
+            raise UserError(f"--dataset {path}: the folder holds no file that ends in {endings}.") from error
+        raise UserError(
+            f"--dataset {args.dataset}: there is no such file or folder, and no such data set could be reached on the "
+            "Hub; check the spelling and the connection."
+        ) from error
+    except ValueError as error:  # what is wrong with a stream, or with the configuration of a Hub data set
+        raise UserError(f"--dataset {args.dataset}: {_first_line(error)}") from error
+
+
+def _check_data_arguments(args: DataArguments) -> None:
+    if not 0 < args.validation_fraction < 1:
+        raise UserError(f"--validation_fraction is {args.validation_fraction}; give a share between 0 and 1.")
+    if args.block_size < 8:
+        raise UserError(f"--block_size is {args.block_size}; give at least 8 tokens.")
+    for name in ("max_train_documents", "max_validation_documents", "preprocessing_workers"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; give at least 1, or leave it out.")
+
+
+def _load_splits(path: Path, args: DataArguments) -> DatasetDict | IterableDatasetDict | dict[str, Dataset]:
+    if args.dataset == EMBEDDED_CORPUS:
+        documents = Dataset.from_generator(python_documents, fingerprint=_code_hash(corpus.__file__, sys.version))
+        return {"train": documents.to_iterable_dataset() if args.streaming else documents}
+    if path.is_file():
+        if args.streaming and (reason := _first_bad_json_line(path)):  # or training would stop at that line
+            raise UserError(f"{args.dataset} could not be read: {reason}")
+        file_format = _file_format(path)
+        options = {"data_files": str(path), **_text_options(file_format, args)}
+        return load_dataset(file_format, streaming=args.streaming, **options)
+    if path.is_dir():
+        file_format = "text" if any(path.rglob("*.txt")) else None
+        return load_dataset(str(path), streaming=args.streaming, **_text_options(file_format, args))
+    return load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
+
+
+def _split_documents(splits, args: DataArguments) -> tuple[Dataset | IterableDataset, Dataset]:
     if args.train_split not in splits:
         raise UserError(
             f"{args.dataset} has no split {args.train_split!r}; choose one of {', '.join(splits)} with --train_split."
@@ -109,45 +153,6 @@ def load_documents(args: DataArguments) -> tuple[Dataset | IterableDataset, Data
         if isinstance(documents, Dataset) and len(documents) == 0:
             raise UserError(f"{args.dataset} has no {name} text; give documents that are not empty.")
     return train, validation
-
-
-def _check_data_arguments(args: DataArguments) -> None:
-    if not 0 < args.validation_fraction < 1:
-        raise UserError(f"--validation_fraction is {args.validation_fraction}; give a share between 0 and 1.")
-    if args.block_size < 8:
-        raise UserError(f"--block_size is {args.block_size}; give at least 8 tokens.")
-    for name in ("max_train_documents", "max_validation_documents", "preprocessing_workers"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}; give at least 1, or leave it out.")
-
-
-def _load_splits(args: DataArguments) -> DatasetDict | IterableDatasetDict | dict[str, Dataset]:
-    path = Path(args.dataset)
-    try:
-        if args.dataset == EMBEDDED_CORPUS:
-            documents = Dataset.from_generator(python_documents, fingerprint=_code_hash(corpus.__file__, sys.version))
-            return {"train": documents.to_iterable_dataset() if args.streaming else documents}
-        if path.is_file():
-            file_format = _file_format(path)
-            options = {"data_files": str(path), **_text_options(file_format, args)}
-            return load_dataset(file_format, streaming=args.streaming, **options)
-        if path.is_dir():
-            file_format = "text" if any(path.rglob("*.txt")) else None
-            return load_dataset(str(path), streaming=args.streaming, **_text_options(file_format, args))
-        return load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
-    except DatasetGenerationError as error:
-        reason = _first_bad_json_line(path) or _first_line(error.__cause__ or error)
-        raise UserError(f"{args.dataset} could not be read: {reason}") from error
-    except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is one of the latter
-        if path.is_dir():
-            endings = ", ".join(_FILE_FORMATS)
-            raise UserError(f"--dataset {path}: the folder holds no file that ends in {endings}.") from error
-        raise UserError(
-            f"--dataset {args.dataset}: there is no such file or folder, and no such data set could be reached on the "
-            "Hub; check the spelling and the connection."
-        ) from error
-    except ValueError as error:  # an unknown configuration of a Hub data set
-        raise UserError(f"--dataset {args.dataset}: {_first_line(error)}") from error
 
 
 def _file_format(path: Path) -> str:

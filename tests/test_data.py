@@ -143,6 +143,17 @@ def test_streamed_rows_are_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
         (lambda d: d.joinpath("a.jsonl").write_text('{"text": "x"}\n{"text": \n') and d / "a.jsonl", {}, "line 2"),
         (lambda d: write(d / "a.jsonl", TEXTS[:2]), {"validation_fraction": 0.99}, "leaves nothing on one side"),
         (lambda d: d.joinpath("empty").mkdir() or d / "empty", {}, "the folder holds no file that ends in"),
+        (
+            lambda d: d.joinpath("a.jsonl").write_text('{"text": "x"}\n' * 700 + '{"text": \n') and d / "a.jsonl",
+            {"streaming": True},
+            "line 701 is not JSON",
+        ),
+        (lambda d: d.joinpath("a.txt").write_bytes(b"caf\xe9 \n" * 9) and d / "a.txt", {}, "can't decode byte 0xe9"),
+        (
+            lambda d: d.joinpath("a.txt").write_bytes(b"caf\xe9 \n" * 9) and d / "a.txt",
+            {"streaming": True},
+            "can't decode byte 0xe9",
+        ),
         (lambda d: d.joinpath("a.docx").write_text("x") and d / "a.docx", {}, "its ending is none of"),
         (lambda d: d.joinpath("a.txt").write_text("one line") and d / "a.txt", {}, "cannot be cut"),
     ],
