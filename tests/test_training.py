@@ -149,7 +149,7 @@ def test_run_killed_at_a_random_moment_and_resumed_ends_bit_identical_to_one_nev
     process.communicate()
     code, output = run([*arguments, "--output_dir", str(killed), "--resume"])
     assert code == 0, output
-    assert re.search(r"Continuing from .*checkpoint-[48]", output)
+    assert re.search(r"Continuing from .*checkpoint-(4|8|10)\n", output)
     assert (straight / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
 
 
