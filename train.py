@@ -12,8 +12,11 @@ The flow, from corpus to model card, is `train()` in modeling_mini/training.py.
 
 import sys
 
-from modeling_mini.training import main
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from modeling_mini.training import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:  # while importing, which takes seconds
+        sys.exit(130)

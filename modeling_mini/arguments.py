@@ -1,7 +1,6 @@
 """Arguments of a training run: a recipe (YAML, only what differs from the defaults), then the command line over it."""
 
 import json
-import sys
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,7 +45,10 @@ class ModelArguments:
         try:
             overrides = json.loads(self.config_overrides or "{}")
         except json.JSONDecodeError as error:
-            raise UserError(f"--config_overrides is not JSON ({error}): {self.config_overrides}") from error
+            raise UserError(
+                f"--config_overrides is not JSON ({error}): {self.config_overrides}; write it like "
+                "'{\"hidden_size\": 192}'."
+            ) from error
         if not isinstance(overrides, dict):
             raise UserError(f"--config_overrides must be a JSON object of fields and values: {self.config_overrides}")
         return overrides
@@ -86,13 +88,14 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Min
     Runs go to `runs/RECIPE` unless `output_dir` says otherwise.
 
     Raises:
-        UserError: the recipe does not exist or does not parse, or an argument does not exist or contradicts another.
-        SystemExit: as argparse does, for `--help` and for a value of the wrong type.
+        UserError: the recipe does not exist or does not parse, or an argument does not exist, has a value of the wrong
+            type, or contradicts another.
+        SystemExit: after `--help`.
     """
     has_recipe = bool(argv) and not argv[0].startswith("-")
     path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
     recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
-    parser = HfArgumentParser(ARGUMENT_CLASSES, allow_abbrev=False, prog=f"{Path(sys.argv[0]).name} [RECIPE]")
+    parser = _Parser(ARGUMENT_CLASSES, allow_abbrev=False, usage="train.py [RECIPE] [--argument value ...]")
     try:
         *arguments, unknown = parser.parse_args_into_dataclasses(
             [*_to_argv(recipe), *argv[has_recipe:]], look_for_args_file=False, return_remaining_strings=True
@@ -102,6 +105,11 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Min
     if unknown:
         raise UserError(f"There is no argument {unknown[0]}{_nearest_argument(unknown[0])}")
     return tuple(arguments)
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message):
+        raise UserError(message)
 
 
 def recipe_names() -> list[str]:

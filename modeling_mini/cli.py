@@ -40,6 +40,11 @@ def _generate(args: argparse.Namespace) -> int:
 
     try:
         prompt = sys.stdin.read() if args.prompt is None else args.prompt
+        if any(Path(args.checkpoint).glob("checkpoint-*")) and not (Path(args.checkpoint) / "config.json").exists():
+            raise UserError(
+                f"{args.checkpoint} is a run that did not end; continue it with --resume, or generate from one of the "
+                "checkpoint folders in it."
+            )
         try:
             tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
             model = AutoModelForCausalLM.from_pretrained(args.checkpoint)

@@ -168,7 +168,8 @@ def _text_options(file_format: str | None, args: DataArguments) -> dict:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    hint = "; convert the file to UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+    return (str(error) or type(error).__name__).splitlines()[0] + hint
 
 
 def _first_bad_json_line(path: Path) -> str | None:

@@ -1,9 +1,14 @@
 """Text in, text out."""
 
+import logging
+
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
+
+
+logger = logging.getLogger(__name__)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> torch.Tensor:
@@ -18,6 +23,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int)
         raise UserError("The prompt is empty, and the tokenizer has no token for the beginning; give a word.")
     if len(ids) >= context:
         raise UserError(f"The prompt has {len(ids)} tokens, and the model reads at most {context}; shorten it.")
+    if (unknown := ids.count(tokenizer.unk_token_id)) > 0:
+        logger.warning("%d tokens of the prompt are unknown to the tokenizer and will be missing.", unknown)
     return torch.tensor([ids])
 
 

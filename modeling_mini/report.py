@@ -57,19 +57,16 @@ def write_report(
         logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
     logger.info('  modeling-mini generate %s "%s"', folder, training_args.prompt)
-    logger.info(
-        '  python -c "import modeling_mini; from transformers import AutoModelForCausalLM;'
-        " print(AutoModelForCausalLM.from_pretrained('%s'))\"",
-        folder,
-    )
+    logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
 
 
 def loss_curve(history: list[dict]) -> list[dict]:
     """The Trainer's log as points: `{"update", "train_loss"}` and `{"update", "validation_loss"}`, nats per token."""
     names = {"loss": "train_loss", "eval_token_loss": "validation_loss"}
-    return [
-        {"update": entry["step"], name: entry[key]} for entry in history for key, name in names.items() if key in entry
-    ]
+    points = {
+        (entry["step"], name): entry[key] for entry in history for key, name in names.items() if key in entry
+    }  # the last evaluation comes twice
+    return [{"update": update, name: value} for (update, name), value in points.items()]
 
 
 def plot_losses(points: list[dict], path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
+    TrainerState,
     default_data_collator,
     set_seed,
 )
+from transformers.trainer import TRAINER_STATE_NAME
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments, parse_arguments
 from .checkpoints import check_free_space, check_output_dir, check_same_run, latest_complete_checkpoint
@@ -71,11 +74,14 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     check_training_rows(train_text, data_args)
     warn_about_unknown_tokens(validation_text, tokenizer)
 
+    checkpoint = resume_point(training_args)
+    finished = checkpoint is not None and is_finished(checkpoint, training_args)
     model = build_model(config, tokenizer, data_args.block_size, model_args.attn_implementation)
+    if finished:
+        model = MiniForCausalLM.from_pretrained(checkpoint)
     # A prompt that is too long must fail here, not when the sample is drawn.
     encode_prompt(tokenizer, training_args.prompt, config.max_position_embeddings)
     check_free_space(training_args.output_dir, model.num_parameters())
-    checkpoint = resume_point(training_args)
     describe(model, train_text, validation_text, data_args, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
@@ -91,7 +97,10 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         optimizer_cls_and_kwargs=muon_and_adamw(training_args) if training_args.use_muon else None,
         callbacks=[stop, speed, StopOnNaN()],
     )
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if finished:  # only its report is missing; the Trainer would take one more update
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     stop.raise_if_stopped(trainer.state.global_step, [*command, *argv])
 
     metrics = trainer.evaluate()
@@ -141,9 +150,10 @@ def load_config(args: ModelArguments) -> MiniConfig:
             f"--model {args.model} holds trained weights, and training starts from new ones; to reuse its shape, give "
             "the path of its config.json."
         )
-    unknown = [name for name in overrides if not hasattr(config, name)]
-    if unknown:
-        raise UserError(f"--config_overrides: MiniConfig has no field {', '.join(map(repr, unknown))}.")
+    for name in overrides:
+        if not hasattr(config, name):
+            nearest = get_close_matches(name, MiniConfig.__dataclass_fields__, n=1, cutoff=0)[0]
+            raise UserError(f"--config_overrides: there is no field {name!r}; the nearest is {nearest!r}.")
     if not isinstance(config, MiniConfig):
         raise UserError(f"--model {args.model} is a {config.model_type} model; train.py builds modeling_mini models.")
     if not config.is_causal:
@@ -231,6 +241,24 @@ def resume_point(args: MiniTrainingArguments) -> str | None:
         return None
     logger.info("Continuing from %s", checkpoint)
     return str(checkpoint)
+
+
+def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
+    """Whether a checkpoint stands at the end of the run, killed before its report.
+
+    Raises:
+        UserError: the report is there as well, so that nothing is left to do.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    end = args.max_steps if args.max_steps > 0 else state.max_steps
+    if state.global_step < end:
+        return False
+    if (Path(args.output_dir) / "metrics.json").exists():
+        raise UserError(
+            f"The run in {args.output_dir} is finished ({state.global_step} of {end} updates); choose another "
+            "--output_dir for a new one, or a larger --max_steps to go on."
+        )
+    return True
 
 
 def tokens_per_update(data_args: DataArguments, args: MiniTrainingArguments) -> int:

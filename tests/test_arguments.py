@@ -79,6 +79,7 @@ def test_missing_recipe_names_those_that_exist():
     [
         (["--lerning_rate", "1"], r"no argument --lerning_rate; did you mean learning_rate\?"),
         (["--learning_rat", "1"], r"no argument --learning_rat; did you mean learning_rate\?"),  # no abbreviations
+        (["--learning_rate", "abc"], "argument --learning_rate/--learning-rate: invalid float value: 'abc'"),
         (["--zzz", "1"], "no argument --zzz; --help lists them all"),
         (["--load_best_model_at_end", "--eval_strategy", "no"], "requires the save and eval strategy to match"),
     ],
@@ -97,7 +98,7 @@ def test_bad_command_line_is_refused_with_a_sentence(arguments, sentence):
         (["--config_overrides", "[1]"], "must be a JSON object"),
         (["--config_overrides", '{"hidden_size": 65}'], "`hidden_size` is 65"),
         (["--config_overrides", '{"hidden_size": "big"}'], "'hidden_size' expected int"),
-        (["--config_overrides", '{"hiden_size": 64}'], "no field 'hiden_size'"),
+        (["--config_overrides", '{"hiden_size": 64}'], "no field 'hiden_size'; the nearest is 'hidden_size'"),
     ],
 )
 def test_bad_model_is_refused_with_a_sentence(arguments, sentence):

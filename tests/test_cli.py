@@ -113,3 +113,15 @@ def test_prompt_is_encoded_as_training_showed_the_beginning_of_a_document(checkp
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     text = tokenizer("the text", add_special_tokens=False).input_ids
     assert encode_prompt(tokenizer, "the text", 32).tolist() == [[tokenizer.bos_token_id, *text]]
+
+
+def test_run_that_did_not_end_is_named_as_such(tmp_path, capsys):
+    (tmp_path / "run" / "checkpoint-10").mkdir(parents=True)
+    assert main(["generate", str(tmp_path / "run"), "the"]) == 1
+    assert "is a run that did not end" in capsys.readouterr().err
+
+
+def test_unknown_characters_of_a_prompt_are_reported(caplog):
+    tokenizer = train_tokenizer(["abc"], "char", vocab_size=20)
+    encode_prompt(tokenizer, "abxyc", 32)
+    assert "2 tokens of the prompt are unknown" in caplog.text

@@ -101,7 +101,7 @@ def test_a_run_leaves_a_loadable_model_and_its_whole_report(arguments, run, tmp_
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["validation_loss"]))
     assert metrics["tokens_per_second"] > 0
     assert metrics["sample"].startswith("the model")
-    assert [point["update"] for point in metrics["history"] if "validation_loss" in point] == [5, 10, 10]
+    assert [point["update"] for point in metrics["history"] if "validation_loss" in point] == [5, 10]
 
     card = (folder / "README.md").read_text()
     assert card.startswith("---\n")
@@ -151,6 +151,24 @@ def test_run_killed_at_a_random_moment_and_resumed_ends_bit_identical_to_one_nev
     assert code == 0, output
     assert re.search(r"Continuing from .*checkpoint-(4|8|10)\n", output)
     assert (straight / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_finished_run_is_not_trained_further_and_a_lost_report_is_written_again(arguments, run, tmp_path):
+    assert run(arguments)[0] == 0
+    folder = tmp_path / "run"
+    code, output = run([*arguments, "--resume"])
+    assert code == 1
+    assert "is finished (10 of 10 updates)" in output
+    before, weights = json.loads((folder / "metrics.json").read_text()), (folder / "model.safetensors").read_bytes()
+    for name in ("metrics.json", "model.safetensors"):  # as after a kill between the last checkpoint and the report
+        (folder / name).unlink()
+    code, output = run([*arguments, "--resume"])
+    assert code == 0, output
+    after = json.loads((folder / "metrics.json").read_text())
+    assert (folder / "model.safetensors").read_bytes() == weights
+    for name in ("validation_loss", "bits_per_byte", "updates", "history", "sample"):
+        assert after[name] == before[name], name
 
 
 @pytest.mark.slow
