@@ -44,9 +44,10 @@ def write_report(
         "sample": sample,
         "history": loss_curve(history),
     }
-    (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     plot_losses(results["history"], folder / "loss.png")
     write_model_card(folder, results, model_args, data_args, training_args)
+    # Last: where it stands, the run is finished.
+    (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     logger.info("\n%s\n", results["sample"])
     logger.info(

@@ -139,17 +139,18 @@ def test_reported_bits_per_byte_are_those_of_the_validation_text(arguments, run,
 def test_run_killed_at_a_random_moment_and_resumed_ends_bit_identical_to_one_never_stopped(
     arguments, run, tmp_path, use_muon
 ):
-    arguments = [*arguments, "--use_muon", use_muon]
+    arguments = [*arguments, "--use_muon", use_muon, "--max_steps", "80"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert run([*arguments, "--output_dir", str(straight)])[0] == 0
     process = run.start([*arguments, "--output_dir", str(killed)])
     wait_for(lambda: (killed / "checkpoint-4" / "trainer_state.json").exists())
-    time.sleep(random.random())  # in an update, in the next checkpoint, or at the end
+    time.sleep(random.random())  # in an update, in an evaluation or in a checkpoint
+    assert process.poll() is None, "the run ended too early to be killed"
     process.kill()
     process.communicate()
     code, output = run([*arguments, "--output_dir", str(killed), "--resume"])
     assert code == 0, output
-    assert re.search(r"Continuing from .*checkpoint-(4|8|10)\n", output)
+    assert re.search(r"Continuing from .*checkpoint-\d+\n", output)
     assert (straight / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
 
 
