@@ -103,14 +103,10 @@ class MuonAdamW(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         self._share()
 
-    @torch.no_grad()
     def step(self, closure=None):
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for part in self.parts:
-            part.step()
+        muon, adamw = self.parts
+        loss = muon.step(closure)  # evaluates the closure, whose gradients serve both
+        adamw.step()
         return loss
 
 

@@ -4,15 +4,13 @@ import json
 import logging
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 from transformers import Trainer
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
 from .data import PackedText
 from .hub import write_model_card
 
-
-matplotlib.use("Agg")  # a file, not a window
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +70,6 @@ def loss_curve(history: list[dict]) -> list[dict]:
 
 def plot_losses(points: list[dict], path: Path) -> None:
     """Training and validation loss over updates, as PNG."""
-    from matplotlib.figure import Figure
-
     axes = Figure(figsize=(7, 4), layout="constrained").subplots()
     for name, style in (("train_loss", "-"), ("validation_loss", "o-")):
         chosen = [point for point in points if name in point]

@@ -63,6 +63,8 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         is_resumed(training_args),
         write=training_args.should_save,
     )
+    checkpoint = resume_point(training_args)
+    finished = checkpoint is not None and is_finished(checkpoint, training_args)
     config = load_config(model_args)
     set_seed(training_args.seed)
 
@@ -74,13 +76,12 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     check_training_rows(train_text, data_args)
     warn_about_unknown_tokens(validation_text, tokenizer)
 
-    checkpoint = resume_point(training_args)
-    finished = checkpoint is not None and is_finished(checkpoint, training_args)
-    model = build_model(config, tokenizer, data_args.block_size, model_args.attn_implementation)
     if finished:
         model = MiniForCausalLM.from_pretrained(checkpoint)
+    else:
+        model = build_model(config, tokenizer, data_args.block_size, model_args.attn_implementation)
     # A prompt that is too long must fail here, not when the sample is drawn.
-    encode_prompt(tokenizer, training_args.prompt, config.max_position_embeddings)
+    encode_prompt(tokenizer, training_args.prompt, model.config.max_position_embeddings)
     check_free_space(training_args.output_dir, model.num_parameters())
     describe(model, train_text, validation_text, data_args, training_args)
 
@@ -247,9 +248,14 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
     """Whether a checkpoint stands at the end of the run, killed before its report.
 
     Raises:
-        UserError: the report is there as well, so that nothing is left to do.
+        UserError: the report is there as well, so that nothing is left to do; or this is no checkpoint.
     """
-    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    try:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    except OSError as error:
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint} is no checkpoint: it holds no {TRAINER_STATE_NAME}."
+        ) from error
     end = args.max_steps if args.max_steps > 0 else state.max_steps
     if state.global_step < end:
         return False

@@ -108,3 +108,25 @@ def test_resumed_optimizer_takes_bit_identical_steps(tiny_model, random_ids):
 def test_model_without_hidden_matrices_is_refused():
     with pytest.raises(UserError, match="--use_muon false"):
         MuonAdamWFactory()(torch.nn.Linear(4, 4))
+
+
+def test_closure_is_evaluated_once_and_serves_both_parts(tiny_model, random_ids):
+    ids = random_ids(2, 12)
+    stepped = []
+    for with_closure in (False, True):
+        model = tiny_model(MiniForCausalLM).train()
+        optimizer, calls = MuonAdamWFactory()(model), []
+
+        def closure(model=model, calls=calls):
+            calls.append(model(ids, labels=ids).loss)
+            calls[-1].backward()
+            return calls[-1]
+
+        if with_closure:
+            assert optimizer.step(closure) is calls[0]
+        else:
+            closure()
+            optimizer.step()
+        assert len(calls) == 1
+        stepped.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(plain, closed) for plain, closed in zip(*stepped))

@@ -277,6 +277,7 @@ def test_trained_folder_is_not_taken_for_a_shape(arguments, tiny_model, tmp_path
         (["--learning_rate", "1e30"], r"The \w+ is (nan|inf) at update"),
         (["--prompt", "the model " * 400], "the model reads at most 256; shorten it"),
         (["--dataloader_drop_last"], "leave it off"),
+        (["--resume_from_checkpoint", "absent"], r"absent is no checkpoint: it holds no trainer_state\.json"),
     ],
 )
 def test_mistake_ends_with_one_sentence(arguments, extra, sentence, caplog, monkeypatch, tmp_path):
