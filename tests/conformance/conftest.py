@@ -1,0 +1,55 @@
+"""Lets the common tests of transformers know a model that is not in transformers."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+
+if "CONFORMANCE_ROOT" not in os.environ:
+    raise pytest.UsageError("The common tests of transformers are not laid out; run them with `make conformance`.")
+sys.path.insert(0, os.environ["CONFORMANCE_ROOT"])
+
+import torch
+from transformers.models.auto import modeling_auto
+
+from modeling_mini import MiniConfig
+from modeling_mini.registration import AUTO_CLASSES
+from tests import test_fsdp_mixin, test_tensor_parallel_mixin
+
+
+torch.set_num_threads(1)
+
+# The mixins ask tables of class names which labels a class takes: what is not listed is tested without labels.
+TABLES = {
+    "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
+    "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "AutoModelForMaskedLM": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "AutoModelForSequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "AutoModelForTokenClassification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    "AutoModelForQuestionAnswering": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+}
+for auto_class, model_class in AUTO_CLASSES.items():
+    TABLES[auto_class.__name__][MiniConfig.model_type] = model_class.__name__
+
+# transformers runs the tests of several processes for a few models only; here they run for all.
+test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
+test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES = None
+
+
+tests_with_parts = set()
+
+
+def pytest_runtest_logreport(report):
+    """Note what became of each test, or of its parts where it has some, for the table of `run.py`."""
+    if "PYTEST_XDIST_WORKER" in os.environ or (report.outcome == "passed" and report.when != "call"):
+        return
+    if type(report).__name__ == "SubtestReport":
+        tests_with_parts.add(report.nodeid)
+    elif report.outcome == "passed" and report.nodeid in tests_with_parts:
+        return  # the whole passes even if every part is skipped
+    file, test_class, name = report.nodeid.split("::")
+    with open(os.environ["CONFORMANCE_REPORT"], "a") as record:
+        record.write(json.dumps([Path(file).name, test_class, name, report.outcome]) + "\n")

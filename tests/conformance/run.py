@@ -1,0 +1,147 @@
+"""Runs transformers' common model tests against the Mini models, and GPT-2 and Llama beside them: `make conformance`.
+
+Fails unless every test of the Mini models passes or is skipped for GPT-2 or Llama as well, or for a reason that
+docs/conformance.md gives.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from importlib import metadata
+from pathlib import Path
+
+from testers import GPT2, LLAMA, MINI
+from tiny import save_tiny_checkpoints
+from upstream import HERE, UpstreamError, lay_out, stand_ins
+
+
+DOCUMENT = HERE.parents[1] / "docs" / "conformance.md"
+MODELS = {"mini": "Mini", "gpt2": "GPT-2", "llama": "Llama"}
+OUTCOMES = ("passed", "skipped", "failed")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", help="what pip downloads instead of the package index's archive, or a checkout")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="by default all three")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/conformance.md")
+    parser.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="further arguments of pytest")
+    arguments = parser.parse_args()
+    try:
+        root = lay_out(arguments.source)
+    except UpstreamError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"transformers {metadata.version('transformers')}; ours, in the place of what the source lacks:")
+    print("  " + (", ".join(stand_ins(root)) or "nothing"), flush=True)
+    save_tiny_checkpoints([MINI, GPT2, LLAMA], root / "tiny")
+    report = root / "report.jsonl"
+    report.unlink(missing_ok=True)
+    code = run_pytest(root, report, arguments.models, arguments.pytest)
+    if not report.is_file():
+        return code
+    outcomes = read(report)
+    table = as_table(outcomes)
+    print(table)
+    if arguments.write:
+        write_table(table)
+    if set(arguments.models) != set(MODELS) or arguments.pytest:
+        print("Only a part was run: skips are not compared.")
+        return code
+    complaints = unexplained_skips(outcomes, documented_skips())
+    print("\n".join(complaints) or "Every skip of the Mini models is one of GPT-2 or Llama too, or documented.")
+    return code or bool(complaints)
+
+
+def run_pytest(root: Path, report: Path, models: list[str], further: list[str]) -> int:
+    environment = os.environ | {
+        "CONFORMANCE_ROOT": str(root),
+        "CONFORMANCE_REPORT": str(report),
+        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "TRANSFORMERS_TINY_MODEL_PATH": str(root / "tiny"),
+        "RUN_SLOW": "1",
+        "HF_HUB_OFFLINE": "1",
+        # Each test process has one core, and some start two to four ranks.
+        "OMP_NUM_THREADS": "1",
+    }
+    files = [str(HERE / f"test_{model}.py") for model in models]
+    command = [sys.executable, "-m", "pytest", "-c", str(HERE / "pytest.ini"), *files]
+    workers = min(4, os.cpu_count() or 1)
+    return subprocess.run([*command, "-n", str(workers), *further], env=environment, check=False).returncode
+
+
+def read(report: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Outcome of each test by (model, test class) and name.
+
+    A test that has parts, most often one for each class of the model, fails with one of them and is skipped with all:
+    pytest calls it passed then.
+    """
+    parts = defaultdict(lambda: defaultdict(set))
+    for line in report.read_text().splitlines():
+        file, test_class, name, outcome = json.loads(line)
+        parts[file.removeprefix("test_").removesuffix(".py"), test_class][name].add(outcome)
+    return {
+        suite: {
+            name: next(outcome for outcome in ("failed", "passed", "skipped") if outcome in found)
+            for name, found in tests.items()
+        }
+        for suite, tests in parts.items()
+    }
+
+
+def as_table(outcomes) -> str:
+    lines = ["| test class | model | collected | passed | skipped | failed |", "|---|---|---|---|---|---|"]
+    places = [*dict.fromkeys(test_class for _, test_class in outcomes)]
+    in_order = sorted(outcomes.items(), key=lambda item: (places.index(item[0][1]), list(MODELS).index(item[0][0])))
+    for (model, test_class), tests in in_order:
+        count = Counter(tests.values())
+        numbers = [len(tests), *(count[outcome] for outcome in OUTCOMES)]
+        lines.append(f"| {test_class} | {MODELS[model]} | " + " | ".join(map(str, numbers)) + " |")
+    return "\n".join(lines)
+
+
+def write_table(table: str) -> None:
+    text = DOCUMENT.read_text()
+    start, end = (f"<!-- {word} of the table -->" for word in ("start", "end"))
+    before, after = text.split(start)[0], text.split(end)[1]
+    DOCUMENT.write_text(f"{before}{start}\n{table}\n{end}{after}")
+
+
+def documented_skips() -> set[str]:
+    """The tests in the first column of the document's tables of skips, as `TestClass.test_name`."""
+    return set(re.findall(r"^\| `(\w+Test\.test_\w+)` \|", DOCUMENT.read_text(), re.MULTILINE))
+
+
+def unexplained_skips(outcomes, documented: set[str]) -> list[str]:
+    """A sentence for each skip that only the Mini models have and no one explains, or that is explained in vain."""
+
+    def skips(model):
+        return {
+            (test_class, name)
+            for (of_model, test_class), tests in outcomes.items()
+            for name, outcome in tests.items()
+            if of_model == model and outcome == "skipped"
+        }
+
+    references = skips("gpt2") | skips("llama")
+    own = set()
+    for test_class, name in skips("mini"):
+        # The suites of GPT-2 and Llama have no variants: PostNormModelTest is compared with ModelTest.
+        suite = re.sub(r"^(PostNorm|Bidirectional)", "", test_class)
+        if (suite, name) not in references:
+            own.add(f"{test_class}.{name}")
+    return [
+        *(
+            f"{name} is skipped for the Mini models only; docs/conformance.md must say why."
+            for name in own - documented
+        ),
+        *(f"{name} is not skipped any more; take it out of docs/conformance.md." for name in documented - own),
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
