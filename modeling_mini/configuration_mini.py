@@ -18,9 +18,11 @@ Annotations must stay real objects (no `from __future__ import annotations`): `@
 """
 
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 from transformers.utils import logging
@@ -81,6 +83,8 @@ class MiniConfig(PretrainedConfig):
         pad_token_id (`int`, *optional*, defaults to 0): Padding token. Must differ from `eos_token_id`.
         bos_token_id (`int`, *optional*, defaults to 1): Token that starts a document.
         eos_token_id (`int` or `list[int]`, *optional*, defaults to 2): Token or tokens that end a document.
+        problem_type (`str`, *optional*): What a sequence classifier learns: `"regression"`,
+            `"single_label_classification"` or `"multi_label_classification"`. By default the labels tell.
 
     Example:
         >>> from modeling_mini import MiniConfig, MiniForCausalLM
@@ -88,7 +92,7 @@ class MiniConfig(PretrainedConfig):
     """
 
     model_type = "modeling_mini"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache", "past_key_values"]
     attribute_map = {
         "d_model": "hidden_size",
         "nhead": "num_attention_heads",
@@ -137,6 +141,8 @@ class MiniConfig(PretrainedConfig):
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
+    # Declared by transformers too, but in a file whose annotations `@strict` cannot read.
+    problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
     def __post_init__(self, **kwargs):
         self.auto_map = {**_AUTO_MAP, **(kwargs.pop("auto_map", None) or {})}
@@ -144,6 +150,13 @@ class MiniConfig(PretrainedConfig):
         for name in kwargs:
             if name in vars(self) and name not in _LIBRARY_ATTRIBUTES and not name.startswith("_"):
                 _warn_unknown_field(name, self._nearest_fields(name))
+
+    def __setattr__(self, name, value):
+        # transformers looks up the field behind an alias only after the type check, which an alias would escape.
+        name = self.attribute_map.get(name, name)
+        if name == "num_labels":
+            _require_a_count(name, value)  # a property of transformers, not a field that `@strict` checks
+        super().__setattr__(name, value)
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
@@ -191,28 +204,62 @@ class MiniConfig(PretrainedConfig):
                 raise ValueError(
                     f"`{name}` is {getattr(self, name)}; give a probability from 0 up to, not including, 1."
                 )
-        if self.layer_norm_eps <= 0:
+        if not 0 < self.layer_norm_eps < float("inf"):
             raise ValueError(f"`layer_norm_eps` is {self.layer_norm_eps}; give a small positive number such as 1e-5.")
-        if self.initializer_range < 0:
-            raise ValueError(f"`initializer_range` is {self.initializer_range}; a standard deviation is not negative.")
+        if not 0 < self.initializer_range < float("inf"):  # transformers takes 0 for its own default
+            raise ValueError(f"`initializer_range` is {self.initializer_range}; give a positive number such as 0.02.")
 
     def validate_activation(self):
-        """Refuse an activation that transformers does not know."""
+        """Refuse an activation that transformers does not know, or that is more than a function."""
         if self.hidden_act not in ACT2FN:
             nearest = get_close_matches(self.hidden_act, list(ACT2FN), n=1, cutoff=0)
             raise ValueError(
                 f"`hidden_act` is {self.hidden_act!r}, which is no activation of transformers.activations.ACT2FN; "
                 f"the nearest is {nearest[0]!r}."
             )
+        if list(ACT2FN[self.hidden_act].parameters()):
+            raise ValueError(
+                f"`hidden_act` is {self.hidden_act!r}, which learns weights of its own; give an activation without, "
+                "such as 'gelu'."
+            )
 
     def validate_special_tokens(self):
-        """Refuse padding that is also the end of a document: masking it would hide the end from the loss."""
+        """Refuse ids that are no token, and padding that is also the end of a document.
+
+        An id outside the vocabulary fails later: padding in the embedding, an end by never being generated. Padding
+        that is also an end would, masked, hide the end from the loss.
+        """
         ends = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
+        if not ends:
+            raise ValueError("`eos_token_id` is an empty list; give a token, or None for no such token.")
+        tokens = [("pad_token_id", self.pad_token_id), ("bos_token_id", self.bos_token_id)]
+        for name, token in [*tokens, *(("eos_token_id", end) for end in ends)]:
+            if token is not None and not 0 <= token < self.vocab_size:
+                raise ValueError(
+                    f"`{name}` is {token}, outside the vocabulary of `vocab_size` = {self.vocab_size}; give a number "
+                    f"from 0 to {self.vocab_size - 1}, or None for no such token."
+                )
         if self.pad_token_id is not None and self.pad_token_id in ends:
             raise ValueError(
                 f"`pad_token_id` and `eos_token_id` are both {self.pad_token_id}; give padding a token of its own, "
                 "or None, so that the model can learn where a text ends."
             )
+
+    def validate_labels(self):
+        """Refuse a classifier without labels, and the choice of one label from one, whose loss is always 0."""
+        if self.num_labels == 0:
+            raise ValueError("`id2label` is empty; give at least one label, or leave it out.")
+        if self.problem_type == "single_label_classification" and self.num_labels == 1:
+            raise ValueError(
+                "`problem_type` is 'single_label_classification' but `num_labels` is 1; give at least 2 labels, or "
+                "choose 'regression' for a single number."
+            )
+
+
+def _require_a_count(name, value):
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        cause = ValueError(f"`{name}` is {value!r}; give a whole number of at least 1.")
+        raise StrictDataclassFieldValidationError(field=name, cause=cause) from cause
 
 
 def _warn_unknown_field(name, nearest):

@@ -21,6 +21,8 @@ Shapes:
 """
 
 import copy
+import functools
+import inspect
 import math
 from collections.abc import Callable
 
@@ -44,6 +46,7 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
@@ -55,6 +58,29 @@ IGNORED_LABEL = -100  # the label that every transformers loss skips
 
 # Most logits that the training loss holds at a time: 2^24 are 64 MiB in float32.
 LOGITS_PER_CHUNK = 2**24
+
+# What transformers calls the keys and values of earlier tokens: `cache` since 5.24, `past_key_values` before.
+CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+
+
+def takes_cache(forward: Callable) -> Callable:
+    """Give a forward that takes `past_key_values` the name of the installed transformers, in its signature as well.
+
+    The old name stays, with the warning that transformers itself gives.
+    """
+    if CACHE_NAME == "past_key_values":
+        return forward
+
+    @functools.wraps(forward)
+    def renamed(*args, **kwargs):
+        if "cache" in kwargs:
+            kwargs["past_key_values"] = kwargs.pop("cache")
+        return forward(*args, **kwargs)
+
+    signature = inspect.signature(forward)
+    parameters = [p.replace(name="cache") if p.name == "past_key_values" else p for p in signature.parameters.values()]
+    renamed.__signature__ = signature.replace(parameters=parameters)
+    return deprecate_kwarg("past_key_values", version="5.40.0", new_name="cache")(renamed)
 
 
 def sinusoidal_positions(position_ids: torch.Tensor, hidden_size: int) -> torch.Tensor:
@@ -103,6 +129,13 @@ def same_document_mask(
         return document[batch_idx, q_idx] == document[batch_idx, kv_idx]
 
     return mask_function
+
+
+def at_least_one_target(targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
+    """What turns a summed loss into a mean; 1 where there is nothing to learn, so that it costs 0 and not NaN."""
+    if num_items_in_batch is None:
+        num_items_in_batch = (targets != IGNORED_LABEL).sum()
+    return num_items_in_batch.clamp(min=1) if torch.is_tensor(num_items_in_batch) else max(num_items_in_batch, 1)
 
 
 def eager_attention_forward(
@@ -156,7 +189,8 @@ class MiniAttention(nn.Module):
         key = self.k_proj(hidden_states).view(heads_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads_shape).transpose(1, 2)
         if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)  # [B, H, S, K]
+            # The cache of continuous batching leaves in `kwargs` what its attention needs.
+            key, value = past_key_values.update(key, value, self.layer_idx, kwargs=kwargs)  # [B, H, S, K]
 
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -202,6 +236,7 @@ class MiniDecoderLayer(GradientCheckpointingLayer):
         self.mlp = MiniMLP(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
+    @takes_cache
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -256,7 +291,7 @@ class MiniPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["MiniDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -299,6 +334,7 @@ class MiniModel(MiniPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
+    @takes_cache
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -337,8 +373,8 @@ class MiniModel(MiniPreTrainedModel):
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             and_mask_function=document_mask,
+            **{CACHE_NAME: past_key_values},
         )
 
         hidden_states = inputs_embeds
@@ -352,12 +388,12 @@ class MiniModel(MiniPreTrainedModel):
             hidden_states = layer(
                 hidden_states,
                 attention_mask=mask,
-                past_key_values=past_key_values,
                 position_ids=position_ids,
                 use_cache=use_cache,
+                **{CACHE_NAME: past_key_values},
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: past_key_values})
 
     def _document_mask(
         self, position_ids, attention_mask, inputs_embeds, cu_seq_lens_q=None, **kwargs
@@ -385,10 +421,13 @@ class MiniModel(MiniPreTrainedModel):
 def _holds_whole_rows(inputs_embeds, attention_mask, past_key_values) -> bool:
     """Whether a call has the form of packed rows: several tokens, one flag per token in a mask, nothing in the cache.
 
-    A static cache is for generation, where rows hold one document; its length is not known when traced.
+    A static cache is for generation, where rows hold one document; its length is not known when traced. That of
+    continuous batching is no `Cache`, and comes with a mask of its own.
     """
     is_first = past_key_values is None or (
-        not past_key_values.is_compileable and past_key_values.get_seq_length() == 0
+        isinstance(past_key_values, Cache)
+        and not past_key_values.is_compileable
+        and past_key_values.get_seq_length() == 0
     )
     is_aligned = attention_mask is None or attention_mask.shape == inputs_embeds.shape[:2]
     return inputs_embeds.shape[1] > 1 and is_first and is_aligned
@@ -419,16 +458,14 @@ class MiniLanguageModel(MiniPreTrainedModel):
         if targets is None or not skip_logits or not isinstance(self.lm_head, MiniLMHead) or (self.tp_size or 1) > 1:
             return None
         loss = self.lm_head(hidden_states, targets)
-        if num_items_in_batch is None:
-            num_items_in_batch = (targets != IGNORED_LABEL).sum().clamp(min=1)
-        elif torch.is_tensor(num_items_in_batch):
-            num_items_in_batch = num_items_in_batch.to(loss.device).clamp(min=1)
-        return loss / num_items_in_batch
+        count = at_least_one_target(targets, num_items_in_batch)
+        return loss / (count.to(loss.device) if torch.is_tensor(count) else count)
 
 
 class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
     """Next-token prediction, and `generate`."""
 
+    @takes_cache
     @can_return_tuple
     def forward(
         self,
@@ -462,13 +499,14 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept, :])
             if targets is not None:
+                kwargs["num_items_in_batch"] = at_least_one_target(targets, kwargs.get("num_items_in_batch"))
                 loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
 
     # transformers looks for `inputs_embeds` in this signature before it generates from them.
@@ -508,6 +546,7 @@ class MiniForMaskedLM(MiniLanguageModel):
         if loss is None:
             logits = self.lm_head(outputs.last_hidden_state)
             if labels is not None:
+                kwargs["num_items_in_batch"] = at_least_one_target(labels, kwargs.get("num_items_in_batch"))
                 loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -528,6 +567,7 @@ class MiniForSequenceClassification(MiniPreTrainedModel):
         self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
         self.post_init()
 
+    @takes_cache
     @can_return_tuple
     def forward(
         self,
@@ -585,6 +625,7 @@ class MiniForTokenClassification(MiniPreTrainedModel):
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
+    @takes_cache
     @can_return_tuple
     def forward(
         self,
@@ -599,7 +640,10 @@ class MiniForTokenClassification(MiniPreTrainedModel):
         """Logits `[B, T, L]`, and the mean loss over the `labels` `[B, T]` that are not -100."""
         outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs)
         logits = self.score(self.dropout(outputs.last_hidden_state))
-        loss = self.loss_function(logits, labels, self.config, **kwargs) if labels is not None else None
+        loss = None
+        if labels is not None:
+            kwargs["num_items_in_batch"] = at_least_one_target(labels, kwargs.get("num_items_in_batch"))
+            loss = self.loss_function(logits, labels, self.config, **kwargs)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -618,6 +662,7 @@ class MiniForQuestionAnswering(MiniPreTrainedModel):
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
+    @takes_cache
     @can_return_tuple
     def forward(
         self,

@@ -25,9 +25,21 @@ MISFITS = [
     ({"hidden_dropout": 1.0}, ["`hidden_dropout` is 1.0", "probability"]),
     ({"attention_dropout": -0.1}, ["`attention_dropout` is -0.1", "probability"]),
     ({"layer_norm_eps": 0.0}, ["`layer_norm_eps` is 0.0", "positive"]),
-    ({"initializer_range": -0.02}, ["`initializer_range` is -0.02", "not negative"]),
+    ({"layer_norm_eps": float("nan")}, ["`layer_norm_eps` is nan", "positive"]),
+    ({"layer_norm_eps": float("inf")}, ["`layer_norm_eps` is inf", "positive"]),
+    ({"initializer_range": -0.02}, ["`initializer_range` is -0.02", "positive"]),
+    ({"initializer_range": 0}, ["`initializer_range` is 0", "positive"]),
+    ({"initializer_range": float("nan")}, ["`initializer_range` is nan", "positive"]),
+    ({"hidden_act": "prelu"}, ["`hidden_act` is 'prelu'", "weights of its own"]),
     ({"pad_token_id": 2}, ["`pad_token_id` and `eos_token_id` are both 2"]),
     ({"pad_token_id": 7, "eos_token_id": [2, 7]}, ["`pad_token_id` and `eos_token_id` are both 7"]),
+    ({"vocab_size": 97, "pad_token_id": 97}, ["`pad_token_id` is 97", "`vocab_size` = 97", "None"]),
+    ({"pad_token_id": -1}, ["`pad_token_id` is -1", "None"]),
+    ({"bos_token_id": 10**6}, ["`bos_token_id` is 1000000"]),
+    ({"eos_token_id": [2, -1]}, ["`eos_token_id` is -1"]),
+    ({"eos_token_id": []}, ["`eos_token_id` is an empty list", "None"]),
+    ({"vocab_size": 2}, ["`eos_token_id` is 2", "`vocab_size` = 2"]),
+    ({"id2label": {}}, ["`id2label` is empty"]),
 ]
 WRONG_TYPES = [
     {"vocab_size": "big"},
@@ -42,6 +54,10 @@ WRONG_TYPES = [
     {"classifier_pooling": "max"},
     {"eos_token_id": (2, 3)},
     {"pad_token_id": 0.0},
+    {"problem_type": "classification"},
+    {"num_labels": "3"},
+    {"num_labels": 0},
+    {"num_labels": True},
 ]
 ALIASES = {
     "d_model": "hidden_size",
@@ -142,6 +158,23 @@ def test_an_alias_gets_sets_and_initialises_its_field(saved, alias, field):
 def test_a_misfit_given_by_an_alias_is_refused():
     with pytest.raises(StrictDataclassClassValidationError, match="`hidden_size` is 35"):
         MiniConfig(d_model=35)
+
+
+@loaders
+def test_a_wrong_type_given_by_an_alias_is_refused_with_the_name_of_the_field(saved, loader):
+    for build in (MiniConfig, lambda **overrides: loader.from_pretrained(saved, **overrides)):
+        with pytest.raises(StrictDataclassFieldValidationError, match="'num_attention_heads' expected int, got float"):
+            build(nhead=2.0)
+
+
+@loaders
+def test_one_label_is_no_choice_of_one_label(saved, loader):
+    overrides = {"problem_type": "single_label_classification", "num_labels": 1}
+    # transformers says so itself at the start, by a bare ValueError.
+    with pytest.raises((ValueError, StrictDataclassClassValidationError), match="num_labels"):
+        MiniConfig(**overrides)
+    with pytest.raises(StrictDataclassClassValidationError, match="`num_labels` is 1"):
+        loader.from_pretrained(saved, **overrides)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,22 @@
 """What must not change the result: cache, packing, padding, attention backend, compilation, checkpointing, dtype."""
 
+import inspect
 import math
 
 import pytest
 import torch
-from transformers import DynamicCache, StaticCache
+from transformers import DynamicCache, GenerationMixin, StaticCache
 
-from modeling_mini import MiniForCausalLM, MiniForMaskedLM, MiniModel
-from modeling_mini.modeling_mini import MiniMLP, sinusoidal_positions
+from modeling_mini import (
+    MiniForCausalLM,
+    MiniForMaskedLM,
+    MiniForQuestionAnswering,
+    MiniForSequenceClassification,
+    MiniForTokenClassification,
+    MiniModel,
+)
+from modeling_mini.modeling_mini import CACHE_NAME, MiniMLP, sinusoidal_positions
+from modeling_mini.registration import AUTO_CLASSES
 
 
 BACKENDS = pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
@@ -41,7 +50,7 @@ def decoded_in_chunks(model, ids, cache, chunk, attention_mask=None):
     for start in range(0, ids.shape[1], chunk):
         end = min(start + chunk, ids.shape[1])
         mask = None if attention_mask is None else attention_mask[:, :end]
-        logits.append(model(ids[:, start:end], attention_mask=mask, past_key_values=cache, use_cache=True).logits)
+        logits.append(model(ids[:, start:end], attention_mask=mask, use_cache=True, **{CACHE_NAME: cache}).logits)
     return torch.cat(logits, dim=1)
 
 
@@ -57,6 +66,25 @@ def test_cached_logits_equal_uncached_ones(tiny_model, random_ids, kind, chunk, 
     cache = DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=32)
     close(decoded_in_chunks(model, ids, cache, chunk), model(ids, use_cache=False).logits)
     assert cache.get_seq_length() == 17
+
+
+@pytest.mark.parametrize("model_class", [MiniModel, MiniForCausalLM, MiniForSequenceClassification])
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")
+@torch.no_grad()
+def test_the_cache_goes_by_the_name_of_the_installed_transformers_and_by_its_first_one(
+    tiny_model, random_ids, model_class
+):
+    """transformers calls it `cache` since 5.24; a checkpoint with older code, or older calls, must go on."""
+    assert CACHE_NAME in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    assert CACHE_NAME in inspect.signature(model_class.forward).parameters
+    model, ids = tiny_model(model_class), random_ids(1, 9)
+    found = []
+    for name in (CACHE_NAME, "past_key_values"):
+        cache = DynamicCache(config=model.config)
+        tiny_model(MiniModel)(ids[:, :5], use_cache=True, **{CACHE_NAME: cache})
+        found.append(model(ids[:, 5:], **{name: cache})[0])
+        assert cache.get_seq_length() == 9
+    close(found[0], found[1], atol=0)
 
 
 @BACKENDS
@@ -97,8 +125,11 @@ def test_packed_documents_equal_separate_ones(
 @CAUSAL
 @BACKENDS
 @pytest.mark.parametrize("side", ["left", "right", "between"])
+@pytest.mark.parametrize("use_cache", [False, True], ids=["no cache", "cache"])
 @torch.no_grad()
-def test_packed_and_padded_documents_equal_separate_ones(tiny_model, random_ids, is_causal, attn_implementation, side):
+def test_packed_and_padded_documents_equal_separate_ones(
+    tiny_model, random_ids, is_causal, attn_implementation, side, use_cache
+):
     model = tiny_model(MiniModel, is_causal=is_causal)
     model.set_attn_implementation(attn_implementation)
     lengths = [5, 7, 4]
@@ -117,7 +148,8 @@ def test_packed_and_padded_documents_equal_separate_ones(tiny_model, random_ids,
         append(torch.zeros(between, dtype=torch.long), 0)
     append(torch.zeros(after, dtype=torch.long), 0)
     ids, mask, positions = (torch.cat(parts)[None] for parts in (ids, mask, positions))
-    found = model(ids, attention_mask=mask, position_ids=positions).last_hidden_state[mask.bool()]
+    found = model(ids, attention_mask=mask, position_ids=positions, use_cache=use_cache)
+    found = found.last_hidden_state[mask.bool()]
     close(found, torch.cat([model(document[None]).last_hidden_state[0] for document in documents]))
 
 
@@ -202,10 +234,16 @@ def test_anything_but_one_kind_of_input_is_refused(tiny_model, random_ids, input
 
 @CAUSAL
 @pytest.mark.parametrize("case", ["plain", "left-padded", "packed"])
-@torch.no_grad()
-def test_eager_attention_equals_sdpa(tiny_model, random_ids, pad, is_causal, case):
-    eager, sdpa = backend_outputs(tiny_model, random_ids, pad, is_causal, case, ["eager", "sdpa"])
+def test_eager_attention_equals_sdpa_in_outputs_and_gradients(tiny_model, random_ids, pad, gradients, is_causal, case):
+    found = []
+    for model, hidden_states in backend_outputs(tiny_model, random_ids, pad, is_causal, case, ["eager", "sdpa"]):
+        hidden_states.square().mean().backward()
+        found.append((hidden_states.detach(), gradients(model)))
+    (eager, eager_gradients), (sdpa, sdpa_gradients) = found
     close(eager, sdpa)
+    assert eager_gradients.keys() == dict(model.named_parameters()).keys()
+    close(eager_gradients, sdpa_gradients)
+    assert min(gradient.abs().max() for name, gradient in sdpa_gradients.items() if "k_proj.bias" not in name) > 1e-3
 
 
 @CAUSAL
@@ -213,20 +251,22 @@ def test_eager_attention_equals_sdpa(tiny_model, random_ids, pad, is_causal, cas
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @torch.no_grad()
 def test_eager_attention_equals_flex_attention(tiny_model, random_ids, pad, is_causal, case):
+    """Outputs only: flex attention has no backward pass on a CPU."""
     with torch.compiler.set_stance("force_eager"):  # the kernel that flex compiles on a CPU takes 10 s
-        eager, flex = backend_outputs(tiny_model, random_ids, pad, is_causal, case, ["eager", "flex_attention"])
+        outputs = backend_outputs(tiny_model, random_ids, pad, is_causal, case, ["eager", "flex_attention"])
+        (_, eager), (_, flex) = outputs
     close(eager, flex)
 
 
 def backend_outputs(tiny_model, random_ids, pad, is_causal, case, implementations):
-    """Hidden states of the tokens that are not padding, from each attention backend."""
+    """The model and the hidden states of the tokens that are not padding, for each attention backend."""
     model = tiny_model(MiniModel, hidden_size=64, is_causal=is_causal)
     ids, mask = pad([random_ids(16), random_ids(16 if case != "left-padded" else 11)], "left")
     inputs = {"plain": {}, "left-padded": {"attention_mask": mask}}
     inputs["packed"] = {"position_ids": restarting_positions(PACKED_ROWS)}
     for implementation in implementations:
         model.set_attn_implementation(implementation)
-        yield model(ids, **inputs[case]).last_hidden_state[mask.bool()]
+        yield model, model(ids, **inputs[case]).last_hidden_state[mask.bool()]
 
 
 @torch.no_grad()
@@ -257,14 +297,47 @@ def test_compiled_model_equals_eager_model(tiny_model, random_ids, is_causal):
 
 
 @pytest.mark.slow
-def test_compiled_training_step_equals_eager_one(tiny_model, random_ids, gradients, monkeypatch):
+@BACKENDS
+@pytest.mark.parametrize("with_mask", [False, True], ids=["no mask", "left-padded"])
+@torch.no_grad()
+def test_compiled_decoding_step_with_a_static_cache_equals_no_cache(
+    tiny_model, random_ids, pad, with_mask, attn_implementation
+):
+    torch.compiler.reset()
+    model = tiny_model(MiniForCausalLM)
+    model.set_attn_implementation(attn_implementation)
+    step = torch.compile(model, fullgraph=True, backend="aot_eager")
+    ids, mask = pad([random_ids(17), random_ids(12 if with_mask else 17)], "left")
+    cache = StaticCache(model.config, max_cache_len=32)
+
+    def decode(forward, start, end):
+        given = {"attention_mask": mask[:, :end].contiguous()} if with_mask else {}
+        return forward(ids[:, start:end], use_cache=True, **{CACHE_NAME: cache}, **given).logits
+
+    logits = [decode(model, 0, 7)]
+    # torch takes the length of the mask as fixed at the first step, and as variable from the second.
+    logits += [decode(step, i, i + 1) for i in range(7, 9)]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        logits += [decode(step, i, i + 1) for i in range(9, 17)]
+    expected = model(ids, attention_mask=mask, use_cache=False).logits
+    close(torch.cat(logits, dim=1)[mask.bool()], expected[mask.bool()])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_class", [cls for cls in AUTO_CLASSES.values() if cls is not MiniModel])
+def test_compiled_training_step_equals_eager_one(tiny_model, random_ids, pad, gradients, monkeypatch, model_class):
     torch.compiler.reset()
     monkeypatch.setattr("modeling_mini.modeling_mini.LOGITS_PER_CHUNK", 97 * 10)
-    model = tiny_model(MiniForCausalLM).train()
-    ids = random_ids(2, 16)
+    model = tiny_model(model_class, num_labels=3).train()
+    ids, mask = pad([random_ids(16), random_ids(11)], "left")
+    targets = {
+        MiniForSequenceClassification: {"labels": torch.tensor([2, 0])},
+        MiniForTokenClassification: {"labels": ids % 3},
+        MiniForQuestionAnswering: {"start_positions": torch.tensor([2, 7]), "end_positions": torch.tensor([4, 9])},
+    }
     results = []
     for forward in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
-        loss = forward(ids, labels=ids).loss
+        loss = forward(ids, attention_mask=mask, **targets.get(model_class, {"labels": ids})).loss
         loss.backward()
         results.append((loss.detach(), gradients(model)))
     close(results[1][0], results[0][0])
@@ -376,8 +449,8 @@ def test_a_future_token_changes_the_past_only_if_bidirectional(tiny_model, rando
 @torch.no_grad()
 def test_bidirectional_model_ignores_use_cache(tiny_model, random_ids):
     model = tiny_model(MiniModel, is_causal=False)
-    assert model(random_ids(1, 4), use_cache=True).past_key_values is None
-    assert tiny_model(MiniModel)(random_ids(1, 4), use_cache=True).past_key_values.get_seq_length() == 4
+    assert CACHE_NAME not in model(random_ids(1, 4), use_cache=True)
+    assert tiny_model(MiniModel)(random_ids(1, 4), use_cache=True)[CACHE_NAME].get_seq_length() == 4
 
 
 def test_flash_attention_refuses_packed_rows_that_it_would_mix(tiny_model, random_ids):

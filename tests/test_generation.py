@@ -1,21 +1,38 @@
 """`generate`: however it decodes, the tokens are those that the plain model would choose."""
 
+import copy
+
 import pytest
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
 from modeling_mini import MiniForCausalLM
+from modeling_mini.modeling_mini import CACHE_NAME
 
 
-NEW_TOKENS = 60
+NEW_TOKENS = 200
 CACHES = {"dynamic": {}, "static": {"cache_implementation": "static"}, "none": {"use_cache": False}}
 caches = pytest.mark.parametrize("cache", CACHES)
 
 
 @pytest.fixture
-def model(tiny_model):
-    """Untied and with large weights, so that the text neither settles on one token nor has near ties."""
-    return tiny_model(MiniForCausalLM, tie_word_embeddings=False, weight_std=1.0, eos_token_id=None)
+def build(tiny_model):
+    """Models whose texts can be compared token by token.
+
+    Untied and with large weights, so that a text does not settle on one token; in float64, so that rounding never
+    decides between two tokens, however long the text.
+    """
+
+    def build(**overrides):
+        settings = {"tie_word_embeddings": False, "weight_std": 1.0, "eos_token_id": None}
+        return tiny_model(MiniForCausalLM, **(settings | overrides)).double()
+
+    return build
+
+
+@pytest.fixture
+def model(build):
+    return build()
 
 
 @pytest.fixture
@@ -24,11 +41,13 @@ def prompts(random_ids, pad):
     return rows, *pad(rows, "left")
 
 
-def generate(model, ids, mask=None, length=NEW_TOKENS, **settings):
-    """The new tokens only."""
+def generate(model, ids, mask=None, length=NEW_TOKENS, assistant_model=None, **settings):
+    """The new tokens only, from the same seed at each call."""
+    torch.manual_seed(3)
     mask = torch.ones_like(ids) if mask is None else mask
     config = GenerationConfig(max_new_tokens=length, pad_token_id=0, **settings)
-    return model.generate(ids, attention_mask=mask, generation_config=config)[:, ids.shape[1] :]
+    sequences = model.generate(ids, attention_mask=mask, generation_config=config, assistant_model=assistant_model)
+    return sequences[:, ids.shape[1] :]
 
 
 @torch.no_grad()
@@ -39,36 +58,68 @@ def greedy_by_hand(model, row, length=NEW_TOKENS):
     return row[-length:]
 
 
-@caches
-def test_greedy_left_padded_batch_equals_each_row_decoded_by_hand(model, prompts, cache):
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_greedy_left_padded_batch_equals_each_row_decoded_by_hand(build, prompts, norm_first):
+    model = build(norm_first=norm_first)
     rows, ids, mask = prompts
     expected = torch.stack([greedy_by_hand(model, row) for row in rows])
-    assert all(len(set(row)) > 5 for row in expected.tolist())  # a text in a loop would prove little
-    assert torch.equal(generate(model, ids, mask, **CACHES[cache]), expected)
+    assert all(len(set(row)) > 10 for row in expected.tolist())  # a text in a loop would prove little
+    for cache, settings in CACHES.items():
+        assert torch.equal(generate(model, ids, mask, **settings), expected), cache
+
+
+@pytest.mark.slow
+def test_beams_of_a_left_padded_batch_equal_those_of_each_row_alone_without_a_cache(model, prompts):
+    rows, ids, mask = prompts
+    beams = {"num_beams": 3, "num_return_sequences": 2}
+    expected = torch.cat([generate(model, row[None], **beams, use_cache=False) for row in rows])
+    assert not torch.equal(expected[::2], expected[1::2])
+    assert not torch.equal(expected[::2], generate(model, ids, mask))  # greedy is another text
+    for cache, settings in CACHES.items():
+        assert torch.equal(generate(model, ids, mask, **beams, **settings), expected), cache
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_samples_with_a_cache_equal_those_without(model, prompts, beams):
+    _, ids, mask = prompts
+    found = {
+        cache: generate(model, ids, mask, do_sample=True, num_beams=beams, num_return_sequences=2, **settings)
+        for cache, settings in CACHES.items()
+    }
+    assert torch.equal(found["dynamic"], found["none"])
+    assert torch.equal(found["static"], found["none"])
+    assert not torch.equal(found["none"][::2], found["none"][1::2])
+    assert not torch.equal(found["none"][::2], generate(model, ids, mask))  # greedy is another text
 
 
 @caches
-def test_greedy_left_padded_batch_of_the_post_norm_model_equals_each_row_decoded_by_hand(tiny_model, prompts, cache):
-    model = tiny_model(MiniForCausalLM, norm_first=False, tie_word_embeddings=False, eos_token_id=None)
+@torch.no_grad()
+def test_logits_of_each_sampled_token_equal_those_of_one_plain_forward(model, prompts, cache):
+    """A sample depends on the logits of the whole text before it: this holds them to those of each row alone."""
     rows, ids, mask = prompts
-    expected = torch.stack([greedy_by_hand(model, row, 20) for row in rows])
-    assert torch.equal(generate(model, ids, mask, 20, **CACHES[cache]), expected)
+    config = GenerationConfig(max_new_tokens=NEW_TOKENS, pad_token_id=0, do_sample=True, **CACHES[cache])
+    outputs = model.generate(
+        ids, attention_mask=mask, generation_config=config, output_logits=True, return_dict_in_generate=True
+    )
+    logits = torch.stack(outputs.logits, dim=1)  # [B, T, V]
+    for i, row in enumerate(rows):
+        text = torch.cat((row, outputs.sequences[i, ids.shape[1] :]))
+        expected = model(text[None]).logits[0, len(row) - 1 : -1]
+        torch.testing.assert_close(logits[i], expected.float(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"num_beams": 4}, {"do_sample": True}, {"do_sample": True, "num_beams": 3}],
-    ids=["beams", "sampling", "sampled beams"],
-)
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
-def test_beams_and_samples_with_cache_equal_those_without(model, prompts, settings, cache):
-    _, ids, mask = prompts
-    found = []
-    for implementation in (cache, "none"):
-        torch.manual_seed(3)
-        found.append(generate(model, ids, mask, 30, **settings, **CACHES[implementation]))
-    assert torch.equal(*found)
-    assert not torch.equal(found[0], generate(model, ids, mask, 30))  # greedy is another text
+@torch.no_grad()
+def test_texts_of_a_bfloat16_model_are_nearly_the_best_for_its_float32_copy(tiny_model, random_ids, pad, cache):
+    """Beyond position 256, where bfloat16 no longer tells neighbours apart."""
+    model = tiny_model(MiniForCausalLM, tie_word_embeddings=False, eos_token_id=None)
+    half = copy.deepcopy(model).bfloat16()
+    rows = [random_ids(length) for length in (300, 280)]
+    ids, mask = pad(rows, "left")
+    for row, text in zip(rows, generate(half, ids, mask, 60, **CACHES[cache]), strict=True):
+        logits = model(torch.cat((row, text))[None]).logits[0, len(row) - 1 : -1]
+        lost = logits.amax(-1) - logits[torch.arange(60), text]
+        assert lost.max() < 0.1, lost
 
 
 def test_generation_from_inputs_embeds_equals_generation_from_input_ids(model, prompts):
@@ -79,24 +130,39 @@ def test_generation_from_inputs_embeds_equals_generation_from_input_ids(model, p
     assert torch.equal(found, generate(model, ids, mask, 20))
 
 
-def test_prompt_lookup_equals_greedy(model, random_ids):
-    ids = random_ids(1, 6).repeat(1, 3)  # a prompt that repeats itself offers candidates to look up
-    calls = []
-    hook = model.register_forward_pre_hook(lambda *_: calls.append(1))
-    found = generate(model, ids, prompt_lookup_num_tokens=3)
-    hook.remove()
-    assert torch.equal(found, generate(model, ids))
-    assert len(calls) > 1
+# transformers refuses assisted and prompt-lookup decoding of several rows, with a static cache and without a cache.
 
 
-def test_assistant_model_equals_greedy(model, tiny_model, random_ids):
-    ids = random_ids(1, 6)
-    assistant = tiny_model(MiniForCausalLM, num_hidden_layers=1, tie_word_embeddings=False, eos_token_id=None)
-    config = GenerationConfig(max_new_tokens=30, pad_token_id=0)
-    found = model.generate(
-        ids, assistant_model=assistant, generation_config=config, attention_mask=torch.ones_like(ids)
-    )
-    assert torch.equal(found[:, 6:], generate(model, ids, length=30))
+@pytest.fixture
+def assisted(model):
+    """`assisted(prompt, ...)`: the text after one left-padded prompt, and the number of calls of the model for it."""
+
+    def decode(prompt, **settings):
+        ids = torch.nn.functional.pad(prompt, (9, 0))[None]
+        calls = []
+        hook = model.register_forward_pre_hook(lambda *_: calls.append(1))
+        text = generate(model, ids, (ids != 0).long(), **settings)[0]
+        hook.remove()
+        return text, len(calls)
+
+    return decode
+
+
+def test_prompt_lookup_equals_greedy(model, random_ids, assisted):
+    prompt = random_ids(6).repeat(3)  # a prompt that repeats itself offers candidates to look up
+    text, calls = assisted(prompt, prompt_lookup_num_tokens=3)
+    assert torch.equal(text, greedy_by_hand(model, prompt))
+    assert NEW_TOKENS / 4 < calls < NEW_TOKENS  # some candidates were taken, and others taken back
+
+
+def test_assistant_model_equals_greedy(model, random_ids, assisted):
+    assistant = copy.deepcopy(model)
+    for parameter in assistant.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * 0.01)  # it is right about every other time
+    prompt = random_ids(6)
+    text, calls = assisted(prompt, assistant_model=assistant)
+    assert torch.equal(text, greedy_by_hand(model, prompt))
+    assert NEW_TOKENS / 4 < calls < NEW_TOKENS
 
 
 def test_generation_continued_from_a_cache_equals_generation_in_one_go(model, random_ids):
@@ -106,7 +172,7 @@ def test_generation_continued_from_a_cache_equals_generation_in_one_go(model, ra
     second = model.generate(
         first.sequences,
         attention_mask=torch.ones_like(first.sequences),
-        past_key_values=first.past_key_values,
+        **{CACHE_NAME: first[CACHE_NAME]},
         generation_config=config,
     )
     assert torch.equal(second.sequences[:, 6:], generate(model, ids, length=16))
@@ -129,16 +195,16 @@ def test_model_that_sees_both_sides_refuses_to_generate(tiny_model, random_ids):
         model.generate(random_ids(1, 4), max_new_tokens=2)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("max_batch_tokens", [64, 8], ids=["whole prompts", "prompts in pieces"])
 @pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
-def test_continuous_batching_equals_greedy(model, prompts, attn_implementation):
+def test_continuous_batching_equals_greedy(model, prompts, attn_implementation, max_batch_tokens):
     rows, ids, mask = prompts
-    expected = generate(model, ids, mask, 20)
+    expected = generate(model, ids, mask, 60)
     model.set_attn_implementation(attn_implementation)
     outputs = model.generate_batch(
         [row.tolist() for row in rows],
-        generation_config=GenerationConfig(max_new_tokens=20, pad_token_id=0, eos_token_id=-1, do_sample=False),
-        continuous_batching_config=ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64),
+        generation_config=GenerationConfig(max_new_tokens=60, pad_token_id=0, eos_token_id=-1, do_sample=False),
+        continuous_batching_config=ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=max_batch_tokens),
         progress_bar=False,
     )
     found = {tuple(output.prompt_ids): output.generated_tokens for output in outputs.values()}

@@ -57,34 +57,58 @@ def trunk_of(model):
 # In this process
 
 
+def content(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("shard_size", ["1GB", "20KB"], ids=["whole", "sharded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @each_class
-def test_weights_and_outputs_survive_saving_and_loading(tiny_model, random_ids, tmp_path, model_class):
-    model, ids = tiny_model(model_class), random_ids(2, 9)
-    model.save_pretrained(tmp_path / "first")
+@torch.no_grad()
+def test_a_loaded_model_computes_the_same_and_saves_the_same_bytes(
+    tiny_model, random_ids, tmp_path, model_class, dtype, shard_size
+):
+    model, ids = tiny_model(model_class, id2label={0: "good", 1: "bad"}), random_ids(2, 9)
+    if model.can_generate():
+        model.generation_config = GenerationConfig(temperature=0.7, do_sample=True, eos_token_id=[2, 3])
+    model.save_pretrained(tmp_path / "float32")
+    model = model_class.from_pretrained(tmp_path / "float32", dtype=dtype)
+    model.save_pretrained(tmp_path / "first", max_shard_size=shard_size)
     loaded, report = model_class.from_pretrained(tmp_path / "first", output_loading_info=True)
     assert not any(report.values()), report
+    assert loaded.dtype == dtype
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
     assert torch.equal(primary_output(loaded(ids)), primary_output(model(ids)))
-    loaded.save_pretrained(tmp_path / "second")
-    for name in ("model.safetensors", "config.json", *CODE):
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes(), name
+
+    loaded.save_pretrained(tmp_path / "second", max_shard_size=shard_size)
+    saved = content(tmp_path / "first")
+    assert content(tmp_path / "second") == saved
+    weights = [name for name in saved if name.endswith(".safetensors")]
+    expected = {"config.json", *CODE, *weights}
+    expected |= {"model.safetensors.index.json"} if shard_size == "20KB" else set()
+    expected |= {"generation_config.json"} if model.can_generate() else set()
+    assert saved.keys() == expected
+    assert len(weights) > 1 if shard_size == "20KB" else weights == ["model.safetensors"]
+    if dtype == torch.float32 and shard_size == "1GB":
+        assert saved == content(tmp_path / "float32")
 
 
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("target_class", MODEL_CLASSES, ids=lambda cls: f"into {cls.__name__}")
 @each_class
-def test_a_checkpoint_of_one_head_gives_its_trunk_to_each_other(tiny_model, tmp_path, model_class, target_class):
-    model = tiny_model(model_class)
+def test_a_checkpoint_of_one_head_gives_all_that_both_have_to_each_other(
+    tiny_model, tmp_path, model_class, target_class, tied
+):
+    model = tiny_model(model_class, tie_word_embeddings=tied)
     model.save_pretrained(tmp_path)
     loaded, report = target_class.from_pretrained(tmp_path, output_loading_info=True)
     torch.testing.assert_close(trunk_of(loaded), trunk_of(model), rtol=0, atol=0)
     assert not [name for name in report["missing_keys"] if "layers" in name or "embed" in name or "norm" in name]
-
-
-def test_sharded_checkpoint_loads_equal(tiny_model, tmp_path):
-    model = tiny_model(MiniForCausalLM)
-    model.save_pretrained(tmp_path, max_shard_size="20KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    loaded = MiniForCausalLM.from_pretrained(tmp_path)
-    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), rtol=0, atol=0)
+    assert not report["mismatched_keys"]
+    if hasattr(model, "lm_head") and hasattr(loaded, "lm_head"):
+        assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+        assert not report["missing_keys"]
 
 
 @language_models
@@ -100,11 +124,48 @@ def test_a_file_holds_the_head_only_if_it_is_not_tied(tiny_model, tmp_path, mode
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
 
 
-def test_a_resized_model_loads_equal(tiny_model, random_ids, tmp_path):
-    model, ids = tiny_model(MiniForCausalLM), random_ids(2, 9)
-    model.resize_token_embeddings(128, mean_resizing=False)
+@pytest.mark.parametrize("mean_resizing", [False, True], ids=["random rows", "rows near the mean"])
+@pytest.mark.parametrize(
+    ("size", "multiple", "resized"), [(120, None, 120), (97, 64, 128), (None, 64, 128), (64, None, 64)]
+)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@language_models
+@torch.no_grad()
+def test_a_resized_model_predicts_the_old_tokens_alike_and_loads_equal(
+    tiny_model, random_ids, tmp_path, model_class, tied, size, multiple, resized, mean_resizing
+):
+    model = tiny_model(model_class, tie_word_embeddings=tied, lm_head_bias=True)
+    ids = random_ids(2, 9, vocab_size=64)
+    before = model(ids).logits
+    model.resize_token_embeddings(size, pad_to_multiple_of=multiple, mean_resizing=mean_resizing)
+    after = model(ids, labels=ids)
+    assert model.config.vocab_size == after.logits.shape[-1] == resized
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is tied
+    kept = min(resized, 97)
+    torch.testing.assert_close(after.logits[..., :kept], before[..., :kept], rtol=0, atol=1e-5)
+
     model.save_pretrained(tmp_path)
-    assert torch.equal(MiniForCausalLM.from_pretrained(tmp_path)(ids).logits, model(ids).logits)
+    loaded, report = model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    found = loaded(ids, labels=ids)
+    assert torch.equal(found.logits, after.logits)
+    assert torch.equal(found.loss, after.loss)
+    # The loaded head is our own, whatever the resize had put in its place.
+    torch.testing.assert_close(loaded.train()(ids, labels=ids).loss, after.loss, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@torch.no_grad()
+def test_a_model_with_new_tokens_that_it_never_predicts_generates_as_before(tiny_model, random_ids, tied):
+    model = tiny_model(MiniForCausalLM, tie_word_embeddings=tied, lm_head_bias=True, eos_token_id=None)
+    ids = random_ids(2, 9)
+    settings = {"generation_config": GenerationConfig(max_new_tokens=20), "attention_mask": torch.ones_like(ids)}
+    before = model.generate(ids, **settings)
+    model.resize_token_embeddings(128, mean_resizing=False)
+    model.lm_head.bias[97:] = -100
+    assert torch.equal(model.generate(ids, **settings), before)
+    model.lm_head.bias[100] = 100
+    assert (model.generate(ids, **settings)[:, 9:] == 100).all()
 
 
 @torch.no_grad()

@@ -156,6 +156,34 @@ def test_training_keeps_no_logits_for_the_backward_pass(tiny_model, monkeypatch,
     assert kept[True] == 0
 
 
+@LANGUAGE_MODELS
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+def test_gradients_of_a_padded_batch_equal_those_of_each_row_alone(
+    tiny_model, random_ids, pad, gradients, model_class, side, attn_implementation
+):
+    """Padding on the left attends to nothing: in the backward pass that must not become NaN."""
+    model = tiny_model(model_class).train()
+    model.set_attn_implementation(attn_implementation)
+    rows = [random_ids(length) for length in (9, 4, 12)]
+    labels = [some_ignored(row[None])[0] for row in rows]
+    for row in labels:
+        row[0] = IGNORED_LABEL  # in a padded batch, the padding before a row would predict its first token
+    (ids, mask), (labels_of_batch, _) = pad(rows, side), pad(labels, side, pad_token_id=IGNORED_LABEL)
+    loss = model(ids, attention_mask=mask, labels=labels_of_batch).loss
+    loss.backward()
+    found = gradients(model)
+
+    count = (labels_of_batch != IGNORED_LABEL).sum()
+    alone = sum(
+        model(row[None], labels=line[None], num_items_in_batch=count).loss
+        for row, line in zip(rows, labels, strict=True)
+    )
+    alone.backward()
+    torch.testing.assert_close(loss, alone, rtol=1e-5, atol=0)
+    assert_relatively_equal(found, gradients(model), 1e-5)
+
+
 def test_shift_labels_are_taken_as_they_are(tiny_model, random_ids):
     model = tiny_model(MiniForCausalLM)
     ids = random_ids(3, 9)
@@ -168,11 +196,12 @@ def test_shift_labels_are_taken_as_they_are(tiny_model, random_ids):
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("with_count", [False, True])
-@LANGUAGE_MODELS
-def test_nothing_to_learn_costs_nothing(tiny_model, random_ids, gradients, model_class, with_count):
+@pytest.mark.parametrize("model_class", [MiniForCausalLM, MiniForMaskedLM, MiniForTokenClassification])
+def test_nothing_to_learn_costs_nothing(tiny_model, random_ids, gradients, model_class, with_count, training):
     """A batch whose labels are all ignored, alone or as the Trainer counts it."""
-    model = tiny_model(model_class).train()
+    model = tiny_model(model_class).train(training)
     ids = random_ids(2, 9)
     count = {"num_items_in_batch": torch.tensor(0)} if with_count else {}
     loss = model(ids, labels=torch.full_like(ids, IGNORED_LABEL), **count).loss
@@ -309,6 +338,16 @@ def number_examples(ids):
     return [{"input_ids": row, "labels": float(i)} for i, row in enumerate(ids)]
 
 
+def several_numbers_examples(ids):
+    return [{"input_ids": row, "labels": [float(i), -float(i)]} for i, row in enumerate(ids)]
+
+
+def several_labels_examples(ids):
+    return [
+        {"input_ids": row, "labels": [float(i % divisor == 0) for divisor in (2, 3, 4)]} for i, row in enumerate(ids)
+    ]
+
+
 def answer_examples(ids):
     return [{"input_ids": row, "start_positions": i % 5, "end_positions": i} for i, row in enumerate(ids)]
 
@@ -318,9 +357,21 @@ ACCUMULATED = {
     "causal untied": (MiniForCausalLM, {"tie_word_embeddings": False}, language_examples),
     "causal resized": (MiniForCausalLM, {"tie_word_embeddings": False}, language_examples),
     "masked": (MiniForMaskedLM, {}, language_examples),
+    "masked untied": (MiniForMaskedLM, {"tie_word_embeddings": False}, language_examples),
+    "masked resized": (MiniForMaskedLM, {"tie_word_embeddings": False}, language_examples),
     "token": (MiniForTokenClassification, {"num_labels": 3}, token_examples),
     "sequence": (MiniForSequenceClassification, {"num_labels": 3}, sequence_examples),
+    "several labels": (
+        MiniForSequenceClassification,
+        {"num_labels": 3, "problem_type": "multi_label_classification"},
+        several_labels_examples,
+    ),
     "regression": (MiniForSequenceClassification, {"num_labels": 1}, number_examples),
+    "several numbers": (
+        MiniForSequenceClassification,
+        {"num_labels": 2, "problem_type": "regression"},
+        several_numbers_examples,
+    ),
     "answer": (MiniForQuestionAnswering, {}, answer_examples),
 }
 
@@ -365,15 +416,20 @@ def test_one_step_over_eight_rows_equals_four_accumulated_micro_batches(tiny_mod
 
 
 @LANGUAGE_MODELS
-def test_vanishing_label_smoothing_through_the_trainer_equals_the_plain_loss(
+def test_label_smoothing_through_the_trainer_smooths_the_targets_of_the_plain_loss(
     tiny_model, random_ids, tmp_path, model_class
 ):
     """The Trainer shifts the labels of causal models only, which it finds by their class names."""
     model = tiny_model(model_class).train()
     ids = random_ids(3, 9)
-    inputs = {"input_ids": ids, "labels": some_ignored(ids)}
-    smoothed = trainer_for(model, tmp_path, label_smoothing_factor=1e-9).compute_loss(model, dict(inputs))
-    torch.testing.assert_close(smoothed, model(**inputs).loss, rtol=1e-5, atol=0)
+    labels = some_ignored(ids)
+    trainer = trainer_for(model, tmp_path, label_smoothing_factor=0.1)
+    found = trainer.compute_loss(model, {"input_ids": ids, "labels": labels})
+    logits, targets = model(ids).logits, labels
+    if model_class is MiniForCausalLM:
+        logits, targets = logits[:, :-1], labels[:, 1:]
+    expected = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
 LORA_SCRIPT = """
