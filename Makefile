@@ -1,18 +1,19 @@
 # `make train` and `make test` set up .venv on first use; CONTRIBUTING.md has the same steps by hand.
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 ARGS ?=
 BIN = $(VENV)/bin
 # One thread a test process: two processes with two threads each fight over two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test lint baseline
+.PHONY: setup train test conformance matrix mutations lint baseline
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[dev]"
 	touch $@
 
 train: setup
@@ -20,6 +21,25 @@ train: setup
 
 test: setup
 	$(PYTEST) $(ARGS)
+
+$(VENV)/.installed-conformance: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[conformance]"
+	touch $@
+
+# The tests that transformers holds its own models to.
+conformance: $(VENV)/.installed-conformance
+	$(BIN)/python tests/conformance/run.py $(ARGS)
+
+# Both ends of the supported range: the newest transformers with huggingface_hub 2.x, and 5.17 with 1.x.
+matrix:
+	$(MAKE) test
+	$(MAKE) conformance
+	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+	$(MAKE) conformance VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt ARGS="--models mini"
+
+# Breaks the code in many ways, one at a time in a copy, and shows which test notices.
+mutations: setup
+	$(BIN)/python tests/mutations.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

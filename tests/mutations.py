@@ -1,0 +1,295 @@
+"""Breaks the code on purpose, one way at a time in a copy, and shows which test notices: `make mutations`.
+
+Fails if a mutation is noticed neither by the tests of this project nor by those of transformers.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+
+REPOSITORY = Path(__file__).parents[1]
+MODEL, CONFIG, REGISTRATION = (
+    f"modeling_mini/{name}.py" for name in ("modeling_mini", "configuration_mini", "registration")
+)
+COPIED = (
+    "modeling_mini",
+    "configuration",
+    "tests",
+    "benchmarks",
+    "train.py",
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+)
+
+
+class Mutation(NamedTuple):
+    what: str
+    file: str
+    old: str
+    new: str
+
+
+MUTATIONS = [
+    Mutation(
+        "attention drops `**kwargs`",
+        MODEL,
+        "            scaling=self.scaling,\n            **kwargs,\n        )\n        output",
+        "            scaling=self.scaling,\n        )\n        output",
+    ),
+    Mutation(
+        "layer drops `**kwargs`",
+        MODEL,
+        "attention_mask, past_key_values, **kwargs)[0]",
+        "attention_mask, past_key_values)[0]",
+    ),
+    Mutation(
+        "causal head drops `**kwargs`",
+        MODEL,
+        "inputs_embeds, use_cache=use_cache, **kwargs\n",
+        "inputs_embeds, use_cache=use_cache\n",
+    ),
+    Mutation(
+        "trunk without `post_init`",
+        MODEL,
+        "        self.gradient_checkpointing = False\n        self.post_init()\n",
+        "        self.gradient_checkpointing = False\n",
+    ),
+    Mutation(
+        "language models without `post_init`",
+        MODEL,
+        "bias=config.lm_head_bias)\n        self.post_init()\n",
+        "bias=config.lm_head_bias)\n",
+    ),
+    Mutation(
+        "question answering without `post_init`",
+        MODEL,
+        "self.qa_outputs = nn.Linear(config.hidden_size, 2)\n        self.post_init()\n",
+        "self.qa_outputs = nn.Linear(config.hidden_size, 2)\n",
+    ),
+    Mutation(
+        "position table in a buffer",
+        MODEL,
+        "            positions = sinusoidal_positions(position_ids, self.config.hidden_size)\n",
+        "            if not hasattr(self, 'table'):\n"
+        "                table = sinusoidal_positions(torch.arange(2048), self.config.hidden_size)\n"
+        "                self.register_buffer('table', table.to(self.embed_tokens.weight.dtype), persistent=False)\n"
+        "            positions = self.table[position_ids]\n",
+    ),
+    Mutation("positions formed in float32", MODEL, "else torch.float64", "else torch.float32"),
+    Mutation(
+        "positions ignore the mask",
+        MODEL,
+        "if attention_mask is not None and attention_mask.ndim == 2:\n        positions",
+        "if False:\n        positions",
+    ),
+    Mutation("sine and cosine exchanged", MODEL, "(angles.sin(), angles.cos())", "(angles.cos(), angles.sin())"),
+    Mutation(
+        "embedding not scaled",
+        MODEL,
+        "hidden_states * self.config.hidden_size**0.5 + positions",
+        "hidden_states + positions",
+    ),
+    Mutation("embedding starts at 0.02", MODEL, "std=self.config.hidden_size**-0.5", "std=0.02"),
+    Mutation(
+        "residual projections start at full scale",
+        MODEL,
+        "self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)",
+        "self.config.initializer_range",
+    ),
+    Mutation("each pipeline stage adds positions", MODEL, 'if hasattr(self.layers[0], "self_attn"):', "if True:"),
+    Mutation(
+        "`_no_split_modules` unset", MODEL, '_no_split_modules = ["MiniDecoderLayer"]', "_no_split_modules = None"
+    ),
+    Mutation(
+        "`_skip_keys_device_placement` unset",
+        MODEL,
+        '_skip_keys_device_placement = ["cache", "past_key_values"]',
+        "_skip_keys_device_placement = None",
+    ),
+    Mutation(
+        "no gradient checkpointing",
+        MODEL,
+        "supports_gradient_checkpointing = True",
+        "supports_gradient_checkpointing = False",
+    ),
+    Mutation("no sdpa", MODEL, "_supports_sdpa = True", "_supports_sdpa = False"),
+    Mutation("no flash attention", MODEL, "_supports_flash_attn = True", "_supports_flash_attn = False"),
+    Mutation("no flex attention", MODEL, "_supports_flex_attn = True", "_supports_flex_attn = False"),
+    Mutation(
+        "no attention backend", MODEL, "_supports_attention_backend = True", "_supports_attention_backend = False"
+    ),
+    Mutation("not declared compilable", MODEL, "_can_compile_fullgraph = True", "_can_compile_fullgraph = False"),
+    Mutation("attentions not recorded", MODEL, ', "attentions": MiniAttention}', "}"),
+    Mutation(
+        "attention always calls itself causal", MODEL, "self.is_causal = config.is_causal", "self.is_causal = True"
+    ),
+    Mutation("masked LM stays causal", MODEL, "        config.is_causal = False\n", ""),
+    Mutation(
+        "eager attention forgets the mask", MODEL, "        scores = scores + attention_mask\n", "        pass\n"
+    ),
+    Mutation("packed documents see each other", MODEL, "            and_mask_function=document_mask,\n", ""),
+    Mutation("cache under its old name only", MODEL, 'CACHE_NAME = "cache" if', 'CACHE_NAME = "past_key_values" if'),
+    Mutation(
+        "hidden states by keyword to the layer",
+        MODEL,
+        "                hidden_states,\n                attention_mask=mask,",
+        "                hidden_states=hidden_states,\n                attention_mask=mask,",
+    ),
+    Mutation("head not tied", MODEL, '    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}\n', ""),
+    Mutation(
+        "no tensor parallel plan for the head", MODEL, '    _tp_plan = {"lm_head": "colwise_gather_output"}\n', ""
+    ),
+    Mutation("no sharding plan for the head", MODEL, '    _fsdp_plan = {"lm_head": "keep_full_weight"}\n', ""),
+    Mutation(
+        "no pipeline plan for the head", MODEL, '    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}\n', ""
+    ),
+    Mutation(
+        "output projection not in the tensor parallel plan",
+        CONFIG,
+        '        "layers.*.self_attn.o_proj": "rowwise",\n',
+        "",
+    ),
+    Mutation("embedding not in the sharding plan", CONFIG, '        "embed_tokens": "free_full_weight",\n', ""),
+    Mutation(
+        "not a direct `GenerationMixin`",
+        MODEL,
+        "class MiniForCausalLM(MiniLanguageModel, GenerationMixin):",
+        "class MiniForCausalLM(MiniLanguageModel):",
+    ),
+    Mutation(
+        "`logits_to_keep` ignored", MODEL, "self.lm_head(hidden_states[:, kept, :])", "self.lm_head(hidden_states)"
+    ),
+    Mutation(
+        "chunked loss drops `num_items_in_batch`",
+        MODEL,
+        "at_least_one_target(targets, num_items_in_batch)\n        return loss",
+        "at_least_one_target(targets, None)\n        return loss",
+    ),
+    Mutation(
+        "token classification drops `num_items_in_batch`",
+        MODEL,
+        "loss = self.loss_function(logits, labels, self.config, **kwargs)",
+        "loss = self.loss_function(logits, labels, self.config)",
+    ),
+    Mutation(
+        "sequence loss takes `num_items_in_batch`",
+        MODEL,
+        "the wrong divisor.\n    accepts_loss_kwargs = False\n",
+        "the wrong divisor.\n",
+    ),
+    Mutation("`shift_labels` ignored", MODEL, 'targets = kwargs.get("shift_labels")', "targets = None"),
+    Mutation("labels not shifted", MODEL, "nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL)", "labels"),
+    Mutation("all logits at once in training", MODEL, "if labels.shape[0] <= rows:", "if True:"),
+    Mutation(
+        "classifier reads padding",
+        MODEL,
+        "        weights = token_mask.unsqueeze(-1)",
+        "        weights = torch.ones_like(token_mask).unsqueeze(-1)",
+    ),
+    Mutation(
+        "generates when bidirectional",
+        MODEL,
+        '        if not self.config.is_causal:\n            raise ValueError(\n                "This model was',
+        '        if False:\n            raise ValueError(\n                "This model was',
+    ),
+    Mutation(
+        "code not saved with the weights",
+        MODEL,
+        'MiniForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")\n',
+        "",
+    ),
+    Mutation(
+        "`auto_map` names one head less", CONFIG, '    "AutoModelForMaskedLM": "modeling_mini.MiniForMaskedLM",\n', ""
+    ),
+    Mutation(
+        "config types unchecked",
+        CONFIG,
+        "from difflib import",
+        "from __future__ import annotations\n\nfrom difflib import",
+    ),
+    Mutation(
+        "cache returned by evaluation",
+        CONFIG,
+        'keys_to_ignore_at_inference = ["cache", "past_key_values"]',
+        "keys_to_ignore_at_inference = []",
+    ),
+    Mutation("overrides at loading unchecked", CONFIG, "        config.validate()\n", ""),
+    Mutation(
+        "Trainer not told of the causal head",
+        REGISTRATION,
+        "    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniConfig.model_type] = MiniForCausalLM.__name__\n",
+        "",
+    ),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="mutations whose description has this in it")
+    arguments = parser.parse_args()
+    mutations = [mutation for mutation in MUTATIONS if arguments.only in mutation.what]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = REPOSITORY / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        (copy / ".cache").symlink_to(REPOSITORY / ".cache")  # the downloaded tests of transformers
+        rows = [(mutation.what, *noticed_by(mutation, copy)) for mutation in tqdm(mutations, unit="mutation")]
+    print("| broken | first test here that fails | first test of transformers that fails |\n|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(cell or "none" for cell in row) + " |")
+    survivors = [what for what, ours, theirs in rows if not ours and not theirs]
+    print("\n".join(f"No test notices: {what}." for what in survivors))
+    return len(survivors)
+
+
+def noticed_by(mutation: Mutation, copy: Path) -> tuple[str | None, str | None]:
+    """The first failing test of this project and the first of transformers, with the mutation in the copy."""
+    path, original = copy / mutation.file, (REPOSITORY / mutation.file).read_text()
+    if original.count(mutation.old) != 1:
+        raise SystemExit(f"{mutation.file} has {original.count(mutation.old)} places for {mutation.what!r}, not one.")
+    path.write_text(original.replace(mutation.old, mutation.new))
+    try:
+        ours = first_failure(copy, "pytest", "-m", "not slow", *PYTEST) or first_failure(
+            copy, "pytest", "-m", "slow", *PYTEST
+        )
+        return ours, conformance_failure(copy)
+    finally:
+        path.write_text(original)
+
+
+# The golden losses notice every change of a number, and say nothing of what went wrong.
+PYTEST = ("-x", "-q", "-n", "2", "-p", "no:cacheprovider", "--deselect", "tests/test_golden.py")
+
+
+def conformance_failure(copy: Path) -> str | None:
+    """Tests in one process first: they are many and quick."""
+    for expression in ("not FSDPTest and not TensorParallelTest", "FSDPTest or TensorParallelTest"):
+        command = ("tests/conformance/run.py", "--models", "mini", "--pytest", "-x", "-k", expression)
+        if failure := first_failure(copy, *command):
+            return failure
+    return None
+
+
+def first_failure(copy: Path, *command: str) -> str | None:
+    """Run pytest, or a script that runs it, and return the name of the test that its summary gives first."""
+    start = ["-m", *command] if command[0] == "pytest" else command
+    result = subprocess.run([sys.executable, *start], cwd=copy, capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return None
+    found = re.search(r"^(?:SUB)?(?:FAILED|ERROR)(?:\[.*?\])? tests/(\S+)", result.stdout, re.MULTILINE)
+    return f"`{found[1].replace('conformance/', '')}`" if found else "nothing could be collected"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
