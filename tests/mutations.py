@@ -32,6 +32,25 @@ COPIED = (
 )
 
 
+# The golden losses notice every change of a number, and say nothing of what went wrong.
+PYTEST = ("-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider", "--deselect", "tests/test_golden.py")
+# Most mutations are noticed here, and in seconds; then come all tests.
+OF_THE_MODEL = [
+    f"tests/test_{name}.py"
+    for name in (
+        "registration",
+        "configuration",
+        "parity",
+        "equivalences",
+        "loss",
+        "generation",
+        "loading",
+        "properties",
+    )
+]
+CONFORMANCE = ("tests/conformance/run.py", "--models", "mini", "--pytest", "-x", "-k")
+
+
 class Mutation(NamedTuple):
     what: str
     file: str
@@ -260,34 +279,21 @@ def noticed_by(mutation: Mutation, copy: Path) -> tuple[str | None, str | None]:
         raise SystemExit(f"{mutation.file} has {original.count(mutation.old)} places for {mutation.what!r}, not one.")
     path.write_text(original.replace(mutation.old, mutation.new))
     try:
-        ours = first_failure(copy, "pytest", "-m", "not slow", *PYTEST) or first_failure(
-            copy, "pytest", "-m", "slow", *PYTEST
-        )
-        return ours, conformance_failure(copy)
+        ours = first_failure(copy, *PYTEST, "-m", "not slow", *OF_THE_MODEL) or first_failure(copy, *PYTEST, "tests")
+        theirs = first_failure(copy, *CONFORMANCE, "ConfigTest or (ModelTest and not PostNorm and not Bidirectional)")
+        if not ours and not theirs:
+            theirs = first_failure(copy, *CONFORMANCE, "Test")
+        return ours, theirs
     finally:
         path.write_text(original)
 
 
-# The golden losses notice every change of a number, and say nothing of what went wrong.
-PYTEST = ("-x", "-q", "-n", "2", "-p", "no:cacheprovider", "--deselect", "tests/test_golden.py")
-
-
-def conformance_failure(copy: Path) -> str | None:
-    """Tests in one process first: they are many and quick."""
-    for expression in ("not FSDPTest and not TensorParallelTest", "FSDPTest or TensorParallelTest"):
-        command = ("tests/conformance/run.py", "--models", "mini", "--pytest", "-x", "-k", expression)
-        if failure := first_failure(copy, *command):
-            return failure
-    return None
-
-
 def first_failure(copy: Path, *command: str) -> str | None:
-    """Run pytest, or a script that runs it, and return the name of the test that its summary gives first."""
-    start = ["-m", *command] if command[0] == "pytest" else command
-    result = subprocess.run([sys.executable, *start], cwd=copy, capture_output=True, text=True, check=False)
+    """Run pytest, or a script that does, and return the name of the test that its summary gives first."""
+    result = subprocess.run([sys.executable, *command], cwd=copy, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return None
-    found = re.search(r"^(?:SUB)?(?:FAILED|ERROR)(?:\[.*?\])? tests/(\S+)", result.stdout, re.MULTILINE)
+    found = re.search(r"^(?:SUB)?(?:FAILED|ERROR)(?:\[.*?\])? tests/([^\[\s]+)", result.stdout, re.MULTILINE)
     return f"`{found[1].replace('conformance/', '')}`" if found else "nothing could be collected"
 
 

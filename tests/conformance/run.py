@@ -21,6 +21,7 @@ from upstream import HERE, UpstreamError, lay_out, stand_ins
 
 DOCUMENT = HERE.parents[1] / "docs" / "conformance.md"
 MODELS = {"mini": "Mini", "gpt2": "GPT-2", "llama": "Llama"}
+SUITES = ("Config", "Model", "Training", "Pipeline", "TensorParallel", "FSDP")
 OUTCOMES = ("passed", "skipped", "failed")
 
 
@@ -95,13 +96,17 @@ def read(report: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def as_table(outcomes) -> str:
     lines = ["| test class | model | collected | passed | skipped | failed |", "|---|---|---|---|---|---|"]
-    places = [*dict.fromkeys(test_class for _, test_class in outcomes)]
-    in_order = sorted(outcomes.items(), key=lambda item: (places.index(item[0][1]), list(MODELS).index(item[0][0])))
-    for (model, test_class), tests in in_order:
+    for (model, test_class), tests in sorted(outcomes.items(), key=lambda item: place(*item[0])):
         count = Counter(tests.values())
         numbers = [len(tests), *(count[outcome] for outcome in OUTCOMES)]
         lines.append(f"| {test_class} | {MODELS[model]} | " + " | ".join(map(str, numbers)) + " |")
     return "\n".join(lines)
+
+
+def place(model: str, test_class: str) -> tuple:
+    """Where a line of the table stands: variants after their suite, the reference models below each."""
+    suite = next(i for i, name in enumerate(SUITES) if test_class.endswith(f"{name}Test"))
+    return suite, test_class != f"{SUITES[suite]}Test", test_class, list(MODELS).index(model)
 
 
 def write_table(table: str) -> None:
