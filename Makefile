@@ -30,7 +30,7 @@ $(VENV)/.installed-conformance: $(VENV)/.installed
 conformance: $(VENV)/.installed-conformance
 	$(BIN)/python tests/conformance/run.py $(ARGS)
 
-# Both ends of the supported range: the newest transformers with huggingface_hub 2.x, and 5.17 with 1.x.
+# The newest transformers with huggingface_hub 2.x, and 5.17 with 1.x.
 matrix:
 	$(MAKE) test
 	$(MAKE) conformance
@@ -38,7 +38,7 @@ matrix:
 	$(MAKE) conformance VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt ARGS="--models mini"
 
 # Breaks the code in many ways, one at a time in a copy, and shows which test notices.
-mutations: setup
+mutations: $(VENV)/.installed-conformance
 	$(BIN)/python tests/mutations.py $(ARGS)
 
 lint: setup

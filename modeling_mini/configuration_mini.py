@@ -22,7 +22,7 @@ from numbers import Integral
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassFieldValidationError
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from transformers import PretrainedConfig
 from transformers.activations import ACT2FN
 from transformers.utils import logging
@@ -141,7 +141,7 @@ class MiniConfig(PretrainedConfig):
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
-    # Declared by transformers too, but in a file whose annotations `@strict` cannot read.
+    # Declared by transformers too, but its newer releases do so in a file whose annotations `@strict` cannot read.
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
     def __post_init__(self, **kwargs):
@@ -156,12 +156,20 @@ class MiniConfig(PretrainedConfig):
         name = self.attribute_map.get(name, name)
         if name == "num_labels":
             _require_a_count(name, value)  # a property of transformers, not a field that `@strict` checks
+        elif name == "pad_token_id" and "auto_map" in vars(self):
+            # A finished config: the Trainer gives it the tokenizer's padding, and would be refused at the first save.
+            try:
+                _require_padding_of_its_own(value, self.eos_token_id)
+            except ValueError as cause:
+                raise StrictDataclassClassValidationError("validate_special_tokens", cause) from cause
         super().__setattr__(name, value)
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """Build a config from a dictionary and overrides; the overrides are validated like the dictionary."""
         return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
+        if "pad_token_id" in kwargs:  # is compared with the end of a text when it is set: that comes first
+            kwargs["pad_token_id"] = kwargs.pop("pad_token_id")
         config, unused_kwargs = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
         config.validate()
         for name in unused_kwargs:
@@ -224,26 +232,13 @@ class MiniConfig(PretrainedConfig):
             )
 
     def validate_special_tokens(self):
-        """Refuse ids that are no token, and padding that is also the end of a document.
+        """Refuse padding that is also the end of a document: masking it would hide the end from the loss.
 
-        An id outside the vocabulary fails later: padding in the embedding, an end by never being generated. Padding
-        that is also an end would, masked, hide the end from the loss.
+        Ids outside the vocabulary are left to transformers, which warns of them.
         """
-        ends = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
-        if not ends:
+        if self.eos_token_id == []:
             raise ValueError("`eos_token_id` is an empty list; give a token, or None for no such token.")
-        tokens = [("pad_token_id", self.pad_token_id), ("bos_token_id", self.bos_token_id)]
-        for name, token in [*tokens, *(("eos_token_id", end) for end in ends)]:
-            if token is not None and not 0 <= token < self.vocab_size:
-                raise ValueError(
-                    f"`{name}` is {token}, outside the vocabulary of `vocab_size` = {self.vocab_size}; give a number "
-                    f"from 0 to {self.vocab_size - 1}, or None for no such token."
-                )
-        if self.pad_token_id is not None and self.pad_token_id in ends:
-            raise ValueError(
-                f"`pad_token_id` and `eos_token_id` are both {self.pad_token_id}; give padding a token of its own, "
-                "or None, so that the model can learn where a text ends."
-            )
+        _require_padding_of_its_own(self.pad_token_id, self.eos_token_id)
 
     def validate_labels(self):
         """Refuse a classifier without labels, and the choice of one label from one, whose loss is always 0."""
@@ -252,8 +247,17 @@ class MiniConfig(PretrainedConfig):
         if self.problem_type == "single_label_classification" and self.num_labels == 1:
             raise ValueError(
                 "`problem_type` is 'single_label_classification' but `num_labels` is 1; give at least 2 labels, or "
-                "choose 'regression' for a single number."
+                "`problem_type='regression'` for a single number."
             )
+
+
+def _require_padding_of_its_own(pad_token_id, eos_token_id):
+    ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+    if pad_token_id is not None and pad_token_id in ends:
+        raise ValueError(
+            f"`pad_token_id` and `eos_token_id` are both {pad_token_id}; give padding a token of its own, or None, so "
+            "that the model can learn where a text ends."
+        )
 
 
 def _require_a_count(name, value):

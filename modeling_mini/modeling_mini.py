@@ -64,9 +64,10 @@ CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ 
 
 
 def takes_cache(forward: Callable) -> Callable:
-    """Give a forward that takes `past_key_values` the name of the installed transformers, in its signature as well.
+    """Let a forward written with `past_key_values` be called, and inspected, by the name that transformers uses.
 
-    The old name stays, with the warning that transformers itself gives.
+    The old name stays, with the warning that transformers itself gives. The forwards are not written with `cache`:
+    before 5.24, that is what continuous batching passes through them to its attention.
     """
     if CACHE_NAME == "past_key_values":
         return forward
@@ -131,8 +132,11 @@ def same_document_mask(
     return mask_function
 
 
-def at_least_one_target(targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
-    """What turns a summed loss into a mean; 1 where there is nothing to learn, so that it costs 0 and not NaN."""
+def loss_divisor(targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
+    """The number of targets, labels that are not -100; 1 where there is none, so that the mean is 0 and not NaN.
+
+    `num_items_in_batch` is that number for all batches of an update, where gradients are accumulated.
+    """
     if num_items_in_batch is None:
         num_items_in_batch = (targets != IGNORED_LABEL).sum()
     return num_items_in_batch.clamp(min=1) if torch.is_tensor(num_items_in_batch) else max(num_items_in_batch, 1)
@@ -458,7 +462,7 @@ class MiniLanguageModel(MiniPreTrainedModel):
         if targets is None or not skip_logits or not isinstance(self.lm_head, MiniLMHead) or (self.tp_size or 1) > 1:
             return None
         loss = self.lm_head(hidden_states, targets)
-        count = at_least_one_target(targets, num_items_in_batch)
+        count = loss_divisor(targets, num_items_in_batch)
         return loss / (count.to(loss.device) if torch.is_tensor(count) else count)
 
 
@@ -499,7 +503,7 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept, :])
             if targets is not None:
-                kwargs["num_items_in_batch"] = at_least_one_target(targets, kwargs.get("num_items_in_batch"))
+                kwargs["num_items_in_batch"] = loss_divisor(targets, kwargs.get("num_items_in_batch"))
                 loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
@@ -546,7 +550,7 @@ class MiniForMaskedLM(MiniLanguageModel):
         if loss is None:
             logits = self.lm_head(outputs.last_hidden_state)
             if labels is not None:
-                kwargs["num_items_in_batch"] = at_least_one_target(labels, kwargs.get("num_items_in_batch"))
+                kwargs["num_items_in_batch"] = loss_divisor(labels, kwargs.get("num_items_in_batch"))
                 loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -642,7 +646,7 @@ class MiniForTokenClassification(MiniPreTrainedModel):
         logits = self.score(self.dropout(outputs.last_hidden_state))
         loss = None
         if labels is not None:
-            kwargs["num_items_in_batch"] = at_least_one_target(labels, kwargs.get("num_items_in_batch"))
+            kwargs["num_items_in_batch"] = loss_divisor(labels, kwargs.get("num_items_in_batch"))
             loss = self.loss_function(logits, labels, self.config, **kwargs)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

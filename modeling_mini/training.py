@@ -217,11 +217,11 @@ def build_model(
 ) -> MiniForCausalLM:
     """A new model whose vocabulary and special tokens are the tokenizer's and whose context holds a row."""
     config.vocab_size = len(tokenizer)
-    config.pad_token_id = tokenizer.pad_token_id
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
     config.max_position_embeddings = max(config.max_position_embeddings, block_size)
     try:
+        config.pad_token_id = tokenizer.pad_token_id
         config.validate()
         return MiniForCausalLM._from_config(config, attn_implementation=attn_implementation)
     except StrictDataclassError as error:

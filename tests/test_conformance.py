@@ -28,6 +28,11 @@ def upstream(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def root(tmp_path):
+    return tmp_path / "root"
+
+
+@pytest.fixture
 def run(monkeypatch):
     monkeypatch.syspath_prepend(HERE)
     yield load("run")
@@ -55,36 +60,45 @@ def checkout(tmp_path):
     return build
 
 
-def test_what_a_source_lacks_is_ours_and_what_it_has_is_its_own(upstream, checkout):
+def test_what_a_source_lacks_is_ours_and_what_it_has_is_its_own(upstream, checkout, root):
     source = checkout()
     (source / "tests" / "generation").mkdir()
     (source / "tests" / "generation" / "test_utils.py").write_text("THEIRS = True\n")
-    root = upstream.lay_out(str(source))
+    ours = upstream.lay_out(root, str(source))
     assert (root / "tests" / "generation" / "test_utils.py").read_text() == "THEIRS = True\n"
-    assert "tests.generation.test_utils" not in upstream.stand_ins(root)
-    assert {"tests.exporters.test_export", "tests.pipelines.__init__"} <= set(upstream.stand_ins(root))
+    assert "tests.generation.test_utils" not in ours
+    assert {"tests.exporters.test_export", "tests.pipelines.__init__"} <= set(ours)
     pipelines = root / "tests" / "pipelines"
     assert (pipelines / "test_pipelines_fill_mask.py").read_text() == "from . import FillMaskPipelineTests\n"
     assert "class AnyToAnyPipelineTests" in (pipelines / "test_pipelines_any_to_any.py").read_text()
 
 
-def test_the_tests_are_laid_out_from_the_cache_the_second_time(upstream, checkout, monkeypatch):
+def test_a_source_is_downloaded_once(upstream, checkout, tmp_path, monkeypatch):
+    monkeypatch.setattr(upstream, "_download", lambda source, folder: checkout())
+    upstream.lay_out(tmp_path / "first", "an archive")
+    monkeypatch.setattr(upstream, "_download", lambda *_: pytest.fail("downloaded again"))
+    upstream.lay_out(tmp_path / "second", "an archive")
+    assert (tmp_path / "second" / "tests" / "test_modeling_common.py").is_file()
+    [kept] = (tmp_path / "cache").iterdir()
+    assert kept.name.startswith(INSTALLED)
+
+
+def test_a_checkout_is_read_anew_each_time(upstream, checkout, tmp_path):
     source = checkout()
-    first = upstream.lay_out(str(source))
-    (first / "tests" / "test_modeling_common.py").write_text("spoilt")
-    monkeypatch.setattr(upstream, "_copy_tests", lambda *_: pytest.fail("copied again"))
-    second = upstream.lay_out(str(source))
-    assert (second / "tests" / "test_modeling_common.py").read_text() != "spoilt"
+    upstream.lay_out(tmp_path / "first", str(source))
+    (source / "tests" / "test_modeling_common.py").write_text("CHANGED = True\n")
+    upstream.lay_out(tmp_path / "second", str(source))
+    assert (tmp_path / "second" / "tests" / "test_modeling_common.py").read_text() == "CHANGED = True\n"
 
 
-def test_the_source_of_another_version_is_refused(upstream, checkout):
+def test_the_source_of_another_version_is_refused(upstream, checkout, root):
     with pytest.raises(upstream.UpstreamError, match=rf"is transformers 1\.0 and the installed one is {INSTALLED}"):
-        upstream.lay_out(str(checkout("1.0")))
+        upstream.lay_out(root, str(checkout("1.0")))
 
 
-def test_a_folder_that_is_no_source_is_refused(upstream, tmp_path):
+def test_a_folder_that_is_no_source_is_refused(upstream, root, tmp_path):
     with pytest.raises(upstream.UpstreamError, match=r"is no source of transformers.*test_modeling_common\.py"):
-        upstream.lay_out(str(tmp_path))
+        upstream.lay_out(root, str(tmp_path))
 
 
 def test_without_a_package_index_the_command_says_so_and_fails(run, tmp_path, monkeypatch, capsys):
@@ -108,14 +122,28 @@ def test_a_test_fails_with_one_of_its_parts_and_is_skipped_with_all(run, tmp_pat
     assert run.as_table(outcomes).splitlines()[-1] == "| ModelTest | GPT-2 | 4 | 2 | 1 | 1 |"
 
 
-def test_a_skip_needs_a_reference_or_a_reason(run):
+def test_a_skip_needs_both_references_or_a_reason(run):
     outcomes = {
         ("mini", "PostNormModelTest"): {"test_a": "skipped", "test_b": "skipped", "test_c": "passed"},
-        ("mini", "ModelTest"): {"test_d": "skipped"},
-        ("llama", "ModelTest"): {"test_a": "skipped", "test_b": "passed", "test_c": "skipped"},
+        ("mini", "ModelTest"): {"test_d": "skipped", "test_b": "skipped"},
+        ("llama", "ModelTest"): {"test_a": "skipped", "test_b": "passed", "test_d": "skipped"},
+        ("gpt2", "ModelTest"): {"test_a": "skipped", "test_b": "skipped", "test_d": "passed"},
     }
     complaints = run.unexplained_skips(outcomes, {"ModelTest.test_d", "ModelTest.test_e"})
-    assert [sentence.split(" is ")[0] for sentence in complaints] == ["PostNormModelTest.test_b", "ModelTest.test_e"]
+    assert [sentence.split(" is ")[0] for sentence in complaints] == [
+        "ModelTest.test_b",
+        "PostNormModelTest.test_b",
+        "ModelTest.test_e",
+    ]
+    assert run.unexplained_skips(outcomes, {"ModelTest.test_d", "ModelTest.test_b"}) == []
+
+
+def test_only_the_failures_of_the_mini_models_count(run):
+    outcomes = {
+        ("mini", "FSDPTest"): {"test_a": "failed", "test_b": "passed"},
+        ("gpt2", "FSDPTest"): {"test_b": "failed"},
+    }
+    assert run.failures(outcomes) == ["FSDPTest.test_a fails."]
 
 
 def test_the_suite_cannot_be_collected_without_its_tests(monkeypatch):

@@ -1,7 +1,7 @@
 """Two processes on one CPU hold the model together as the plans say, and compute what one process computes.
 
 Tensor parallelism and FSDP2 are held to the logits, the loss and the gradients of one process; pipeline stages to its
-logits only, because transformers 5.23 passes no loss on from the last stage.
+logits only, because transformers 5.24 passes no loss on from the last stage.
 """
 
 import os
@@ -78,7 +78,7 @@ MODELS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
-    # Pipeline stages of transformers 5.23 hand on logits of language models only.
+    # Pipeline stages of transformers 5.24 hand on logits of language models only.
     [
         (kind, name)
         for kind in ("tp_size", "fsdp_size", "pp_size")

@@ -40,8 +40,7 @@ test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES = None
 # Four ranks share two cores well enough.
 test_fsdp_mixin._get_available_fsdp_workers = lambda: 4
 
-
-tests_with_parts = set()
+_tests_with_parts = set()
 
 
 def pytest_runtest_logreport(report):
@@ -49,8 +48,8 @@ def pytest_runtest_logreport(report):
     if "PYTEST_XDIST_WORKER" in os.environ or (report.outcome == "passed" and report.when != "call"):
         return
     if type(report).__name__ == "SubtestReport":
-        tests_with_parts.add(report.nodeid)
-    elif report.outcome == "passed" and report.nodeid in tests_with_parts:
+        _tests_with_parts.add(report.nodeid)
+    elif report.outcome == "passed" and report.nodeid in _tests_with_parts:
         return  # the whole passes even if every part is skipped
     file, test_class, name = report.nodeid.split("::")
     with open(os.environ["CONFORMANCE_REPORT"], "a") as record:

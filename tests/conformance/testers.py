@@ -49,7 +49,7 @@ class ModelTester:
 
     Args:
         config_class: its config.
-        classes: its classes by pipeline task; `"causal-lm"` and others that no pipeline opens included.
+        classes: its classes by pipeline task, and by `"question-answering"`, which has lost its pipeline.
         overrides: fields of the config beside the common sizes.
     """
 
@@ -72,9 +72,7 @@ class ModelTester:
 
     def without_dropout(self):
         """For comparisons of several ranks with one: each rank draws random numbers of its own."""
-        return self.varied(
-            **{name: 0.0 for name in vars(self.get_config()) if name.endswith(("drop", "pdrop", "dropout"))}
-        )
+        return self.varied(**{name: 0.0 for name in vars(self.get_config()) if name.endswith(("drop", "dropout"))})
 
     @property
     def all_model_classes(self):
@@ -92,7 +90,7 @@ class ModelTester:
 
     def prepare_config_and_inputs_for_common(self):
         input_ids = torch.randint(0, SIZES["vocab_size"], (self.batch_size, self.seq_length))
-        # The row i attends to its first i tokens, so most rows are padded on the right.
+        # Row i attends to its first i + 1 tokens, so the first six rows are padded on the right.
         attention_mask = torch.ones_like(input_ids).tril()
         return self.get_config(), {"input_ids": input_ids, "attention_mask": attention_mask}
 

@@ -5,7 +5,6 @@ them. A missing module is replaced by one of ours from `stand_ins/`; a full chec
 """
 
 import hashlib
-import json
 import re
 import shutil
 import subprocess
@@ -25,53 +24,47 @@ class UpstreamError(Exception):
     """The common tests cannot be had, or belong to another version."""
 
 
-def lay_out(source: str | None = None) -> Path:
-    """Lay out the common tests below a folder of the cache, which goes on `sys.path`, and return that folder.
+def lay_out(root: Path, source: str | None = None) -> list[str]:
+    """Lay out the common tests below `root`, which goes on `sys.path`, and return the names of the modules of ours.
 
     Args:
         source: what pip downloads (a requirement, a URL, an archive), or the folder of a checkout. By default the
-            source distribution of the installed version on the package index.
+            source distribution of the installed version on the package index. Downloads are kept.
 
     Raises:
         UpstreamError: nothing could be downloaded, or the tests are not those of the installed version.
     """
     installed = metadata.version("transformers")
     source = source or f"transformers=={installed}"
-    root = CACHE / f"{installed}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
-    shutil.rmtree(root / "tests", ignore_errors=True)
-    if not (root / "upstream").is_dir():
-        with tempfile.TemporaryDirectory() as scratch:
-            checkout = Path(source) if Path(source).is_dir() else _download(source, Path(scratch))
-            _check_version(checkout, source, installed)
-            _copy_tests(checkout, root / "upstream")
-    shutil.copytree(root / "upstream", root, dirs_exist_ok=True)
-    _add_stand_ins(root / "tests")
+    if Path(source).is_dir():
+        _check_version(Path(source), source, installed)
+        _copy_tests(Path(source), root)
+    else:
+        shutil.copytree(_downloaded(source, installed), root, dirs_exist_ok=True)
     # The pipeline tests import transformers by the path that it has in a checkout; an empty file leads them to the
     # installed one.
-    (root / "src" / "transformers").mkdir(parents=True, exist_ok=True)
+    (root / "src" / "transformers").mkdir(parents=True)
     (root / "src" / "transformers" / "__init__.py").touch()
-    return root
+    return _add_stand_ins(root / "tests")
 
 
-def stand_ins(root: Path) -> list[str]:
-    """Names of the modules that the distribution lacks and that are ours."""
-    return json.loads((root / "tests" / "stand_ins.json").read_text())
+def _downloaded(source: str, installed: str) -> Path:
+    """The tests of a source that pip downloads, from the cache or into it."""
+    kept = CACHE / f"{installed}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    if not kept.is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            checkout = _download(source, Path(scratch, "download"))
+            _check_version(checkout, source, installed)
+            _copy_tests(checkout, Path(scratch, "tests"))
+            Path(scratch, "tests").rename(kept)  # a folder that is there is whole
+    return kept
 
 
 def _download(source: str, folder: Path) -> Path:
     """Let pip download and check a source archive, and unpack it."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--no-binary",
-        ":all:",
-        "--dest",
-        str(folder),
-        source,
-    ]
+    options = f"--no-deps --no-binary transformers --disable-pip-version-check --dest {folder}".split()
+    command = [sys.executable, "-m", "pip", "download", *options, source]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         last = result.stderr.strip().splitlines()[-1:] or ["no message"]
@@ -101,20 +94,17 @@ def _check_version(checkout: Path, source: str, installed: str) -> None:
 
 
 def _copy_tests(checkout: Path, target: Path) -> None:
-    partial = target.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "tests").mkdir(parents=True)
+    (target / "tests").mkdir(parents=True)
     for path in (checkout / "tests").glob("*.py"):
-        shutil.copy(path, partial / "tests")
+        shutil.copy(path, target / "tests")
     # Tests import from the last, which a distribution does not have.
     for folder in (*(f"tests/{name}" for name in FOLDERS), "utils"):
         if (checkout / folder).is_dir():
-            shutil.copytree(checkout / folder, partial / folder)
-    partial.rename(target)  # a folder that is there is whole
+            shutil.copytree(checkout / folder, target / folder)
 
 
-def _add_stand_ins(package: Path) -> None:
-    """Fill the gaps of the package, and note by name what it was filled with."""
+def _add_stand_ins(package: Path) -> list[str]:
+    """Fill the gaps of the package, and return the names of the modules that it was filled with."""
     added = []
     for path in sorted((HERE / "stand_ins").rglob("*.py")):
         target = package / path.relative_to(HERE / "stand_ins")
@@ -125,7 +115,7 @@ def _add_stand_ins(package: Path) -> None:
     _add_pipeline_modules(package)
     for folder in (package, *(package / name for name in FOLDERS)):
         (folder / "__init__.py").touch()
-    (package / "stand_ins.json").write_text(json.dumps(added))
+    return added
 
 
 def _add_pipeline_modules(package: Path) -> None:

@@ -29,11 +29,10 @@ class FeatureExtractionPipelineTests(TextPipelineTests):
     task = "feature-extraction"
 
     def run_pipeline_test(self, pipe, texts):
-        for text, features in zip(texts, pipe(texts), strict=True):
-            [rows] = features
+        for text in texts:
+            [rows] = pipe(text)
             assert len(rows) == len(pipe.tokenizer(text).input_ids)
             assert {len(row) for row in rows} == {pipe.model.config.hidden_size}
-            assert features == pipe(text)
 
 
 class TextGenerationPipelineTests(TextPipelineTests):
@@ -49,7 +48,8 @@ class TextGenerationPipelineTests(TextPipelineTests):
             prompt = pipe.tokenizer(text).input_ids
             assert tokens["generated_token_ids"][: len(prompt)] == prompt
             assert len(tokens["generated_token_ids"]) <= len(prompt) + 6
-        assert pipe(texts, **settings) == [pipe(text, **settings) for text in texts]
+        if pipe.model.dtype == torch.float32:  # half precision may break a tie otherwise in a batch
+            assert pipe(texts, batch_size=2, **settings) == [pipe(text, **settings) for text in texts]
         assert len(pipe(texts[0], do_sample=True, num_return_sequences=3, max_new_tokens=2)) == 3
 
 
@@ -73,11 +73,11 @@ class TextClassificationPipelineTests(TextPipelineTests):
     task = "text-classification"
 
     def run_pipeline_test(self, pipe, texts):
-        for text, rows in zip(texts, pipe(texts, top_k=None), strict=True):
+        for text, rows in zip(texts, pipe(texts, top_k=None, batch_size=2), strict=True):
             assert {row["label"] for row in rows} == set(pipe.model.config.id2label.values())
             self.assert_distribution([row["score"] for row in rows])
-            [best] = pipe(text)
-            assert best["label"] == max(rows, key=lambda row: row["score"])["label"]
+            alone = {row["label"]: row["score"] for row in pipe(text, top_k=None)}
+            assert {row["label"]: row["score"] for row in rows} == pytest.approx(alone, abs=self.tolerance)
 
 
 class TokenClassificationPipelineTests(TextPipelineTests):
