@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread a test process: two processes with two threads each fight over two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test conformance matrix mutations lint baseline
+.PHONY: setup train test conformance matrix oldest mutations lint baseline
 
 setup: $(VENV)/.installed
 
@@ -30,10 +30,10 @@ $(VENV)/.installed-conformance: $(VENV)/.installed
 conformance: $(VENV)/.installed-conformance
 	$(BIN)/python tests/conformance/run.py $(ARGS)
 
-# The newest transformers with huggingface_hub 2.x, and 5.17 with 1.x.
-matrix:
-	$(MAKE) test
-	$(MAKE) conformance
+# The newest transformers with huggingface_hub 2.x, then 5.17 with 1.x.
+matrix: test conformance oldest
+
+oldest:
 	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
 	$(MAKE) conformance VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt ARGS="--models mini"
 
