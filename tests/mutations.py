@@ -26,6 +26,7 @@ OURS = ("-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider", "--dese
 OF_THE_MODEL = [
     f"tests/test_{name}.py"
     for name in (
+        "capabilities",
         "registration",
         "configuration",
         "parity",
@@ -136,7 +137,6 @@ MUTATIONS = [
     Mutation(
         "no attention backend", MODEL, "_supports_attention_backend = True", "_supports_attention_backend = False"
     ),
-    Mutation("not declared compilable", MODEL, "_can_compile_fullgraph = True", "_can_compile_fullgraph = False"),
     Mutation("attentions not recorded", MODEL, ', "attentions": MiniAttention}', "}"),
     Mutation(
         "attention always calls itself causal", MODEL, "self.is_causal = config.is_causal", "self.is_causal = True"
