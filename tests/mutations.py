@@ -20,9 +20,8 @@ REPOSITORY = Path(__file__).parents[1]
 MODEL, CONFIG, REGISTRATION = (
     f"modeling_mini/{name}.py" for name in ("modeling_mini", "configuration_mini", "registration")
 )
-# The golden losses notice every change of a number, and say nothing of what went wrong.
-OURS = ("-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider", "--deselect", "tests/test_golden.py")
-# Most mutations are noticed here, and in seconds.
+OURS = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
+# Most mutations are noticed here, and in seconds: the start of test processes would take longer.
 OF_THE_MODEL = [
     f"tests/test_{name}.py"
     for name in (
@@ -37,7 +36,8 @@ OF_THE_MODEL = [
         "properties",
     )
 ]
-ALL_OURS = (*OURS, "tests")
+# The golden losses notice every change of a number, and say nothing of what went wrong.
+ALL_OURS = (*OURS, "-n", "2", "--deselect", "tests/test_golden.py", "tests")
 THEIRS = ("tests/conformance/run.py", "--models", "mini", "--pytest", "-x", "-k")
 
 

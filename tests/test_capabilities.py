@@ -7,7 +7,7 @@ import torch
 from accelerate import infer_auto_device_map
 from transformers.utils import is_flash_attn_2_available
 
-from modeling_mini import MiniForCausalLM
+from modeling_mini import MiniForCausalLM, MiniModel
 from modeling_mini.modeling_mini import CACHE_NAME
 
 
@@ -61,3 +61,25 @@ def test_a_model_partly_on_disk_generates_as_before_and_leaves_the_cache_where_i
 def test_flash_attention_is_missing_and_not_unsupported(tiny_model):
     with pytest.raises(ImportError, match="(?i)flash"):
         tiny_model(MiniForCausalLM).set_attn_implementation("flash_attention_2")
+
+
+def test_servers_and_continuous_batching_may_bring_their_own_attention():
+    assert MiniForCausalLM.is_backend_compatible()
+
+
+class AnotherStage(torch.nn.Module):
+    """What stands in a pipeline stage for a layer of another one."""
+
+    def forward(self, hidden_states, *args, **kwargs):
+        return hidden_states
+
+
+@torch.no_grad()
+def test_a_later_pipeline_stage_takes_its_hidden_states_as_they_are(tiny_model, random_ids):
+    """Its inputs come as embeddings, which have neither to be scaled nor to be given positions again."""
+    whole, later = tiny_model(MiniModel), tiny_model(MiniModel)
+    ids = random_ids(2, 9)
+    states = whole(ids, output_hidden_states=True).hidden_states
+    later.layers[0] = AnotherStage()
+    found = later(inputs_embeds=states[1]).last_hidden_state
+    torch.testing.assert_close(found, whole(ids).last_hidden_state)
