@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 from accelerate import infer_auto_device_map
+from transformers import Trainer, TrainingArguments
 from transformers.utils import is_flash_attn_2_available
 
 from modeling_mini import MiniForCausalLM, MiniModel
@@ -83,3 +84,13 @@ def test_a_later_pipeline_stage_takes_its_hidden_states_as_they_are(tiny_model, 
     later.layers[0] = AnotherStage()
     found = later(inputs_embeds=states[1]).last_hidden_state
     torch.testing.assert_close(found, whole(ids).last_hidden_state)
+
+
+def test_evaluation_of_the_trainer_gathers_logits_and_no_cache(tiny_model, random_ids, tmp_path):
+    rows = [{"input_ids": row, "labels": row} for row in random_ids(4, 9)]
+    arguments = TrainingArguments(output_dir=tmp_path, use_cpu=True, report_to="none", disable_tqdm=True)
+    model = tiny_model(MiniForCausalLM)
+    trainer = Trainer(model, arguments)
+    model.config.use_cache = True  # the Trainer has turned it off, but a user may want it
+    predictions = trainer.predict(rows).predictions
+    assert getattr(predictions, "shape", None) == (4, 9, model.config.vocab_size)
