@@ -77,6 +77,10 @@ class MiniTrainingArguments(TrainingArguments):
         super().__post_init__()
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
 
+    def __getstate__(self):
+        # The Trainer saves its arguments beside each checkpoint, and pushes them: a token must not travel along.
+        return {**self.__dict__, "hub_token": None}
+
 
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, MiniTrainingArguments)
 

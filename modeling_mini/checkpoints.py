@@ -59,7 +59,7 @@ def checkpoint_defect(folder: Path) -> str | None:
     if not weights:
         return "there are no weights"
     for path in weights:
-        if not _is_whole_safetensors(path):
+        if not is_whole_safetensors(path):
             return f"{path.name} is cut short"
     random_states = [path.name for path in folder.glob("rng_state*.pth")] or ["rng_state.pth"]
     for name in ("optimizer.pt", "scheduler.pt", *random_states):
@@ -68,8 +68,11 @@ def checkpoint_defect(folder: Path) -> str | None:
     return None
 
 
-def _is_whole_safetensors(path: Path) -> bool:
-    """Format: 8 bytes little-endian header length, a JSON header with byte offsets, then the data."""
+def is_whole_safetensors(path: Path) -> bool:
+    """Whether a file is as long as its header says.
+
+    Format: 8 bytes little-endian header length, a JSON header with byte offsets, then the data.
+    """
     with path.open("rb") as file:
         header_length = int.from_bytes(file.read(8), "little")
         try:
@@ -116,16 +119,18 @@ def check_free_space(output_dir: str | Path, num_parameters: int) -> None:
 
 
 def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: bool, write: bool) -> None:
-    """Keep what a run was started with in run.json, and refuse to continue it with something else.
+    """Keep what a run was started with in _run.json, and refuse to continue it with something else.
+
+    The name begins with an underscore because the Trainer does not push such files: this one holds local paths.
 
     Args:
         arguments: what must not change, by group and name.
         write: whether this process writes the file, when a run starts.
 
     Raises:
-        UserError: the argument that changed, or a run.json that does not parse.
+        UserError: the argument that changed, or a _run.json that does not parse.
     """
-    path = Path(output_dir) / "run.json"
+    path = Path(output_dir) / "_run.json"
     if not (resume and path.exists()):
         if write:
             part = path.with_suffix(".part")

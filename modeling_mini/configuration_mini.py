@@ -19,7 +19,7 @@ Annotations must stay real objects (no `from __future__ import annotations`): `@
 
 from difflib import get_close_matches
 from numbers import Integral
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
@@ -28,7 +28,15 @@ from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 
+if TYPE_CHECKING:
+    # Never run, but read by transformers: it copies this file too wherever it copies the config's.
+    from .modeling_mini import MiniModel  # noqa: F401
+
 logger = logging.get_logger(__name__)
+
+# What `format_version` may be. It grows when a change of the config or of the weights' names would make an older
+# modeling_mini compute something else, or fail, with a checkpoint of the new kind.
+FORMAT_VERSION = 1
 
 # Attributes that transformers itself stores in a config.json without declaring them as fields.
 _LIBRARY_ATTRIBUTES = {"auto_map", "model_type", "quantization_config", "trust_remote_code", "transformers_weights"}
@@ -83,6 +91,8 @@ class MiniConfig(PretrainedConfig):
         pad_token_id (`int`, *optional*, defaults to 0): Padding token. Must differ from `eos_token_id`.
         bos_token_id (`int`, *optional*, defaults to 1): Token that starts a document.
         eos_token_id (`int` or `list[int]`, *optional*, defaults to 2): Token or tokens that end a document.
+        format_version (`int`, defaults to 1): Version of the format of the checkpoint; never set by hand. Checkpoints
+            of a later format than this code knows are refused.
         problem_type (`str`, *optional*): What a sequence classifier learns: `"regression"`,
             `"single_label_classification"` or `"multi_label_classification"`. By default the labels tell.
 
@@ -141,6 +151,7 @@ class MiniConfig(PretrainedConfig):
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
+    format_version: int = FORMAT_VERSION
     # Declared by transformers too, but its newer releases do so in a file whose annotations `@strict` cannot read.
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
@@ -168,6 +179,7 @@ class MiniConfig(PretrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """Build a config from a dictionary and overrides; the overrides are validated like the dictionary."""
         return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
+        _require_known_format(config_dict.get("format_version", FORMAT_VERSION))  # before its fields are judged
         if "pad_token_id" in kwargs:  # is compared with the end of a text when it is set: that comes first
             kwargs["pad_token_id"] = kwargs.pop("pad_token_id")
         config, unused_kwargs = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
@@ -204,6 +216,10 @@ class MiniConfig(PretrainedConfig):
                 f"`hidden_size` is {self.hidden_size}, which `num_attention_heads` = {self.num_attention_heads} does "
                 "not divide; choose a multiple of the number of heads."
             )
+
+    def validate_format(self):
+        """Refuse a format that this code does not know."""
+        _require_known_format(self.format_version)
 
     def validate_numbers(self):
         """Refuse dropouts that are no probability below one, and scales that are not positive."""
@@ -257,6 +273,14 @@ def _require_padding_of_its_own(pad_token_id, eos_token_id):
         raise ValueError(
             f"`pad_token_id` and `eos_token_id` are both {pad_token_id}; give padding a token of its own, or None, so "
             "that the model can learn where a text ends."
+        )
+
+
+def _require_known_format(format_version):
+    if not (isinstance(format_version, int) and 1 <= format_version <= FORMAT_VERSION):
+        raise ValueError(
+            f"`format_version` is {format_version!r}, and this modeling_mini reads formats up to {FORMAT_VERSION}; "
+            "install a newer modeling_mini (pip install -U modeling_mini)."
         )
 
 

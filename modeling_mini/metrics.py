@@ -13,6 +13,8 @@ class TextLoss(evaluate.Metric):
     of predicted tokens of each row, and the size of the text in UTF-8, and returns:
 
     - `token_loss`: nats per predicted token;
+    - `token_loss_margin`: half the width of its 95% confidence interval, rows being the sample, by the standard error
+      of a ratio (Cochran 1977, Sampling Techniques, section 2.11); 0 for a single row;
     - `perplexity`: its exponential;
     - `bits_per_byte`: bits for the text over its bytes, which compares models of different tokenizers.
     """
@@ -28,8 +30,12 @@ class TextLoss(evaluate.Metric):
     def _compute(self, nats, targets, num_bytes):
         total = math.fsum(nats)
         loss = total / sum(targets)
+        rows = len(nats)
+        deviations = math.fsum((nat - loss * count) ** 2 for nat, count in zip(nats, targets, strict=True))
+        standard_error = math.sqrt(deviations * rows / max(rows - 1, 1)) / sum(targets)
         return {
             "token_loss": loss,
+            "token_loss_margin": 1.96 * standard_error,
             "perplexity": math.exp(min(loss, 700)),  # beyond, a float overflows
             "bits_per_byte": total / math.log(2) / num_bytes,
         }

@@ -24,7 +24,10 @@ import copy
 import functools
 import inspect
 import math
+import os
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -32,6 +35,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.generation import GenerationMixin
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -45,6 +49,7 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import merge_with_config_defaults
@@ -289,7 +294,7 @@ class MiniLMHead(nn.Linear):
 
 
 class MiniPreTrainedModel(PreTrainedModel):
-    """Base of every Mini model: the capabilities, and the initial weights."""
+    """Base of every Mini model: the capabilities, the initial weights, and the code in every checkpoint."""
 
     config: MiniConfig
     base_model_prefix = "model"
@@ -302,6 +307,26 @@ class MiniPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": MiniDecoderLayer, "attentions": MiniAttention}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("torch."):
+            # FSDP2 makes the model an instance of a class of torch's. transformers copies the code into a checkpoint
+            # by the name of the class and of its module, which therefore stay ours.
+            ours = next(base for base in cls.__mro__[1:] if issubclass(base, MiniPreTrainedModel))
+            cls.__module__, cls.__name__, cls.__qualname__ = ours.__module__, ours.__name__, ours.__qualname__
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs):
+        """As in every model of transformers, and the code beside it; of a checkpoint of the Trainer, above it as well.
+
+        With `push_to_hub=True` the Trainer uploads the folder above its checkpoints while it trains; it puts the
+        config and the weights of the last checkpoint there, and the repository would not open without the code.
+        """
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        folder = Path(save_directory).absolute()
+        is_checkpoint = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name)
+        if is_checkpoint and self.should_save_on_this_rank(is_main_process):
+            custom_object_save(self, folder.parent)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -2,14 +2,16 @@
 
 import json
 import logging
+import platform
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from transformers import Trainer
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
 from .data import PackedText
-from .hub import write_model_card
+from .model_card import write_model_card
 
 
 logger = logging.getLogger(__name__)
@@ -29,12 +31,15 @@ def write_report(
     history = trainer.state.log_history
     results = {
         "validation_loss": metrics["eval_token_loss"],
+        "validation_loss_margin": metrics["eval_token_loss_margin"],
         "perplexity": metrics["eval_perplexity"],
         "bits_per_byte": metrics["eval_bits_per_byte"],
         "tokens_per_second": metrics["tokens_per_second"],
+        "tokens_per_update": metrics["tokens_per_update"],
         "parameters": trainer.model.num_parameters(),
         "updates": trainer.state.global_step,
         "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
+        "hardware": hardware(training_args.world_size),
         "train_documents": train_text.num_documents,
         "train_bytes": train_text.num_bytes,
         "train_tokens": train_text.num_tokens,
@@ -49,7 +54,10 @@ def write_report(
 
     logger.info("\n%s\n", results["sample"])
     logger.info(
-        "Validation loss %.4f nats per token, perplexity %.2f", results["validation_loss"], results["perplexity"]
+        "Validation loss %.4f +- %.4f nats per token (95%% over rows), perplexity %.2f",
+        results["validation_loss"],
+        results["validation_loss_margin"],
+        results["perplexity"],
     )
     logger.info("Validation bits per byte %.4f", results["bits_per_byte"])
     if results["tokens_per_second"] is not None:
@@ -57,6 +65,16 @@ def write_report(
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
     logger.info('  modeling-mini generate %s "%s"', folder, training_args.prompt)
     logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
+    logger.info("  modeling-mini push %s USER/REPO --dry-run", folder)
+
+
+def hardware(world_size: int) -> str:
+    """What a run of so many processes trained on, in words."""
+    if torch.cuda.is_available():
+        return f"{world_size} x {torch.cuda.get_device_name()}"
+    if torch.accelerator.is_available():
+        return f"{world_size} x {torch.accelerator.current_accelerator().type}"
+    return f"{world_size * torch.get_num_threads()} CPU cores ({platform.machine()})"
 
 
 def loss_curve(history: list[dict]) -> list[dict]:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import math
+import re
 import shlex
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
+from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
@@ -34,6 +36,7 @@ from .configuration_mini import MiniConfig
 from .data import PackedText, check_training_rows, load_documents, pack
 from .errors import UserError
 from .generation import continue_text, encode_prompt
+from .hub import check_login, check_names, hub_errors, push
 from .metrics import TextLoss
 from .modeling_mini import IGNORED_LABEL, MiniForCausalLM
 from .optim import MuonAdamWFactory
@@ -63,6 +66,8 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         is_resumed(training_args),
         write=training_args.should_save,
     )
+    if training_args.push_to_hub and training_args.should_save:
+        check_hub_arguments(training_args)
     checkpoint = resume_point(training_args)
     finished = checkpoint is not None and is_finished(checkpoint, training_args)
     config = load_config(model_args)
@@ -105,12 +110,21 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     stop.raise_if_stopped(trainer.state.global_step, [*command, *argv])
 
     metrics = trainer.evaluate()
-    trainer.save_model()
-    metrics["tokens_per_second"] = speed.tokens_per_second(tokens_per_update(data_args, training_args))
+    trainer.save_model(_internal_call=True)  # is pushed below, with its report
+    metrics["tokens_per_update"] = tokens_per_update(data_args, training_args)
+    metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
     set_seed(training_args.seed)
     sample = continue_text(trainer.model, tokenizer, training_args.prompt)  # by every process, which may hold a shard
     if trainer.is_world_process_zero():
         write_report(trainer, metrics, sample, model_args, data_args, training_args, train_text)
+        if training_args.push_to_hub:
+            push(
+                training_args.output_dir,
+                trainer.hub_model_id,
+                private=bool(training_args.hub_private_repo),
+                revision=training_args.hub_revision,
+                token=training_args.hub_token,
+            )
 
 
 def is_resumed(args: MiniTrainingArguments) -> bool:
@@ -124,6 +138,18 @@ def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> No
         raise UserError("--streaming has no end to an epoch; say how long to train with --max_steps.")
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would leave validation rows out of the bits per byte; leave it off.")
+
+
+def check_hub_arguments(args: MiniTrainingArguments) -> None:
+    """Ask the Hub now whether it will take the model in the end. Raises `UserError`."""
+    token = args.hub_token or get_token()
+    repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
+    with hub_errors(repo_id, args.hub_revision, token):
+        api = HfApi(token=token)
+        if "/" not in repo_id:
+            repo_id = f"{api.whoami()['name']}/{repo_id}" if token else f"USER/{repo_id}"
+        check_names(repo_id, args.hub_revision)
+        check_login(api, repo_id)
 
 
 def fixed_arguments(
@@ -378,10 +404,20 @@ class StopOnSignal(TrainerCallback):
         """Raise `Interrupted` with the command that continues the run."""
         if self.signal_number is None:
             return
-        continued = shlex.join(command + ([] if "--resume" in command else ["--resume"]))
+        continued = shlex.join([*without_token(command), *([] if "--resume" in command else ["--resume"])])
         raise Interrupted(
             f"Stopped after update {step}, with a checkpoint. Continue with: {continued}", self.signal_number
         )
+
+
+def without_token(command: list[str]) -> list[str]:
+    """A command line with the value of --hub_token left for the user to fill in, because it may end up in a log."""
+    hidden = []
+    for argument in command:
+        if hidden and hidden[-1] == "--hub_token":
+            argument = "TOKEN"
+        hidden.append(re.sub(r"(?s)^--hub_token=.*", "--hub_token=TOKEN", argument))
+    return hidden
 
 
 class StopOnNaN(TrainerCallback):

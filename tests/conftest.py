@@ -6,8 +6,15 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
 import pytest
 import torch
+import transformers
+from hub_server import HubServer
 
 from modeling_mini import MiniConfig
 
@@ -98,3 +105,57 @@ def gradients():
         return found
 
     return collect
+
+
+@pytest.fixture
+def hub(request, monkeypatch, tmp_path):
+    """A running Hub of its own for a test, with this process's client pointed at it, logged in as alice.
+
+    Parametrized indirectly with how files are uploaded: `lfs` (the default), `regular` or `xet`.
+    """
+    constants = huggingface_hub.constants
+    with HubServer(getattr(request, "param", "lfs")) as server:
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+            "HF_HUB_DISABLE_XET": server.transfer != "xet",
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)  # an API made for another server
+        monkeypatch.setenv("HF_TOKEN", "hf_alice")
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", str(int(server.transfer != "xet")))
+        yield server
+
+
+@pytest.fixture
+def fresh_python(tmp_path):
+    """`fresh_python(script, *arguments, hub=hub, token="hf_bob")`: the finished process, far from this repository.
+
+    It starts with empty caches, which later calls of the same test find as they were left, and offline unless it is
+    given a Hub. `installed=False` keeps the package out.
+    """
+
+    def run(script, *arguments, hub=None, token="hf_alice", installed=False, **settings):
+        cache = tmp_path / "fresh-cache"
+        cache.mkdir(exist_ok=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
+        environment |= {"HF_HOME": str(cache), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= {"HF_HUB_OFFLINE": "1"} if hub is None else {"HF_ENDPOINT": hub.url}
+        environment |= {} if token is None else {"HF_TOKEN": token}
+        environment |= {"HF_HUB_DISABLE_XET": "1"} if hub is None or hub.transfer != "xet" else {}
+        environment |= {"PYTHONPATH": str(Path(__file__).parents[1])} if installed else {}
+        without = "" if installed else "import sys\nsys.modules['modeling_mini'] = None\n"
+        return subprocess.run(
+            [sys.executable, "-c", without + script, *map(str, arguments)],
+            cwd=cache,
+            env=environment | settings,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run

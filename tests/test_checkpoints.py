@@ -97,6 +97,6 @@ def test_run_is_continued_only_with_what_it_was_started_with(tmp_path):
 
 
 def test_damaged_record_of_a_run_is_refused_with_a_sentence(tmp_path):
-    (tmp_path / "run.json").write_text('{"data": ')
+    (tmp_path / "_run.json").write_text('{"data": ')
     with pytest.raises(UserError, match="run.json is not JSON"):
         check_same_run(tmp_path, {}, resume=True, write=True)

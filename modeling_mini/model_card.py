@@ -1,0 +1,279 @@
+"""The model card: what a run knows of its model, completed when the model is shared."""
+
+import math
+import re
+import shutil
+from pathlib import Path
+
+import torch
+import transformers
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import PreTrainedModel
+from yaml import YAMLError
+
+from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
+from .data import EMBEDDED_CORPUS
+from .errors import UserError
+from .registration import AUTO_CLASSES
+
+
+CARD_NAME = "README.md"
+REPOSITORY = "USER/REPO"  # in a card that has not been shared
+
+# By class: the task as the Hub names it, and what to do with the model in the example.
+_TASKS = {
+    "MiniModel": ("feature-extraction", "print(model(**inputs).last_hidden_state.shape)"),
+    "MiniForCausalLM": (
+        "text-generation",
+        "outputs = model.generate(**inputs, do_sample=True, max_new_tokens=100)\n"
+        "print(tokenizer.decode(outputs[0], skip_special_tokens=True))",
+    ),
+    "MiniForMaskedLM": ("fill-mask", "print(tokenizer.decode(model(**inputs).logits[0].argmax(-1)))"),
+    "MiniForSequenceClassification": (
+        "text-classification",
+        "print(model.config.id2label[model(**inputs).logits[0].argmax().item()])",
+    ),
+    "MiniForTokenClassification": (
+        "token-classification",
+        "print([model.config.id2label[label] for label in model(**inputs).logits[0].argmax(-1).tolist()])",
+    ),
+    "MiniForQuestionAnswering": (
+        "question-answering",
+        "outputs = model(**inputs)\nprint(outputs.start_logits.argmax(-1), outputs.end_logits.argmax(-1))",
+    ),
+}
+
+_USE = """## Use
+
+transformers runs the code in this repository if you allow it to:
+
+```python
+from transformers import {auto_class}, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{repository}", trust_remote_code=True)
+model = {auto_class}.from_pretrained("{repository}", trust_remote_code=True)
+inputs = tokenizer({prompt!r}, return_tensors="pt")
+{example}
+```
+
+Pin `revision=` to a commit that you have read. Where the package modeling_mini is installed, `import modeling_mini`
+and leave out `trust_remote_code`: the installed code is used. The repository opens as {others}
+too; a head that it holds no weights for starts untrained.
+"""
+
+_TRAINED = """# {name}
+
+A {parameters:,}-parameter causal Transformer language model with sinusoidal positions, trained from scratch with
+modeling_mini (shape: `{preset}`) on {corpus}.
+
+{use}
+## Results
+
+On held-out documents of the same corpus, over all tokens; intervals of 95% over the {block_size}-token rows of the
+text, which do not cover the choice of the seed:
+
+| loss (nats per token) | perplexity | bits per byte |
+|---|---|---|
+| {validation_loss:.4f} ± {validation_loss_margin:.4f} | {perplexity:.2f} | {bits_per_byte:.4f} |
+
+![Training and validation loss over updates](loss.png)
+
+Sample (temperature 0.8, top 50, seed {seed}):
+
+````text
+{sample}
+````
+
+## Training
+
+| | |
+|---|---|
+| text | {train_tokens} tokens |
+| updates | {updates:,} of {tokens_per_update:,} tokens |
+| optimizer | {optimizer}, weight decay {weight_decay}, gradients clipped at {max_grad_norm} |
+| schedule | {schedule}, {warmup} |
+| precision | {precision} |
+| seed | {seed} |
+| time | {time} on {hardware} |
+| energy | not measured |
+| software | torch {torch}, transformers {transformers} |
+
+## Intended use and limits
+
+For learning, for experiments, and as a start for fine-tuning. It continues text in the style of its corpus and knows
+nothing else reliably, repeats the errors and the bias of that text, may repeat passages of it, and has not been
+aligned, filtered or tested for any use in which its words matter.
+"""
+
+_UNKNOWN = """# {name}
+
+A {parameters:,}-parameter `{model_class}` of modeling_mini: a Transformer with sinusoidal positions,
+{layers} layers, width {width}, {heads} heads, {attention} attention.
+
+{use}
+## Intended use and limits
+
+Nothing is recorded here of its training or its quality: whoever shares it should say on what it was trained and how
+well it does. It has not been tested for any use in which its output matters.
+"""
+
+
+def write_model_card(
+    folder: Path,
+    results: dict,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: MiniTrainingArguments,
+) -> None:
+    """Write README.md with the metadata that the Hub reads, from the results of `report.write_report`."""
+    embedded = data_args.dataset == EMBEDDED_CORPUS
+    # Of a local path, the last part alone: the rest is nobody else's business.
+    is_local = Path(data_args.dataset).exists()
+    dataset = Path(data_args.dataset).name if is_local else data_args.dataset
+    metadata = ModelCardData(
+        language="en" if embedded else None,
+        license="apache-2.0" if embedded else None,
+        library_name="transformers",
+        pipeline_tag=_TASKS["MiniForCausalLM"][0],
+        tags=["modeling_mini", "causal-lm", "custom_code"],
+        datasets=None if embedded or is_local else [dataset],
+        metrics=["perplexity"],
+        model_name=folder.absolute().name,
+        eval_results=_eval_results(results, dataset),
+    )
+    corpus = "the reference topics and docstrings of Python's standard library" if embedded else f"`{dataset}`"
+    values = {
+        **results,
+        "name": folder.absolute().name,
+        "preset": model_args.model + (f" with {model_args.config_overrides}" if model_args.config_overrides else ""),
+        "corpus": corpus,
+        "use": _use("MiniForCausalLM", training_args.prompt),
+        "block_size": data_args.block_size,
+        "train_tokens": "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}",
+        **_hyper_parameters(training_args),
+        "time": "unknown time" if results["train_seconds"] is None else f"{results['train_seconds']:,.0f} s",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    _save(metadata, _TRAINED.format(**values), folder)
+
+
+def complete_card(
+    checkpoint: Path,
+    folder: Path,
+    repo_id: str,
+    model: PreTrainedModel,
+    license: str | None = None,
+    language: list[str] | None = None,
+) -> None:
+    """Write the card of a repository into `folder`: that of the checkpoint, with what it lacks, or a new one.
+
+    Text and metadata that stand in the checkpoint's card are kept, but for the name of the repository, and for
+    `license` and `language` if they are given.
+
+    Raises:
+        UserError: metadata that are no YAML.
+    """
+    model_class = type(model).__name__
+    name = repo_id.split("/")[1]
+    if (checkpoint / CARD_NAME).exists():
+        try:
+            card = ModelCard.load(checkpoint / CARD_NAME, ignore_metadata_errors=False)
+        except (ValueError, YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"The metadata in {checkpoint / CARD_NAME} are not valid: {reason}") from error
+        metadata, text = card.data, card.text
+        if "trust_remote_code" not in text:
+            text = f"{text.rstrip()}\n\n{_use(model_class)}"
+    else:
+        metadata, text = ModelCardData(), _UNKNOWN.format(**_describe(model, name))
+    _copy_images(text, checkpoint, folder)
+    defaults = {
+        "license": "unknown",
+        "library_name": "transformers",
+        "pipeline_tag": _TASKS[model_class][0],
+        "tags": ["modeling_mini", "custom_code"],
+    }
+    for key, value in defaults.items():
+        metadata[key] = metadata.get(key) or value
+    metadata.license = license or metadata.license
+    metadata.language = language or metadata.language
+    if metadata.eval_results:
+        metadata.model_name = name
+    _save(metadata, text.replace(REPOSITORY, repo_id), folder)
+
+
+def _save(metadata: ModelCardData, text: str, folder: Path) -> None:
+    ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text.lstrip()}").save(folder / CARD_NAME)
+
+
+def _copy_images(text: str, checkpoint: Path, folder: Path) -> None:
+    """Copy the pictures beside a card that it shows."""
+    for name in re.findall(r"!\[[^\]]*\]\(([\w.-]+\.(?:png|jpe?g|svg))\)", text):
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, folder / name)
+
+
+def _use(model_class: str, prompt: str = "The ") -> str:
+    auto_classes = {ours.__name__: auto_class.__name__ for auto_class, ours in AUTO_CLASSES.items()}
+    auto_class = auto_classes.pop(model_class)
+    *others, last = (f"`{name}`" for name in auto_classes.values())
+    return _USE.format(
+        auto_class=auto_class,
+        repository=REPOSITORY,
+        prompt=prompt,
+        example=_TASKS[model_class][1],
+        others=f"{', '.join(others)} and {last}",
+    )
+
+
+def _describe(model: PreTrainedModel, name: str) -> dict:
+    config, model_class = model.config, type(model).__name__
+    return {
+        "name": name,
+        "parameters": model.num_parameters(),
+        "model_class": model_class,
+        "layers": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "attention": "causal" if config.is_causal else "bidirectional",
+        "use": _use(model_class),
+    }
+
+
+def _eval_results(results: dict, dataset: str) -> list[EvalResult]:
+    """Perplexity and bits per byte, each with its 95% interval."""
+    loss, margin = results["validation_loss"], results["validation_loss_margin"]
+    factors = {
+        "perplexity": [math.exp(sign * margin) for sign in (-1, 1)],
+        "bits_per_byte": [1 + sign * margin / loss for sign in (-1, 1)],
+    }
+    return [
+        EvalResult(
+            task_type=_TASKS["MiniForCausalLM"][0],
+            dataset_type=dataset,
+            dataset_name=dataset,
+            dataset_split="validation",
+            metric_type=name,
+            metric_value=round(results[name], 4),
+            metric_args={"confidence_interval_95": [round(results[name] * factor, 4) for factor in ends]},
+        )
+        for name, ends in factors.items()
+    ]
+
+
+def _hyper_parameters(args: MiniTrainingArguments) -> dict[str, str]:
+    def plain(value):
+        return str(getattr(value, "value", value))
+
+    optimizer = f"{plain(args.optim)} at {args.learning_rate}"
+    if args.use_muon:
+        optimizer = f"Muon at {args.muon_learning_rate} and AdamW at {args.learning_rate}"
+    return {
+        "optimizer": optimizer,
+        "weight_decay": str(args.weight_decay),
+        "max_grad_norm": str(args.max_grad_norm),
+        "schedule": plain(args.lr_scheduler_type),
+        "warmup": f"warm-up over {args.warmup_steps:g} updates" if args.warmup_steps else "no warm-up",
+        "precision": "bfloat16 (mixed)" if args.bf16 else "float16 (mixed)" if args.fp16 else "float32",
+    }

@@ -1,0 +1,58 @@
+"""Writes tests/golden/vN: a tiny checkpoint of each class in format N, and what it computes, for the versions to come.
+
+    python tests/golden/make.py
+
+A folder is written once, when `FORMAT_VERSION` grows, and never again: it stands for the repositories that people have
+pushed. That of the causal model is whole, with the code and the tokenizer of its time; the others hold config and
+weights.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from modeling_mini import MiniConfig, MiniForCausalLM, hub, verification
+from modeling_mini.configuration_mini import FORMAT_VERSION
+from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.tokenization import train_tokenizer
+
+
+def main() -> None:
+    root = Path(__file__).parent / f"v{FORMAT_VERSION}"
+    tokenizer = train_tokenizer([verification.SAMPLE], kind="char", model_max_length=64)
+    for seed, model_class in enumerate(AUTO_CLASSES.values()):
+        folder = root / model_class.__name__
+        folder.mkdir(parents=True)  # fails if it is there
+        config = MiniConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=64,
+            norm_first=seed % 2 == 1,
+            tie_word_embeddings=seed % 3 == 1,
+            id2label={0: "a", 1: "b", 2: "c"},
+        )
+        torch.manual_seed(seed)
+        model = model_class(config)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(folder)
+        if model_class is MiniForCausalLM:
+            tokenizer.save_pretrained(folder)
+            expected = verification.open_all(folder)
+            # A head that the checkpoint does not hold is drawn anew, and need not be drawn alike by every version.
+            kept = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoTokenizer")
+            expected = {name: tensor for name, tensor in expected.items() if name in kept}
+        else:
+            name = next(auto.__name__ for auto, ours in AUTO_CLASSES.items() if ours is model_class)
+            expected = {name: verification.open_all(folder)[name]}
+            for path in hub.CODE_FILES:
+                (folder / path.name).unlink()
+        save_file(expected, folder / "expected.safetensors")
+
+
+if __name__ == "__main__":
+    main()

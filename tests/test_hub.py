@@ -1,0 +1,582 @@
+"""Pushing to a Hub and loading from it: the real huggingface_hub client against `hub_server.py`."""
+
+import ast
+import contextlib
+import itertools
+import json
+import logging
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from transformers import AutoModelForCausalLM
+
+import modeling_mini
+from modeling_mini import MiniForCausalLM, MiniForMaskedLM, MiniForSequenceClassification, cli
+from modeling_mini import hub as sharing
+from modeling_mini.errors import UserError
+from modeling_mini.model_card import REPOSITORY
+from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.tokenization import train_tokenizer
+
+
+AUTO_NAMES = [auto_class.__name__ for auto_class in AUTO_CLASSES]
+CODE = {"configuration_mini.py", "modeling_mini.py"}
+TEXT = "the quick brown fox jumps over the lazy dog"
+transfers = pytest.mark.parametrize("hub", ["lfs", "regular", "xet"], indirect=True)
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tmp_path):
+    """`checkpoint(model_class)`: folder of a model that fits its tokenizer."""
+
+    def build(model_class=MiniForCausalLM, name="checkpoint", **overrides):
+        tokenizer = train_tokenizer([TEXT], vocab_size=300)
+        model = tiny_model(model_class, vocab_size=len(tokenizer), max_position_embeddings=64, **overrides)
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return build
+
+
+@pytest.fixture
+def no_verification(monkeypatch):
+    """Without the two fresh processes that a push starts, and without waiting between attempts."""
+    monkeypatch.setattr(sharing, "verify", lambda *args: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
+def files_of(hub, repo_id="alice/mini", revision="main"):
+    return hub.repository(repo_id).find(revision).files
+
+
+# The whole flow
+
+LOAD = """
+import sys
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+repo_id, revision, expected = sys.argv[1:]
+trusted = {"trust_remote_code": True, "revision": revision}
+model = AutoModelForCausalLM.from_pretrained(repo_id, **trusted)
+tokenizer = AutoTokenizer.from_pretrained(repo_id, **trusted)
+ids = tokenizer("the lazy fox", return_tensors="pt").input_ids
+logits = model(ids).logits
+assert type(model).__module__.startswith("transformers_modules."), type(model)
+assert torch.equal(logits, torch.load(expected)), "other logits"
+assert tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False).startswith("<bos>")
+print("EQUAL")
+"""
+
+
+@pytest.mark.slow
+@transfers
+def test_push_and_load_from_start_to_finish(hub, checkpoint, tmp_path, caplog, fresh_python):
+    folder = checkpoint()
+    model = MiniForCausalLM.from_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        torch.save(model(tokenizer("the lazy fox", return_tensors="pt").input_ids).logits, tmp_path / "expected.pt")
+
+    assert cli.main(["push", str(folder), "alice/mini", "--private", "--max-shard-size", "20KB"]) == 0
+    assert "alice/mini is private" in caplog.text
+    for place in ("Before the upload", "Downloaded into an empty cache"):
+        [line] = [message for message in caplog.messages if message.startswith(place)]
+        assert all(name in line for name in [*AUTO_NAMES, "AutoTokenizer"])
+        assert "equal bit for bit" in line
+    first = hub.repository("alice/mini").refs["main"]
+    assert first in caplog.text
+
+    files = files_of(hub)
+    assert {"README.md", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja"} < set(files)
+    assert set(files) > CODE
+    assert sum(path.endswith(".safetensors") for path in files) > 1, "not sharded"
+    assert json.loads(files["config.json"].data)["auto_map"].keys() == {"AutoConfig", *AUTO_NAMES}
+    weights = [blob for path, blob in files.items() if path.endswith(".safetensors")]
+    assert all(blob.is_lfs for blob in weights) is (hub.transfer != "regular")
+    assert all(blob.xet_hash is not None for blob in weights) is (hub.transfer == "xet")
+
+    # A newer model in the same place: what was sharded is one file, and the pinned revision still opens.
+    other = checkpoint(name="other", tie_word_embeddings=False)
+    assert cli.main(["push", str(other), "alice/mini", "--private"]) == 0
+    assert {path for path in files_of(hub) if "safetensors" in path} == {"model.safetensors"}
+    assert fresh_python(LOAD, "alice/mini", "main", tmp_path / "expected.pt", hub=hub).returncode != 0
+    pinned = fresh_python(LOAD, "alice/mini", first, tmp_path / "expected.pt", hub=hub)
+    assert "EQUAL" in pinned.stdout, pinned.stderr
+    offline = fresh_python(LOAD, "alice/mini", first, tmp_path / "expected.pt")
+    assert "EQUAL" in offline.stdout, offline.stderr
+
+    for token in ("hf_bob", None):
+        refused = fresh_python(LOAD, "alice/mini", "main", tmp_path / "expected.pt", hub=hub, token=token)
+        assert refused.returncode != 0
+        assert "alice/mini is not a local folder and is not a valid model identifier" in refused.stderr
+
+
+@pytest.mark.slow
+def test_the_card_says_how_to_load_and_it_does(hub, checkpoint, fresh_python, no_verification):
+    for model_class in AUTO_CLASSES.values():
+        sharing.push(checkpoint(model_class), f"alice/{model_class.__name__}", license="mit", language=["en", "zh"])
+    script = "from huggingface_hub import hf_hub_download\nimport re\n" + "".join(
+        f"""
+text = open(hf_hub_download("alice/{model_class.__name__}", "README.md")).read()
+exec(re.search(r"```python\\n(.*?)```", text, re.DOTALL)[1])
+print(type(model).__name__)
+"""
+        for model_class in AUTO_CLASSES.values()
+    )
+    finished = fresh_python(script, hub=hub)
+    assert finished.returncode == 0, finished.stderr
+    for model_class in AUTO_CLASSES.values():
+        assert f"\n{model_class.__name__}\n" in finished.stdout
+        card = files_of(hub, f"alice/{model_class.__name__}")["README.md"].data.decode()
+        assert "license: mit" in card
+        assert "- zh" in card
+        assert REPOSITORY not in card
+
+
+@pytest.mark.parametrize(
+    ("model_class", "options"),
+    [
+        (MiniForMaskedLM, {}),
+        (MiniForSequenceClassification, {"num_labels": 3}),
+        (MiniForCausalLM, {"norm_first": False}),
+    ],
+)
+@pytest.mark.slow
+def test_every_class_opens_equal_from_other_heads_too(hub, checkpoint, model_class, options, caplog):
+    with caplog.at_level(logging.INFO, "modeling_mini"):
+        sharing.push(checkpoint(model_class, **options), "alice/mini")
+    assert sum("equal bit for bit" in message for message in caplog.messages) == 2
+    assert json.loads(files_of(hub)["config.json"].data)["architectures"] == [model_class.__name__]
+
+
+# Options
+
+
+def test_dry_run_lists_the_files_and_asks_no_server(hub, checkpoint, caplog):
+    assert cli.main(["push", str(checkpoint()), "alice/mini", "--dry-run"]) == 0
+    for name in [*CODE, "README.md", "config.json", "model.safetensors", "tokenizer.json"]:
+        assert re.search(rf"\d bytes  {name}\n", caplog.text), name
+    assert hub.requests == []
+
+
+def test_a_branch_and_a_pull_request_leave_main_alone(hub, checkpoint, no_verification, caplog):
+    folder = checkpoint()
+    sharing.push(folder, "alice/mini")
+    main = hub.repository("alice/mini").refs["main"]
+    other = checkpoint(name="other", lm_head_bias=True)
+    assert cli.main(["push", str(other), "alice/mini", "--revision", "dev"]) == 0
+    assert cli.main(["push", str(other), "alice/mini", "--create-pr"]) == 0
+    assert f"{hub.url}/alice/mini/discussions/1" in caplog.text
+    assert hub.repository("alice/mini").refs["main"] == main
+    for revision in ("dev", "refs/pr/1"):
+        files = files_of(hub, revision=revision)
+        assert json.loads(files["config.json"].data)["lm_head_bias"] is True
+        assert set(files) > CODE
+
+
+def test_a_second_push_of_the_same_changes_nothing(hub, checkpoint, no_verification):
+    folder = checkpoint()
+    sharing.push(folder, "alice/mini")
+    commits = len(hub.repository("alice/mini").commits)
+    sharing.push(folder, "alice/mini")
+    assert len(hub.repository("alice/mini").commits) == commits
+
+
+def test_what_the_model_before_left_behind_goes_and_what_others_added_stays(hub, checkpoint, no_verification):
+    sharing.push(checkpoint(), "alice/mini")
+    api = HfApi()
+    for path in ("notes.txt", "onnx/model.safetensors"):
+        api.upload_file(path_or_fileobj=b"added", path_in_repo=path, repo_id="alice/mini")
+    folder = checkpoint(MiniForMaskedLM, name="other")
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    (folder / "chat_template.jinja").unlink()
+    sharing.push(folder, "alice/mini")
+    files = files_of(hub)
+    assert {"notes.txt", "onnx/model.safetensors", "model.safetensors", "config.json", *CODE} < set(files)
+    assert not {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"} & set(
+        files
+    )
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../x", "alice/../x", "/etc/passwd", "alice/x/../y", "alice/..", "./x", "alice\\x"),
+        *("alice/x\n", "alice/x\x00", "alice/\x1b[31m", "алиса/x"),
+        *("alice", "a/b/c", "alice/x.git", "alice/" + 97 * "x", "", " "),
+    ],
+)
+def test_hostile_names_of_repositories_are_refused(hub, checkpoint, name):
+    with pytest.raises(UserError, match="is no name of a repository; give USER/REPO"):
+        sharing.push(checkpoint(), name)
+    with pytest.raises(UserError, match="is no name of a repository"):
+        sharing.upgrade_repo(name)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("revision", ["../main", "a/../../b", "-f", "/etc", "dev\n", "a b", "a\x00", "", "a//b"])
+def test_hostile_names_of_branches_are_refused(hub, checkpoint, revision):
+    with pytest.raises(UserError, match="is no name of a branch"):
+        sharing.push(checkpoint(), "alice/mini", revision=revision)
+    assert hub.requests == []
+
+
+def test_who_may_not_write_is_told_before_anything_is_written(hub, checkpoint, no_verification, monkeypatch):
+    folder = checkpoint()
+    with pytest.raises(
+        UserError, match="The token belongs to alice, who cannot write to bob/mini; push to alice/mini"
+    ):
+        sharing.push(folder, "bob/mini")
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody_knows")
+    with pytest.raises(UserError, match="the token is not valid; log in again with `hf auth login`"):
+        sharing.push(folder, "alice/mini")
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(UserError, match="not logged in to the Hub; run `hf auth login`, or set HF_TOKEN"):
+        sharing.push(folder, "alice/mini")
+    assert hub.repositories == {}
+
+
+def test_a_public_repository_does_not_take_what_was_meant_to_be_private(hub, checkpoint, no_verification):
+    HfApi().create_repo("alice/mini")
+    with pytest.raises(UserError, match="alice/mini exists and is public, and --private was asked for"):
+        sharing.push(checkpoint(), "alice/mini", private=True)
+    assert set(files_of(hub)) == {".gitattributes"}
+
+
+def test_offline_mode_is_named(hub, checkpoint, monkeypatch, no_verification):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE"):
+        sharing.push(checkpoint(), "alice/mini")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "weights.pkl", "x.ckpt"])
+def test_a_pickle_in_the_way_is_refused_here_and_there(hub, checkpoint, no_verification, name):
+    folder = checkpoint()
+    HfApi().create_repo("alice/mini")
+    HfApi().upload_file(path_or_fileobj=b"\x80\x04.", path_in_repo=name, repo_id="alice/mini")
+    with pytest.raises(UserError, match=f"alice/mini holds {name}, a pickle"):
+        sharing.push(folder, "alice/mini")
+    assert "config.json" not in files_of(hub)
+    (folder / name).write_bytes(b"\x80\x04.")
+    with pytest.raises(UserError, match=f"holds {name}, a pickle.*safetensors files only"):
+        sharing.push(folder, "alice/other")
+
+
+def damage_config(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def hostile_index(folder):
+    index = {"metadata": {}, "weight_map": {"model.norm.weight": "../../secret.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+BAD_CHECKPOINTS = {
+    "holds no config.json; give a trained model": lambda folder: (folder / "config.json").unlink(),
+    "holds no weights": lambda folder: (folder / "model.safetensors").unlink(),
+    "model.safetensors in .* is cut short": lambda folder: cut(folder / "model.safetensors"),
+    "'../../secret.safetensors', which is not a file beside it": hostile_index,
+    "holds an adapter .*merge_and_unload": lambda folder: (folder / "adapter_config.json").write_text("{}"),
+    "holds a gpt2 model; this command shares modeling_mini": lambda folder: damage_config(folder, model_type="gpt2"),
+    "names the architecture 'Other', which is none of": lambda folder: damage_config(folder, architectures=["Other"]),
+    "`format_version` is 99": lambda folder: damage_config(folder, format_version=99),
+    "The weights in .* lack ": lambda folder: damage_config(folder, num_hidden_layers=3),
+}
+
+
+@pytest.mark.parametrize("sentence", BAD_CHECKPOINTS)
+def test_what_is_no_whole_checkpoint_is_refused(hub, checkpoint, sentence, capsys):
+    folder = checkpoint()
+    capsys.readouterr()  # of saving
+    BAD_CHECKPOINTS[sentence](folder)
+    assert cli.main(["push", str(folder), "alice/mini"]) == 1
+    error = capsys.readouterr().err
+    assert re.search(sentence, error), error
+    assert error.startswith("Error: ")
+    assert len(error.splitlines()) == 1
+    assert hub.requests == []
+
+
+def test_a_run_that_did_not_end_names_its_checkpoint(checkpoint, tmp_path):
+    shutil.move(checkpoint(), tmp_path / "run" / "checkpoint-5")
+    with pytest.raises(UserError, match="the run did not end; give a checkpoint such as .*checkpoint-5"):
+        sharing.push(tmp_path / "run", "alice/mini")
+    with pytest.raises(UserError, match="There is no folder"):
+        sharing.push(tmp_path / "nowhere", "alice/mini")
+
+
+# The card
+
+
+def test_a_card_of_ones_own_is_kept_and_completed(hub, checkpoint, no_verification):
+    folder = checkpoint()
+    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\ntags: [fable]\n---\n\n# Mine\n\n![a](plot.png)\n")
+    (folder / "plot.png").write_bytes(b"png")
+    sharing.push(folder, "alice/mini", language=["en"])
+    card = files_of(hub)["README.md"].data.decode()
+    assert "license: cc-by-4.0" in card
+    assert "- fable" in card
+    assert "# Mine" in card
+    assert 'from_pretrained("alice/mini", trust_remote_code=True)' in card
+    assert "pipeline_tag: text-generation" in card
+    assert files_of(hub)["plot.png"].data == b"png"
+
+
+def test_metadata_that_the_hub_refuses_are_a_sentence(hub, checkpoint, no_verification):
+    with pytest.raises(UserError, match='The request to the Hub was refused .*"license" must be one of'):
+        sharing.push(checkpoint(), "alice/mini", license="my own")
+    assert "config.json" not in files_of(hub)
+
+
+def test_a_card_that_is_no_yaml_is_named(checkpoint):
+    folder = checkpoint()
+    (folder / "README.md").write_text("---\nlicense: [\n---\n")
+    with pytest.raises(UserError, match=r"The metadata in .*README.md are not valid"):
+        sharing.push(folder, "alice/mini", dry_run=True)
+
+
+# Faults
+
+ENDPOINTS = {
+    "who": ("GET", "/whoami"),
+    "create": ("POST", "/repos/create"),
+    "head": ("GET", "/api/models/alice/mini"),
+    "preupload": ("POST", "/preupload/"),
+    "batch": ("POST", "/info/lfs/objects/batch"),
+    "object": ("PUT", "/lfs-objects/"),
+    "commit": ("POST", "/commit/"),
+}
+
+
+def is_whole(files, folder):
+    """Whether a repository is one model: all of the files, each as in the export of the checkpoint."""
+    if "config.json" not in files:
+        return set(files) == {".gitattributes"}
+    weights = {path: (folder / path).read_bytes() for path in ("model.safetensors", "tokenizer.json")}
+    return set(files) > CODE and all(files[path].data == data for path, data in weights.items())
+
+
+@pytest.mark.parametrize("kind", ["error", "error after", "drop", "drop after"])
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_fault_is_tried_again_and_leaves_the_old_model_or_the_new(hub, checkpoint, no_verification, endpoint, kind):
+    old, new = checkpoint(), checkpoint(name="new", tie_word_embeddings=False)
+    if endpoint != "create":
+        sharing.push(old, "alice/mini")
+    hub.fail(*ENDPOINTS[endpoint], kind)
+    sharing.push(new, "alice/mini")
+    assert hub.faults[0].times == 0, "the fault did not happen"
+    assert is_whole(files_of(hub), new)
+
+    # Where it lasts, a sentence; what is there is one model or the other; and a second run mends it.
+    hub.fail(*ENDPOINTS[endpoint], kind, times=99)
+    with contextlib.suppress(UserError):
+        sharing.push(old, "alice/mini")
+    assert is_whole(files_of(hub), new) or is_whole(files_of(hub), old)
+    hub.faults.clear()
+    sharing.push(old, "alice/mini")
+    assert is_whole(files_of(hub), old)
+    titles = [commit.title for commit in hub.repository("alice/mini").history()]
+    assert len(titles) == (3 if endpoint == "create" else 4), titles  # a lost answer makes no second commit
+
+
+def test_a_commit_of_someone_else_in_between_is_built_upon(hub, checkpoint, no_verification):
+    folder = checkpoint()
+    hub.fail("POST", "/commit/", "stale")
+    sharing.push(folder, "alice/mini")
+    assert is_whole(files_of(hub), folder)
+    hub.fail("POST", "/commit/", "stale", times=99)
+    with pytest.raises(UserError, match="someone else keeps changing the repository"):
+        sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
+    assert is_whole(files_of(hub), folder)
+
+
+@pytest.mark.parametrize("kind", ["error", "drop"])
+def test_a_server_that_stays_down_is_a_sentence(hub, checkpoint, no_verification, kind):
+    folder = checkpoint()
+    sharing.push(folder, "alice/mini")
+    hub.fail("POST", "/commit/", kind, times=99)
+    with pytest.raises(UserError, match="The request to the Hub .*Nothing is half-written"):
+        sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
+    assert is_whole(files_of(hub), folder)
+
+
+def test_a_pull_request_is_not_opened_twice(hub, checkpoint, no_verification):
+    sharing.push(checkpoint(), "alice/mini")
+    hub.fail("POST", "/commit/", "error after")
+    with pytest.raises(UserError, match="The request to the Hub"):
+        sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini", create_pr=True)
+    assert hub.repository("alice/mini").pull_requests == 1
+
+
+def test_a_slow_answer_is_waited_for(hub, checkpoint, no_verification):
+    hub.fail("POST", "/commit/", "slow", seconds=3)
+    sharing.push(checkpoint(), "alice/mini")
+    assert set(files_of(hub)) > CODE
+
+
+def test_a_download_that_is_cut_is_not_taken_for_the_whole(hub, checkpoint, no_verification):
+    folder = checkpoint()
+    sharing.push(folder, "alice/mini")
+    hub.fail("GET", "model.safetensors", "cut")
+    model = AutoModelForCausalLM.from_pretrained("alice/mini")
+    expected = MiniForCausalLM.from_pretrained(folder).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert hub.faults[0].times == 0
+
+
+@pytest.mark.slow
+def test_what_does_not_open_or_computes_something_else_is_said(hub, checkpoint):
+    folder = checkpoint()
+    expected = sharing.verification.open_all(folder)
+    sharing.verify(folder, expected)
+    model = MiniForCausalLM.from_pretrained(folder)
+    model.model.layers[0].mlp.up_proj.bias.data[0] += 1e-3
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match="The export opens, but AutoModel, .*AutoModelForCausalLM.* differ"):
+        sharing.verify(folder, expected)
+    (folder / "configuration_mini.py").unlink()
+    with pytest.raises(UserError, match="The export does not open without modeling_mini: .*configuration_mini.py"):
+        sharing.verify(folder, expected)
+
+
+# Security
+
+
+@pytest.mark.slow
+def test_nothing_of_a_repository_runs_without_consent(hub, checkpoint, tmp_path, fresh_python, no_verification):
+    sharing.push(checkpoint(), "alice/mini")
+    trap = f"\nopen({str(tmp_path / 'executed')!r}, 'w').close()\n"
+    for name in CODE:
+        blob = files_of(hub)[name]
+        HfApi().upload_file(path_or_fileobj=blob.data + trap.encode(), path_in_repo=name, repo_id="alice/mini")
+    script = """
+import transformers
+
+for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer"):
+    try:
+        getattr(transformers, name).from_pretrained("alice/mini")
+        print("LOADED", name)
+    except ValueError as error:
+        print("REFUSED", name, error)
+"""
+    output = fresh_python(script, hub=hub).stdout
+    assert "LOADED" not in output
+    assert output.count("REFUSED") == output.count("trust_remote_code=True") == 4
+    assert not (tmp_path / "executed").exists()
+    # The package, where it is installed, is what runs; and so it is in a push of what was downloaded.
+    script = "import modeling_mini\nfrom transformers import AutoModel\nAutoModel.from_pretrained('alice/mini')"
+    assert fresh_python(script, hub=hub, installed=True).returncode == 0
+    assert not (tmp_path / "executed").exists()
+    consented = fresh_python(
+        "import transformers as t\nt.AutoModel.from_pretrained('alice/mini', trust_remote_code=True)", hub=hub
+    )
+    assert consented.returncode == 0, consented.stderr
+    assert (tmp_path / "executed").exists(), "the trap does not work"
+
+
+def test_a_token_appears_nowhere(hub, checkpoint, tmp_path, capsys, caplog, no_verification):
+    """Not in what is printed or logged at any level, with or without a failure, nor in a file that is pushed."""
+    folder = checkpoint()
+    with caplog.at_level(logging.DEBUG):
+        assert cli.main(["push", str(folder), "alice/mini"]) == 0
+        for fault in itertools.product(["error", "drop"], ENDPOINTS.values()):
+            hub.fail(*fault[1], fault[0], times=9)
+            cli.main(["push", str(checkpoint(name="new", lm_head_bias=True)), "alice/mini"])
+            hub.faults.clear()
+    printed = capsys.readouterr()
+    assert "Error" in printed.err
+    assert "hf_alice" not in printed.out + printed.err + caplog.text
+    for commit in hub.repository("alice/mini").history():
+        assert not [path for path, blob in commit.files.items() if b"hf_alice" in blob.data]
+
+
+def test_exported_code_imports_torch_and_transformers_only():
+    """And huggingface_hub, which transformers is built on, for `strict`; of Python, nothing that does harm."""
+    allowed = {"torch", "transformers", "huggingface_hub"}
+    allowed |= {
+        "collections",
+        "copy",
+        "difflib",
+        "functools",
+        "inspect",
+        "math",
+        "numbers",
+        "os",
+        "pathlib",
+        "re",
+        "typing",
+    }
+    assert {path.name for path in sharing.CODE_FILES} == CODE
+    for path in sharing.CODE_FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed, ast.unparse(node)
+            elif isinstance(node, ast.ImportFrom):
+                is_ours = node.level == 1 and f"{node.module}.py" in CODE
+                assert is_ours or (node.level == 0 and node.module.split(".")[0] in allowed), ast.unparse(node)
+        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not names & {"system", "popen", "environ", "remove", "unlink", "rmtree", "execv", "getenv"}
+
+
+# The stand-in itself
+
+
+@transfers
+def test_the_stand_in_keeps_private_repositories_from_others(hub):
+    alice, bob, nobody, unknown = (HfApi(token=token) for token in ("hf_alice", "hf_bob", False, "hf_unknown"))
+    alice.create_repo("alice/secret", private=True)
+    alice.upload_file(path_or_fileobj=b"x" * 100, path_in_repo="a.safetensors", repo_id="alice/secret")
+    assert alice.list_repo_files("alice/secret") == [".gitattributes", "a.safetensors"]
+    for api in (bob, nobody):
+        with pytest.raises(RepositoryNotFoundError):
+            api.list_repo_files("alice/secret")
+    with pytest.raises(HfHubHTTPError, match="Invalid user token"):
+        unknown.whoami()
+    with pytest.raises(HfHubHTTPError, match="403"):
+        bob.create_repo("alice/mine")
+    alice.update_repo_settings("alice/secret", private=False)
+    assert bob.list_repo_files("alice/secret") == [".gitattributes", "a.safetensors"]
+    with pytest.raises(HfHubHTTPError, match="403"):
+        bob.upload_file(path_or_fileobj=b"y", path_in_repo="b", repo_id="alice/secret")
+    alice.delete_repo("alice/secret")
+    assert hub.repositories == {}
+
+
+def test_the_stand_in_keeps_branches_tags_and_history(hub, tmp_path):
+    api = HfApi()
+    api.create_repo("alice/mini")
+    first = api.upload_file(path_or_fileobj=b"1", path_in_repo="folder/a", repo_id="alice/mini", commit_message="one")
+    api.create_tag("alice/mini", tag="v1")
+    api.create_branch("alice/mini", branch="dev")
+    api.upload_file(path_or_fileobj=b"2", path_in_repo="folder/a", repo_id="alice/mini", commit_message="two")
+    assert [commit.title for commit in api.list_repo_commits("alice/mini")] == ["two", "one", "initial commit"]
+    read = {
+        revision: Path(api.hf_hub_download("alice/mini", "folder/a", revision=revision)).read_bytes()
+        for revision in ("main", "v1", "dev", first.oid)
+    }
+    assert read == {"main": b"2", "v1": b"1", "dev": b"1", first.oid: b"1"}
+    refs = api.list_repo_refs("alice/mini")
+    assert ([ref.name for ref in refs.branches], [ref.name for ref in refs.tags]) == (["main", "dev"], ["v1"])
+    with pytest.raises(HfHubHTTPError, match="412"):
+        api.upload_file(path_or_fileobj=b"3", path_in_repo="b", repo_id="alice/mini", parent_commit=first.oid)
+    api.delete_folder("folder", "alice/mini")
+    assert api.list_repo_files("alice/mini") == [".gitattributes"]
+    assert sys.modules["modeling_mini"] is modeling_mini
