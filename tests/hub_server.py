@@ -218,7 +218,7 @@ def card_errors(content: str) -> list[str]:
     except yaml.YAMLError as error:
         return [f"not YAML: {error}"]
     languages = metadata.get("language") or []
-    results = [result for entry in metadata.get("model-index") or [] for result in entry.get("results") or [{}]]
+    results = [result for entry in metadata.get("model-index") or [] for result in entry.get("results") or []]
     checks = {
         f'"license" must be one of {sorted(LICENSES)}': metadata.get("license") in {None, *LICENSES},
         '"pipeline_tag" is no known task': metadata.get("pipeline_tag") in {None, *TASKS},

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 from modeling_mini import MiniForCausalLM
 from modeling_mini.arguments import parse_arguments
 from modeling_mini.errors import UserError
-from modeling_mini.training import StopOnNaN, TextMetrics, main, target_nll
+from modeling_mini.training import StopOnNaN, StopOnSignal, TextMetrics, main, target_nll
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,10 +68,12 @@ def run(tmp_path):
     """`run(arguments)`: train.py in a process of its own; its folder of caches is the test's."""
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    def start(arguments, **options):
+    def start(arguments, hub=None, **options):
         command = [sys.executable, str(ROOT / "train.py"), *arguments]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
-        return subprocess.Popen(command, env=environment, cwd=tmp_path, text=True, **streams)
+        login = {"HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_alice", "HF_HUB_DISABLE_XET": "1"}
+        online = {} if hub is None else {"HF_ENDPOINT": hub.url} | login
+        return subprocess.Popen(command, env=environment | online, cwd=tmp_path, text=True, **streams)
 
     def finish(arguments, **options):
         process = start(arguments, **options)
@@ -307,3 +309,60 @@ def test_metrics_weigh_tokens_and_not_batches():
     assert metrics["token_loss"] == pytest.approx(whole.item(), rel=1e-6)
     assert metrics["perplexity"] == pytest.approx(math.exp(whole.item()), rel=1e-5)
     assert metrics["bits_per_byte"] == pytest.approx(whole.item() * 11 / math.log(2) / 20, rel=1e-6)
+
+
+# Sharing
+
+
+@pytest.mark.slow
+def test_a_run_pushes_what_it_leaves_and_verifies_it(arguments, run, hub, tmp_path):
+    sharing = ["--push_to_hub", "--hub_model_id", "alice/mini", "--hub_strategy", "every_save"]
+    code, output = run([*arguments, *sharing, "--hub_private_repo", "true", "--hub_always_push"], hub=hub)
+    assert code == 0, output
+    assert output.count("equal bit for bit") == 2
+    repository = hub.repository("alice/mini")
+    assert repository.private
+    files = repository.find("main").files
+    card = files["README.md"].data.decode()
+    results = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"{results['bits_per_byte']:.4f}" in card
+    assert 'from_pretrained("alice/mini", trust_remote_code=True)' in card
+    assert {"loss.png", "metrics.json", "tokenizer.json", "modeling_mini.py", "configuration_mini.py"} < set(files)
+    during = repository.history()[1:-1]
+    assert during, "nothing was pushed while it trained"
+    assert all({"config.json", "modeling_mini.py", "configuration_mini.py"} < set(commit.files) for commit in during)
+    assert not [path for commit in repository.history() for path in commit.files if path.endswith("run.json")]
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "token", "sentence"),
+    [
+        ("bob/mini", "hf_alice", "The token belongs to alice, who cannot write to bob/mini"),
+        ("alice/mini", "hf_nobody_knows", "the token is not valid"),
+        ("alice/mini", "", "You are not logged in to the Hub"),
+        ("../mini", "hf_alice", "is no name of a repository"),
+    ],
+)
+def test_a_run_that_could_not_be_pushed_does_not_start(
+    arguments, hub, tmp_path, monkeypatch, caplog, repo_id, token, sentence
+):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    login = ["--hub_token", token] if token else []
+    assert main([*arguments, "--push_to_hub", "--hub_model_id", repo_id, *login]) == 1
+    assert sentence in caplog.text
+    assert "Training text" not in caplog.text
+    assert not token or token not in caplog.text
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize(
+    "given", [["--hub_token", "hf_secret"], ["--hub_token=hf_secret"]], ids=["two words", "one word"]
+)
+def test_the_command_that_continues_a_run_holds_no_token(given):
+    stop = StopOnSignal()
+    stop.signal_number = signal.SIGINT
+    with pytest.raises(Exception, match="Continue with") as stopped:
+        stop.raise_if_stopped(3, ["python", "train.py", *given, "--max_steps", "7"])
+    assert "hf_secret" not in str(stopped.value)
+    assert re.search("--hub_token[ =]TOKEN --max_steps 7 --resume", str(stopped.value))

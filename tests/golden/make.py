@@ -10,6 +10,7 @@ weights.
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from modeling_mini import MiniConfig, MiniForCausalLM, hub, verification
@@ -19,8 +20,9 @@ from modeling_mini.tokenization import train_tokenizer
 
 
 def main() -> None:
+    transformers.logging.set_verbosity_error()
     root = Path(__file__).parent / f"v{FORMAT_VERSION}"
-    tokenizer = train_tokenizer([verification.SAMPLE], kind="char", model_max_length=64)
+    tokenizer = train_tokenizer([verification.SAMPLE], kind="char")
     for seed, model_class in enumerate(AUTO_CLASSES.values()):
         folder = root / model_class.__name__
         folder.mkdir(parents=True)  # fails if it is there
