@@ -31,6 +31,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -124,8 +125,9 @@ def push(
         with hub_errors(repo_id, revision, token):
             api = HfApi(token=token)
             _retry(check_login, api, repo_id, allow_foreign=create_pr)
-            expected = verification.open_all(folder)
-            verify(folder, expected)
+        expected = verification.open_all(folder)
+        verify(folder, expected)
+        with hub_errors(repo_id, revision, token):
             if not create_pr:
                 _retry(_prepare_repository, api, repo_id, private, revision)
             message = commit_message or f"Upload {type(model).__name__} with modeling_mini"
@@ -159,18 +161,20 @@ def upgrade_repo(
             head = _retry(api.repo_info, repo_id, revision=revision).sha
             patterns = ["*.json", "*.jinja", "*.safetensors", *(path.name for path in CODE_FILES)]
             snapshot_download(repo_id, revision=head, local_dir=folder, allow_patterns=patterns, token=token)
-            _require_model_folder(folder, name=repo_id)
-            changed = _refresh_code(folder)
-            if not changed:
-                logger.info("%s is up to date with modeling_mini %s.", repo_id, _version())
-                return None
-            for name, (added, removed) in changed.items():
-                logger.info("%s: %d lines added, %d removed", name, added, removed)
-            if dry_run:
-                return None
+        _require_model_folder(folder, name=repo_id)
+        changed = _refresh_code(folder)
+        if not changed:
+            logger.info("%s is up to date with modeling_mini %s.", repo_id, _version())
+            return None
+        for name, (added, removed) in changed.items():
+            logger.info("%s: %d lines added, %d removed", name, added, removed)
+        if dry_run:
+            return None
+        with hub_errors(repo_id, revision, token):
             _retry(check_login, api, repo_id, allow_foreign=create_pr)
-            expected = verification.open_all(folder)
-            verify(folder, expected)
+        expected = verification.open_all(folder)
+        verify(folder, expected)
+        with hub_errors(repo_id, revision, token):
             message = f"Update the code to modeling_mini {_version()}"
             commit = _upload(api, repo_id, folder, list(changed), message, revision, create_pr, [])
         verify(repo_id, expected, commit.oid, api.endpoint, token)
@@ -278,6 +282,8 @@ def _require_model_folder(folder: Path, name: str | None = None) -> MiniConfig:
 def _refuse_files(files: list[str], name: str) -> None:
     """Refuse what transformers would open instead of our weights, or with them. Raises `UserError`."""
     for file in files:
+        if "/" in file:
+            continue  # transformers looks into no folder
         if any(fnmatch(file, pattern) for pattern in PICKLES):
             raise UserError(
                 f"{name} holds {file}, a pickle, which can run code when it is opened; keep the weights in "
@@ -442,7 +448,7 @@ def hub_errors(repo_id: str, revision: str | None, token: str | None) -> Iterato
         raise UserError(
             f"There is no repository {repo_id}, or this login may not see it; check its name, and `hf auth whoami`."
         ) from error
-    except (_HTTP_ERROR, OSError, ValueError, RuntimeError) as error:
+    except (_HTTP_ERROR, ConnectionError, LocalEntryNotFoundError, ValueError, RuntimeError) as error:
         reasons = {
             None: "was lost on the way; check the connection",
             401: "was refused: the token is not valid; log in again with `hf auth login`",
@@ -474,6 +480,8 @@ def verify(
         UserError: it does not open, lacks a class, or a class computes other bits.
     """
     is_folder = isinstance(source, Path)
+    where = "The export" if is_folder else f"{source} at {revision}"
+    logger.info("%s: opened by a fresh process without modeling_mini ...", where)
     with tempfile.TemporaryDirectory() as scratch:
         result = Path(scratch, "result")
         # Neither caches nor settings of this process: those of a machine that has never seen the model.
@@ -492,7 +500,6 @@ def verify(
             stderr=subprocess.DEVNULL if is_folder else None,  # a download shows its progress
             check=False,
         )
-        where = "The export" if is_folder else f"{source} at {revision}"
         reason = result.with_suffix(".txt")
         if not result.with_suffix(".safetensors").exists():
             text = reason.read_text(encoding="utf-8") if reason.exists() else "its process ended early"

@@ -79,7 +79,7 @@ def test_a_checkpoint_without_a_format_is_of_the_first(tmp_path):
 
 @pytest.fixture
 def old_repository(hub, tiny_model, tmp_path):
-    """alice/mini as an early version left it: other code, half an auto_map, no format; its code sets a trap."""
+    """alice/mini as an early version left it: other code, half an auto_map, no format. All its code is a trap."""
     tiny_model(MiniForCausalLM).push_to_hub("alice/mini", max_shard_size="20KB")
     files = hub.repository("alice/mini").find("main").files
     config = json.loads(files["config.json"].data)
@@ -93,6 +93,7 @@ def old_repository(hub, tiny_model, tmp_path):
         "config.json": json.dumps(config),
         CODE[0]: files[CODE[0]].data.decode() + trap,
         CODE[1]: "# Old.\n" + files[CODE[1]].data.decode(),
+        "a.py": trap,
     }.items():
         HfApi().upload_file(path_or_fileobj=text.encode(), path_in_repo=name, repo_id="alice/mini")
     return hub.repository("alice/mini")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modeling_mini import MiniForCausalLM
+from modeling_mini import hub as sharing
 from modeling_mini.arguments import parse_arguments
 from modeling_mini.cli import main
 from modeling_mini.tokenization import train_tokenizer
@@ -39,29 +40,39 @@ def quickstart(tiny_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def without_verification(monkeypatch):
+    monkeypatch.setattr(sharing, "verify", lambda *args: None)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_python_of_the_readme_runs(quickstart, code):
+def test_python_of_the_readme_runs(quickstart, hub, without_verification, code):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if "USER/REPO" in code:
+        sharing.push("runs/quickstart", "alice/mini")
+        code = code.replace("USER/REPO", "alice/mini")
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": "fresh"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_commands_of_the_readme_exist(quickstart, name, capsys):
+def test_commands_of_the_readme_exist(quickstart, hub, without_verification, name, capsys):
     seen = set()
     for words in commands(name):
         if words[:2] == ["python", "train.py"] and words[2:] != ["--help"]:
             parse_arguments(words[2:])
             seen.add("train")
         elif words[0] == "modeling-mini":
-            assert main(words[1:]) == 0
+            assert main([word.replace("USER/REPO", "alice/mini") for word in words[1:]]) == 0
             seen.add(words[1])
         elif words[0] == "make":
             assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
             seen.add(words[1])
-    assert {"train", "test", "generate", "presets"} <= seen
+    assert {"train", "test", "generate", "presets", "push"} <= seen
+    assert hub.repository("alice/mini").private
 
 
 def test_continuous_integration_runs_the_two_commands_of_the_readme():
@@ -70,7 +81,9 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
     assert "make test" in script
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "configuration/README.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "configuration/README.md", "docs/hub.md"]
+)
 def test_links_to_files_lead_somewhere(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
