@@ -305,7 +305,15 @@ def _export(
 ) -> None:
     """Write everything but the model card."""
     model.config.auto_map = dict(MiniConfig().auto_map)  # an older one may name code that is elsewhere
-    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    if hasattr(model.config, "quantization_config"):
+        # What transformers has loaded quantized, it may be unable to save: the files go as they are.
+        for path in checkpoint.glob("*.safetensors*"):
+            shutil.copyfile(path, folder / path.name)
+        model.config.save_pretrained(folder)
+        if model.can_generate():
+            model.generation_config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     for name in REPORT_FILES:

@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 
 REPOSITORY = Path(__file__).parents[1]
-MODEL, CONFIG, REGISTRATION = (
-    f"modeling_mini/{name}.py" for name in ("modeling_mini", "configuration_mini", "registration")
+MODEL, CONFIG, REGISTRATION, HUB, ARGUMENTS, TRAINING = (
+    f"modeling_mini/{name}.py"
+    for name in ("modeling_mini", "configuration_mini", "registration", "hub", "arguments", "training")
 )
 OURS = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 # Most mutations are noticed here, and in seconds: the start of test processes would take longer.
-OF_THE_MODEL = [
+QUICK = [
     f"tests/test_{name}.py"
     for name in (
         "capabilities",
@@ -34,6 +35,10 @@ OF_THE_MODEL = [
         "generation",
         "loading",
         "properties",
+        "compatibility",
+        "hub_saving",
+        "hub",
+        "training",
     )
 ]
 # The golden losses notice every change of a number, and say nothing of what went wrong.
@@ -238,6 +243,102 @@ MUTATIONS = [
         "    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniConfig.model_type] = MiniForCausalLM.__name__\n",
         "",
     ),
+    Mutation(
+        "hub: FSDP2's class keeps its name",
+        MODEL,
+        'if cls.__module__.startswith("torch."):',
+        "if False:",
+    ),
+    Mutation(
+        "hub: no code above the Trainer's checkpoints",
+        MODEL,
+        "if is_checkpoint and self",
+        "if False and self",
+    ),
+    Mutation(
+        "hub: a config does not bring the models' code",
+        CONFIG,
+        "    from .modeling_mini import MiniModel  # noqa: F401\n",
+        "    pass\n",
+    ),
+    Mutation(
+        "hub: a format of the future is opened",
+        CONFIG,
+        "1 <= format_version <= FORMAT_VERSION",
+        "1 <= format_version",
+    ),
+    Mutation(
+        "hub: the format is judged after the fields",
+        CONFIG,
+        '        _require_known_format(config_dict.get("format_version", FORMAT_VERSION))  # before its fields are judged\n',
+        "",
+    ),
+    Mutation(
+        "hub: the token is pickled",
+        ARGUMENTS,
+        '{**self.__dict__, "hub_token": None}',
+        "{**self.__dict__}",
+    ),
+    Mutation(
+        "hub: the token is printed",
+        TRAINING,
+        "shlex.join([*without_token(command), ",
+        "shlex.join([*command, ",
+    ),
+    Mutation(
+        "hub: other bits are taken for the same",
+        HUB,
+        "torch.equal(expected.view(torch.uint8), found.view(torch.uint8))",
+        "True",
+    ),
+    Mutation(
+        "hub: no second attempt",
+        HUB,
+        "if attempt == attempts or not _may_pass(error):",
+        "if True:",
+    ),
+    Mutation(
+        "hub: a pull request is tried again",
+        HUB,
+        "attempts=1 if create_pr else ATTEMPTS",
+        "attempts=ATTEMPTS",
+    ),
+    Mutation(
+        "hub: shards of the model before stay",
+        HUB,
+        "*(CommitOperationDelete(name) for name in stale),",
+        "",
+    ),
+    Mutation(
+        "hub: a pickle in the repository is overlooked",
+        HUB,
+        "        _refuse_files(present, repo_id)\n",
+        "",
+    ),
+    Mutation(
+        "hub: a public repository takes private weights",
+        HUB,
+        "if private and not is_private:",
+        "if False:",
+    ),
+    Mutation(
+        "hub: a commit in between is overwritten unseen",
+        HUB,
+        "            parent_commit=head.sha,\n",
+        "",
+    ),
+    Mutation(
+        "hub: names are not checked",
+        HUB,
+        "    if not is_valid:",
+        "    if False:",
+    ),
+    Mutation(
+        "hub: tokens in errors",
+        HUB,
+        '.replace(token or "\\0", "hf_***")',
+        "",
+    ),
 ]
 
 
@@ -272,7 +373,7 @@ def copy_repository(target: Path) -> None:
 
 
 def noticed_by(mutation: Mutation, copy: Path) -> str | None:
-    """The first test that fails with the mutation in the copy: the quick ones of the model, then all, then theirs."""
+    """The first test that fails with the mutation in the copy: the quick ones, then all, then theirs."""
     path = copy / mutation.file
     original = path.read_text()
     if original.count(mutation.old) != 1:
@@ -280,7 +381,7 @@ def noticed_by(mutation: Mutation, copy: Path) -> str | None:
     path.write_text(original.replace(mutation.old, mutation.new))
     try:
         return (
-            first_failure(copy, *OURS, "-m", "not slow", *OF_THE_MODEL)
+            first_failure(copy, *OURS, "-m", "not slow", *QUICK)
             or first_failure(copy, *ALL_OURS)
             or first_failure(copy, *THEIRS, "Test")
         )

@@ -157,6 +157,8 @@ def test_a_quantized_model_is_complete(hub, tiny_model, tmp_path, opens_alike):
     require_complete(hub.repository("alice/mini").find("main").files)
     model.save_pretrained(tmp_path / "saved")
     opens_alike("alice/mini", tmp_path / "saved")
+    sharing.push(tmp_path / "saved", "alice/pushed")
+    require_complete(hub.repository("alice/pushed").find("main").files)
 
 
 # Under FSDP2
