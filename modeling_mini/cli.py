@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -24,17 +25,21 @@ def main(argv: list[str] | None = None) -> int:
     generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token each time")
     generate.add_argument("--top_k", type=int, default=50, help="draw from so many of the likeliest tokens")
     generate.add_argument("--seed", type=int, default=None, help="the same seed draws the same text")
-    push = commands.add_parser("push", help="share a trained model on the Hub, and verify what arrived")
+    push = commands.add_parser(
+        "push", help="share a trained model on the Hub, and verify what arrived", allow_abbrev=False
+    )
     push.add_argument("checkpoint", help="folder of a trained model, or a checkpoint-N in it")
     push.add_argument("repo_id", metavar="USER/REPO", help="where to; created if it does not exist")
-    push.add_argument("--private", action="store_true", help="create it as a private repository")
+    push.add_argument("--private", action="store_true", help="create it as a private repository; public if left out")
     push.add_argument("--license", help="of the weights, as the Hub names it: apache-2.0, mit, cc-by-4.0, other, ...")
     push.add_argument("--language", nargs="+", help="ISO 639 codes of the text that the model learnt from: en zh")
     push.add_argument("--max-shard-size", default="5GB", help="largest file of weights (default: 5GB)")
-    upgrade = commands.add_parser("upgrade-repo", help="replace the code in a repository by that of this version")
+    upgrade = commands.add_parser(
+        "upgrade-repo", help="replace the code in a repository by that of this version", allow_abbrev=False
+    )
     upgrade.add_argument("repo_id", metavar="USER/REPO", help="a repository that was pushed with an earlier version")
     for command in (push, upgrade):
-        command.add_argument("--revision", help="branch to write to (push creates it); main if left out")
+        command.add_argument("--revision", help="branch to write to; main if left out")
         command.add_argument("--create-pr", action="store_true", help="open a pull request instead")
         command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
     args = parser.parse_args(argv)
@@ -45,6 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Stopped.{_STOPPED.get(args.command, '')}\n")
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -107,4 +115,6 @@ def _log_to_stdout() -> None:
     logging.getLogger(__package__).setLevel(logging.INFO)
 
 
+_ONE_COMMIT = " An upload is one commit, which has arrived whole or not at all; the same command ends what is left."
+_STOPPED = {"push": _ONE_COMMIT, "upgrade-repo": _ONE_COMMIT}
 _COMMANDS = {"presets": _presets, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}

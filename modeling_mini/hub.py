@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
+import huggingface_hub
 import torch
 import transformers
 from huggingface_hub import (
@@ -25,6 +26,7 @@ from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
+    constants,
     get_token,
     snapshot_download,
 )
@@ -36,7 +38,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import get_session, hf_raise_for_status, validate_repo_id
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,7 +46,7 @@ from . import configuration_mini, modeling_mini, verification
 from .checkpoints import checkpoints, is_whole_safetensors
 from .configuration_mini import FORMAT_VERSION, MiniConfig
 from .errors import UserError
-from .model_card import complete_card
+from .model_card import CARD_NAME, complete_card
 from .registration import AUTO_CLASSES
 
 
@@ -63,6 +65,7 @@ REPLACED_FILES = [
     "special_tokens_map.json",
     "chat_template.jinja",
     *REPORT_FILES,
+    "training_args.bin",  # of the Trainer, a pickle with paths of the machine
 ]
 
 ATTEMPTS = 4
@@ -111,25 +114,33 @@ def push(
             that does not open as it should.
     """
     check_names(repo_id, revision)
-    with tempfile.TemporaryDirectory() as scratch, _quiet_transformers():
-        folder = Path(scratch)
-        model, tokenizer = load_checkpoint(Path(checkpoint))
-        _export(model, tokenizer, Path(checkpoint), folder, max_shard_size)
-        complete_card(Path(checkpoint), folder, repo_id, model, license, language)
+    _check_size(max_shard_size)
+    checkpoint, token = Path(checkpoint), token or get_token()
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        folder, card = Path(scratch, "export"), checkpoint
+        model, tokenizer = load_checkpoint(checkpoint)
+        if not dry_run:
+            with hub_errors(repo_id, revision, token):
+                api = HfApi(token=token)
+                _retry(check_login, api, repo_id, allow_foreign=create_pr)
+                _retry(_check_visibility, api, repo_id, private)
+                if not (checkpoint / CARD_NAME).exists() and _retry(_download_card, api, repo_id, revision, scratch):
+                    card = Path(scratch)  # someone may have written it there
+        _export(model, tokenizer, checkpoint, folder, max_shard_size)
+        complete_card(card, folder, repo_id, model, license, language)
         names = sorted(path.name for path in folder.iterdir())
         for name in names:
             logger.info("%14s bytes  %s", f"{(folder / name).stat().st_size:,}", name)
         if dry_run:
+            logger.info("A dry run: nothing was uploaded to %s.", repo_id)
             return None
-        token = token or get_token()
         with hub_errors(repo_id, revision, token):
-            api = HfApi(token=token)
-            _retry(check_login, api, repo_id, allow_foreign=create_pr)
+            _retry(_check_card, api, folder)
         expected = verification.open_all(folder)
         verify(folder, expected)
         with hub_errors(repo_id, revision, token):
             if not create_pr:
-                _retry(_prepare_repository, api, repo_id, private, revision)
+                _retry(_create, api, repo_id, private, revision)
             message = commit_message or f"Upload {type(model).__name__} with modeling_mini"
             commit = _upload(api, repo_id, folder, names, message, revision, create_pr, REPLACED_FILES)
         verify(repo_id, expected, commit.oid, api.endpoint, token)
@@ -154,7 +165,7 @@ def upgrade_repo(
     """
     check_names(repo_id, revision)
     token = token or get_token()
-    with tempfile.TemporaryDirectory() as scratch, _quiet_transformers():
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
         folder = Path(scratch, "repository")
         with hub_errors(repo_id, revision, token):
             api = HfApi(token=token)
@@ -198,6 +209,11 @@ def check_names(repo_id: str, revision: str | None) -> None:
         raise UserError(
             f"--revision {revision!r} is no name of a branch; give letters, digits and - _ . / inside, such as dev."
         )
+
+
+def _check_size(max_shard_size: str) -> None:
+    if not re.fullmatch(r"[1-9]\d*[KMGT]i?B", max_shard_size):
+        raise UserError(f"--max-shard-size is {max_shard_size!r}; give a size such as 500MB or 5GB.")
 
 
 def check_login(api: HfApi, repo_id: str, allow_foreign: bool = False) -> None:
@@ -267,7 +283,10 @@ def _require_model_folder(folder: Path, name: str | None = None) -> MiniConfig:
     if damaged := [path.name for path in weights if not is_whole_safetensors(path)]:
         raise UserError(f"{damaged[0]} in {name} is cut short; copy it again, or use another checkpoint.")
     for index in folder.glob("*.safetensors.index.json"):
-        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index.name} in {name} is no index of weights; save the model again.") from error
         if strangers := sorted(parts - set(files)):
             raise UserError(f"{index.name} in {name} names {strangers[0]!r}, which is not a file beside it.")
     try:
@@ -339,15 +358,41 @@ def _refresh_code(folder: Path) -> dict[str, tuple[int, int]]:
     return changed
 
 
-def _prepare_repository(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
-    api.create_repo(repo_id, private=private or None, exist_ok=True)
+def _check_visibility(api: HfApi, repo_id: str, private: bool) -> None:
+    """Refuse to put into a public repository what was meant to be private. Raises `UserError`."""
+    if not api.repo_exists(repo_id):
+        return
     is_private = api.repo_info(repo_id).private
-    logger.info("%s is %s.", repo_id, "private" if is_private else "public")
+    logger.info("%s exists and is %s.", repo_id, "private" if is_private else "public")
     if private and not is_private:
         raise UserError(
             f"{repo_id} exists and is public, and --private was asked for; make it private in its settings, or choose "
             "another name."
         )
+
+
+def _download_card(api: HfApi, repo_id: str, revision: str | None, folder: str) -> bool:
+    """Fetch the model card of a repository into a folder, if there is one."""
+    if not api.file_exists(repo_id, CARD_NAME, revision=revision):
+        return False
+    api.hf_hub_download(repo_id, CARD_NAME, revision=revision, local_dir=folder)
+    return True
+
+
+def _check_card(api: HfApi, folder: Path) -> None:
+    """Ask the Hub whether it takes the metadata of the card, as it will before the commit. Raises `UserError`."""
+    content = (folder / CARD_NAME).read_text(encoding="utf-8")
+    response = get_session().post(f"{api.endpoint}/api/validate-yaml", json={"repoType": "model", "content": content})
+    if response.status_code == 400:
+        errors = "; ".join(error["message"] for error in response.json()["errors"])
+        raise UserError(f"The Hub refuses the metadata of the model card ({errors}); mend README.md or the options.")
+    hf_raise_for_status(response)
+
+
+def _create(api: HfApi, repo_id: str, private: bool, revision: str | None) -> None:
+    if not api.repo_exists(repo_id):
+        api.create_repo(repo_id, private=private or None, exist_ok=True)
+        logger.info("Created %s, which is %s.", repo_id, "private" if api.repo_info(repo_id).private else "public")
     if revision is not None:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
 
@@ -431,15 +476,18 @@ def _version() -> str:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without the warnings and bars of loading a model six times, once for each class."""
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+def _quiet() -> Iterator[None]:
+    """Without the warnings and bars of loading a model six times, once for each class, and of unchanged files."""
+    libraries = (transformers.logging, huggingface_hub.logging)
+    verbosities = [library.get_verbosity() for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        for library, verbosity in zip(libraries, verbosities, strict=True):
+            library.set_verbosity(verbosity)
         transformers.logging.enable_progress_bar()
 
 
@@ -457,9 +505,10 @@ def hub_errors(repo_id: str, revision: str | None, token: str | None) -> Iterato
             f"There is no repository {repo_id}, or this login may not see it; check its name, and `hf auth whoami`."
         ) from error
     except (_HTTP_ERROR, ConnectionError, LocalEntryNotFoundError, ValueError, RuntimeError) as error:
+        log_in = "set HF_TOKEN to another" if "HF_TOKEN" in os.environ else "log in again with `hf auth login`"
         reasons = {
             None: "was lost on the way; check the connection",
-            401: "was refused: the token is not valid; log in again with `hf auth login`",
+            401: f"was refused: the token is not valid; {log_in}",
             403: "was refused: this login may not write there",
             412: "was refused: someone else keeps changing the repository; try later",
         }
@@ -467,9 +516,7 @@ def hub_errors(repo_id: str, revision: str | None, token: str | None) -> Iterato
         reason = reasons.get(_status(error), "did not succeed; run the command again")
         if isinstance(error, ValueError):
             reason = "was refused"
-        raise UserError(
-            f"The request to the Hub {reason} ({cause}). Nothing is half-written: a push is one commit."
-        ) from error
+        raise UserError(f"The request to the Hub at {constants.ENDPOINT} {reason} ({cause}).") from error
 
 
 def verify(
@@ -506,6 +553,7 @@ def verify(
             env=environment,
             cwd=scratch,
             stderr=subprocess.DEVNULL if is_folder else None,  # a download shows its progress
+            start_new_session=True,  # on Ctrl-C it is ended by this process, without a traceback
             check=False,
         )
         reason = result.with_suffix(".txt")

@@ -1,8 +1,10 @@
 """The model card: what a run knows of its model, completed when the model is shared."""
 
+import logging
 import math
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import torch
@@ -17,7 +19,10 @@ from .errors import UserError
 from .registration import AUTO_CLASSES
 
 
+logger = logging.getLogger(__name__)
+
 CARD_NAME = "README.md"
+TAGS = ["modeling_mini", "custom_code"]
 REPOSITORY = "USER/REPO"  # in a card that has not been shared
 
 # By class: the task as the Hub names it, and what to do with the model in the example.
@@ -57,14 +62,16 @@ inputs = tokenizer({prompt!r}, return_tensors="pt")
 ```
 
 Pin `revision=` to a commit that you have read. Where the package modeling_mini is installed, `import modeling_mini`
-and leave out `trust_remote_code`: the installed code is used. The repository opens as {others}
-too; a head that it holds no weights for starts untrained.
+and leave out `trust_remote_code`: the installed code is used. The repository opens as each of these too; a head that
+it holds no weights for starts untrained:
+{others}.
 """
 
 _TRAINED = """# {name}
 
 A {parameters:,}-parameter causal Transformer language model with sinusoidal positions, trained from scratch with
-modeling_mini (shape: `{preset}`) on {corpus}.
+modeling_mini (shape: `{preset}`) on {corpus}. It reads up to {context:,} tokens, of a vocabulary of
+{vocabulary:,}.
 
 {use}
 ## Results
@@ -74,7 +81,8 @@ text, which do not cover the choice of the seed:
 
 | loss (nats per token) | perplexity | bits per byte |
 |---|---|---|
-| {validation_loss:.4f} ± {validation_loss_margin:.4f} | {perplexity:.2f} | {bits_per_byte:.4f} |
+| {validation_loss:.4f} ± {validation_loss_margin:.4f} | {perplexity:.2f} ({perplexity_interval}) | \
+{bits_per_byte:.4f} ({bits_per_byte_interval}) |
 
 ![Training and validation loss over updates](loss.png)
 
@@ -102,7 +110,8 @@ Sample (temperature 0.8, top 50, seed {seed}):
 
 For learning, for experiments, and as a start for fine-tuning. It continues text in the style of its corpus and knows
 nothing else reliably, repeats the errors and the bias of that text, may repeat passages of it, and has not been
-aligned, filtered or tested for any use in which its words matter.
+aligned, filtered or tested for any use in which its words matter. The chat template is there for fine-tuning: the
+model has seen no conversations.{licence_of_text}
 """
 
 _UNKNOWN = """# {name}
@@ -135,18 +144,22 @@ def write_model_card(
         license="apache-2.0" if embedded else None,
         library_name="transformers",
         pipeline_tag=_TASKS["MiniForCausalLM"][0],
-        tags=["modeling_mini", "causal-lm", "custom_code"],
+        tags=TAGS,
         datasets=None if embedded or is_local else [dataset],
-        metrics=["perplexity"],
+        metrics=["perplexity", "bits_per_byte"],
         model_name=folder.absolute().name,
         eval_results=_eval_results(results, dataset),
     )
     corpus = "the reference topics and docstrings of Python's standard library" if embedded else f"`{dataset}`"
+    intervals = {name: "{:.4g} to {:.4g}".format(*ends) for name, ends in _intervals(results).items()}
     values = {
         **results,
         "name": folder.absolute().name,
         "preset": model_args.model + (f" with {model_args.config_overrides}" if model_args.config_overrides else ""),
         "corpus": corpus,
+        "perplexity_interval": intervals["perplexity"],
+        "bits_per_byte_interval": intervals["bits_per_byte"],
+        "licence_of_text": "\nThe text that it learnt from is under the licence of Python." if embedded else "",
         "use": _use("MiniForCausalLM", training_args.prompt),
         "block_size": data_args.block_size,
         "train_tokens": "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}",
@@ -159,46 +172,51 @@ def write_model_card(
 
 
 def complete_card(
-    checkpoint: Path,
+    source: Path,
     folder: Path,
     repo_id: str,
     model: PreTrainedModel,
     license: str | None = None,
     language: list[str] | None = None,
 ) -> None:
-    """Write the card of a repository into `folder`: that of the checkpoint, with what it lacks, or a new one.
+    """Write the card of a repository into `folder`: that in `source`, with what it lacks, or a new one.
 
-    Text and metadata that stand in the checkpoint's card are kept, but for the name of the repository, and for
-    `license` and `language` if they are given.
+    Text and metadata that stand in a card in `source` are kept, but for the name of the repository, and for `license`
+    and `language` if they are given.
 
     Raises:
-        UserError: metadata that are no YAML.
+        UserError: metadata that are no YAML, or a language that is no code.
     """
+    if wrong := [code for code in language or [] if not re.fullmatch("[a-z]{2,3}", code)]:
+        raise UserError(f"--language {wrong[0]} is no ISO 639 code; give two or three letters such as en or zh.")
     model_class = type(model).__name__
     name = repo_id.split("/")[1]
-    if (checkpoint / CARD_NAME).exists():
+    if (source / CARD_NAME).exists():
         try:
-            card = ModelCard.load(checkpoint / CARD_NAME, ignore_metadata_errors=False)
+            card = ModelCard.load(source / CARD_NAME, ignore_metadata_errors=False)
         except (ValueError, YAMLError) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"The metadata in {checkpoint / CARD_NAME} are not valid: {reason}") from error
+            raise UserError(f"The metadata in {source / CARD_NAME} are not valid: {reason}") from error
         metadata, text = card.data, card.text
         if "trust_remote_code" not in text:
             text = f"{text.rstrip()}\n\n{_use(model_class)}"
     else:
+        logger.warning("No model card: one is written that says nothing of the training, under an unknown licence.")
         metadata, text = ModelCardData(), _UNKNOWN.format(**_describe(model, name))
-    _copy_images(text, checkpoint, folder)
+    _copy_images(text, source, folder)
     defaults = {
         "license": "unknown",
         "library_name": "transformers",
         "pipeline_tag": _TASKS[model_class][0],
-        "tags": ["modeling_mini", "custom_code"],
+        "tags": TAGS,
     }
     for key, value in defaults.items():
         metadata[key] = metadata.get(key) or value
+    metadata.tags = [*metadata.tags, *(tag for tag in TAGS if tag not in metadata.tags)]
     metadata.license = license or metadata.license
     metadata.language = language or metadata.language
     if metadata.eval_results:
+        text = text.replace(f"# {metadata.model_name}\n", f"# {name}\n", 1)  # the run's name
         metadata.model_name = name
     _save(metadata, text.replace(REPOSITORY, repo_id), folder)
 
@@ -207,23 +225,26 @@ def _save(metadata: ModelCardData, text: str, folder: Path) -> None:
     ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text.lstrip()}").save(folder / CARD_NAME)
 
 
-def _copy_images(text: str, checkpoint: Path, folder: Path) -> None:
-    """Copy the pictures beside a card that it shows."""
-    for name in re.findall(r"!\[[^\]]*\]\(([\w.-]+\.(?:png|jpe?g|svg))\)", text):
-        if (checkpoint / name).is_file():
-            shutil.copyfile(checkpoint / name, folder / name)
+def _copy_images(text: str, source: Path, folder: Path) -> None:
+    """Copy the pictures beside a card that it shows, and name what it links to and is not uploaded."""
+    for name in re.findall(r"\]\(([^):#\s]+)\)", text):
+        is_image = re.fullmatch(r"[\w-][\w.-]*\.(?:png|jpe?g|gif|svg)", name)
+        if is_image and (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+        elif (source / name).exists():
+            logger.warning("%s links to %s, which is not uploaded with it.", CARD_NAME, name)
 
 
 def _use(model_class: str, prompt: str = "The ") -> str:
     auto_classes = {ours.__name__: auto_class.__name__ for auto_class, ours in AUTO_CLASSES.items()}
     auto_class = auto_classes.pop(model_class)
-    *others, last = (f"`{name}`" for name in auto_classes.values())
+    others = "\n".join(textwrap.wrap(", ".join(f"`{name}`" for name in auto_classes.values()), 110))
     return _USE.format(
         auto_class=auto_class,
         repository=REPOSITORY,
         prompt=prompt,
         example=_TASKS[model_class][1],
-        others=f"{', '.join(others)} and {last}",
+        others=others,
     )
 
 
@@ -241,13 +262,18 @@ def _describe(model: PreTrainedModel, name: str) -> dict:
     }
 
 
-def _eval_results(results: dict, dataset: str) -> list[EvalResult]:
-    """Perplexity and bits per byte, each with its 95% interval."""
-    loss, margin = results["validation_loss"], results["validation_loss_margin"]
+def _intervals(results: dict) -> dict[str, list[float]]:
+    """Ends of the 95% interval of each reported metric."""
+    margin = results["validation_loss_margin"]
+    relative = margin / results["validation_loss"]
     factors = {
-        "perplexity": [math.exp(sign * margin) for sign in (-1, 1)],
-        "bits_per_byte": [1 + sign * margin / loss for sign in (-1, 1)],
+        "perplexity": (math.exp(-margin), math.exp(margin)),
+        "bits_per_byte": (1 - relative, 1 + relative),
     }
+    return {name: [round(results[name] * factor, 4) for factor in ends] for name, ends in factors.items()}
+
+
+def _eval_results(results: dict, dataset: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=_TASKS["MiniForCausalLM"][0],
@@ -256,9 +282,9 @@ def _eval_results(results: dict, dataset: str) -> list[EvalResult]:
             dataset_split="validation",
             metric_type=name,
             metric_value=round(results[name], 4),
-            metric_args={"confidence_interval_95": [round(results[name] * factor, 4) for factor in ends]},
+            metric_args={"confidence_interval_95": interval},
         )
-        for name, ends in factors.items()
+        for name, interval in _intervals(results).items()
     ]
 
 

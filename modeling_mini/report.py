@@ -37,6 +37,8 @@ def write_report(
         "tokens_per_second": metrics["tokens_per_second"],
         "tokens_per_update": metrics["tokens_per_update"],
         "parameters": trainer.model.num_parameters(),
+        "context": trainer.model.config.max_position_embeddings,
+        "vocabulary": trainer.model.config.vocab_size,
         "updates": trainer.state.global_step,
         "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
         "hardware": hardware(training_args.world_size),
@@ -65,7 +67,8 @@ def write_report(
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
     logger.info('  modeling-mini generate %s "%s"', folder, training_args.prompt)
     logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
-    logger.info("  modeling-mini push %s USER/REPO --dry-run", folder)
+    if not training_args.push_to_hub:
+        logger.info("  modeling-mini push %s USER/REPO --dry-run", folder)
 
 
 def hardware(world_size: int) -> str:

@@ -17,6 +17,7 @@ import contextlib
 import hashlib
 import json
 import re
+import signal
 import tempfile
 import threading
 import time
@@ -339,7 +340,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise HubError(404 if user else 401, "Repository not found", "RepoNotFound")
         if write and user is None:
             raise HubError(401, "Invalid username or password.")
-        if write and user != owner:
+        # Anyone may open a pull request.
+        if write and user != owner and not _is_true(self.query.get("create_pr")):
             raise HubError(403, f'You don\'t have the rights to write to "{repo_id}".')
         return repository
 
@@ -358,7 +360,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer_object(parts[1])
         kind = parts.pop(0) if parts[0] in ("datasets", "spaces") else "models"
         if len(parts) == 6 and parts[1].endswith(".git") and parts[2:4] == ["info", "lfs"]:
-            return self._answer_lfs_batch(self._find(kind, f"{parts[0]}/{parts[1][:-4]}", write=True))
+            # Anyone may upload for a pull request, and this request does not say whether it is for one.
+            return self._answer_lfs_batch(self._find(kind, f"{parts[0]}/{parts[1][:-4]}"))
         if len(parts) > 4 and parts[2] == "resolve":
             return self._answer_resolve(self._find(kind, "/".join(parts[:2])), parts[3], "/".join(parts[4:]))
         raise HubError(404, f"Not found: {self.path}")
@@ -627,6 +630,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8750)
     parser.add_argument("--transfer", choices=["lfs", "regular", "xet"], default="lfs")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with HubServer(args.transfer, args.port) as hub, contextlib.suppress(KeyboardInterrupt):
         tokens = ", ".join(f"{token} is {user}" for token, user in USERS.items())
         print(f"A stand-in for the Hub at {hub.url} until Ctrl-C; tokens: {tokens}", flush=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from hub_server import Blob
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM
@@ -87,7 +88,7 @@ def test_push_and_load_from_start_to_finish(hub, checkpoint, tmp_path, caplog, f
         torch.save(model(tokenizer("the lazy fox", return_tensors="pt").input_ids).logits, tmp_path / "expected.pt")
 
     assert cli.main(["push", str(folder), "alice/mini", "--private", "--max-shard-size", "20KB"]) == 0
-    assert "alice/mini is private" in caplog.text
+    assert "Created alice/mini, which is private" in caplog.text
     for place in ("Before the upload", "Downloaded into an empty cache"):
         [line] = [message for message in caplog.messages if message.startswith(place)]
         assert all(name in line for name in [*AUTO_NAMES, "AutoTokenizer"])
@@ -256,7 +257,7 @@ def test_who_may_not_write_is_told_before_anything_is_written(hub, checkpoint, n
     ):
         sharing.push(folder, "bob/mini")
     monkeypatch.setenv("HF_TOKEN", "hf_nobody_knows")
-    with pytest.raises(UserError, match="the token is not valid; log in again with `hf auth login`"):
+    with pytest.raises(UserError, match="the token is not valid; set HF_TOKEN to another"):
         sharing.push(folder, "alice/mini")
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(UserError, match="not logged in to the Hub; run `hf auth login`, or set HF_TOKEN"):
@@ -264,11 +265,39 @@ def test_who_may_not_write_is_told_before_anything_is_written(hub, checkpoint, n
     assert hub.repositories == {}
 
 
+def test_anyone_may_propose_a_change_to_what_they_can_read(hub, checkpoint, no_verification):
+    folder, other = checkpoint(), checkpoint(name="other", lm_head_bias=True)
+    sharing.push(folder, "alice/mini")
+    sharing.push(folder, "alice/secret", private=True)
+    sharing.push(other, "alice/mini", create_pr=True, token="hf_bob")
+    assert json.loads(files_of(hub, revision="refs/pr/1")["config.json"].data)["lm_head_bias"] is True
+    for repo_id in ("alice/secret", "alice/nothing"):
+        with pytest.raises(UserError, match=f"There is no repository {repo_id}, or this login may not see it"):
+            sharing.push(other, repo_id, create_pr=True, token="hf_bob")
+
+
+def test_ctrl_c_ends_in_a_sentence(hub, checkpoint, monkeypatch, capsys):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    folder = checkpoint()
+    monkeypatch.setattr(sharing, "verify", interrupted)
+    assert cli.main(["push", str(folder), "alice/mini"]) == 130
+    assert capsys.readouterr().err.endswith("arrived whole or not at all; the same command ends what is left.\n")
+
+
 def test_a_public_repository_does_not_take_what_was_meant_to_be_private(hub, checkpoint, no_verification):
     HfApi().create_repo("alice/mini")
     with pytest.raises(UserError, match="alice/mini exists and is public, and --private was asked for"):
         sharing.push(checkpoint(), "alice/mini", private=True)
     assert set(files_of(hub)) == {".gitattributes"}
+
+
+@pytest.mark.parametrize("size", ["abc", "5", "0GB", "-1GB", "5 GB"])
+def test_a_size_that_is_none_is_refused(hub, checkpoint, size):
+    with pytest.raises(UserError, match=f"--max-shard-size is '{size}'; give a size such as 500MB or 5GB"):
+        sharing.push(checkpoint(), "alice/mini", max_shard_size=size)
+    assert hub.requests == []
 
 
 def test_offline_mode_is_named(hub, checkpoint, monkeypatch, no_verification):
@@ -304,7 +333,12 @@ def hostile_index(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def no_index(folder):
+    (folder / "model.safetensors.index.json").write_text("{")
+
+
 BAD_CHECKPOINTS = {
+    "model.safetensors.index.json in .* is no index of weights": no_index,
     "holds no config.json; give a trained model": lambda folder: (folder / "config.json").unlink(),
     "holds no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "model.safetensors in .* is cut short": lambda folder: cut(folder / "model.safetensors"),
@@ -341,24 +375,43 @@ def test_a_run_that_did_not_end_names_its_checkpoint(checkpoint, tmp_path):
 # The card
 
 
-def test_a_card_of_ones_own_is_kept_and_completed(hub, checkpoint, no_verification):
+def test_a_card_of_ones_own_is_kept_and_completed(hub, checkpoint, no_verification, caplog):
     folder = checkpoint()
-    (folder / "README.md").write_text("---\nlicense: cc-by-4.0\ntags: [fable]\n---\n\n# Mine\n\n![a](plot.png)\n")
-    (folder / "plot.png").write_bytes(b"png")
+    (folder / "README.md").write_text(
+        "---\nlicense: cc-by-4.0\ntags: [fable]\n---\n\n# Mine\n\n![a](plot.png) [n](notes.md) [b](../secret.png)\n"
+    )
+    for name in ("plot.png", "notes.md", "../secret.png"):
+        (folder / name).write_bytes(b"png")
     sharing.push(folder, "alice/mini", language=["en"])
+    assert "README.md links to notes.md, which is not uploaded" in caplog.text
+    assert not {"notes.md", "secret.png"} & set(files_of(hub))
     card = files_of(hub)["README.md"].data.decode()
     assert "license: cc-by-4.0" in card
-    assert "- fable" in card
+    assert all(f"- {tag}\n" in card for tag in ("fable", "modeling_mini", "custom_code"))
     assert "# Mine" in card
     assert 'from_pretrained("alice/mini", trust_remote_code=True)' in card
     assert "pipeline_tag: text-generation" in card
     assert files_of(hub)["plot.png"].data == b"png"
 
 
+def test_a_card_that_was_written_on_the_hub_is_kept(hub, checkpoint, no_verification):
+    folder = checkpoint()
+    sharing.push(folder, "alice/mini")
+    card = b"---\nlicense: cc-by-4.0\n---\n\n# Written there\n"
+    HfApi().upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id="alice/mini")
+    sharing.push(folder, "alice/mini", language=["en"])
+    found = files_of(hub)["README.md"].data.decode()
+    assert "license: cc-by-4.0" in found
+    assert "# Written there" in found
+    assert "language:\n- en" in found
+
+
 def test_metadata_that_the_hub_refuses_are_a_sentence(hub, checkpoint, no_verification):
-    with pytest.raises(UserError, match='The request to the Hub was refused .*"license" must be one of'):
+    with pytest.raises(UserError, match='The Hub refuses the metadata of the model card .*"license" must be one of'):
         sharing.push(checkpoint(), "alice/mini", license="my own")
-    assert "config.json" not in files_of(hub)
+    with pytest.raises(UserError, match="--language english is no ISO 639 code"):
+        sharing.push(checkpoint(), "alice/mini", language=["en", "english"], dry_run=True)
+    assert hub.repositories == {}
 
 
 def test_a_card_that_is_no_yaml_is_named(checkpoint):
@@ -423,12 +476,30 @@ def test_a_commit_of_someone_else_in_between_is_built_upon(hub, checkpoint, no_v
     assert is_whole(files_of(hub), folder)
 
 
+def test_what_someone_else_commits_in_between_is_seen(hub, checkpoint, no_verification, monkeypatch):
+    """Between the look at the repository and the commit, a pickle arrives; it must be refused as ever."""
+    folder, commit = checkpoint(), HfApi.create_commit
+    sharing.push(folder, "alice/mini")
+
+    def commit_after_someone_else(api, *args, **kwargs):
+        monkeypatch.setattr(HfApi, "create_commit", commit)
+        repository = hub.repository("alice/mini")
+        files = {**files_of(hub), "pytorch_model.bin": Blob(b"\x80\x04.")}
+        repository.commit("main", "theirs", files, repository.find("main"))
+        return commit(api, *args, **kwargs)
+
+    monkeypatch.setattr(HfApi, "create_commit", commit_after_someone_else)
+    with pytest.raises(UserError, match="alice/mini holds pytorch_model.bin, a pickle"):
+        sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
+    assert hub.repository("alice/mini").find("main").title == "theirs"
+
+
 @pytest.mark.parametrize("kind", ["error", "drop"])
 def test_a_server_that_stays_down_is_a_sentence(hub, checkpoint, no_verification, kind):
     folder = checkpoint()
     sharing.push(folder, "alice/mini")
     hub.fail("POST", "/commit/", kind, times=99)
-    with pytest.raises(UserError, match="The request to the Hub .*Nothing is half-written"):
+    with pytest.raises(UserError, match=f"The request to the Hub at {hub.url} "):
         sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
     assert is_whole(files_of(hub), folder)
 
