@@ -75,7 +75,12 @@ class MiniTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        self.hub_token = (self.hub_token or "").strip() or None
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+
+    @property
+    def is_resumed(self) -> bool:
+        return self.resume or self.resume_from_checkpoint is not None
 
     def __getstate__(self):
         # The Trainer saves its arguments beside each checkpoint, and pushes them: a token must not travel along.
@@ -107,7 +112,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Min
     except ValueError as error:  # values that the Trainer refuses together
         raise UserError(str(error).splitlines()[0]) from error
     if unknown:
-        raise UserError(f"There is no argument {unknown[0]}{_nearest_argument(unknown[0])}")
+        name = unknown[0].split("=")[0]  # the value may be a secret
+        raise UserError(f"There is no argument {name}{_nearest_argument(name)}")
     return tuple(arguments)
 
 

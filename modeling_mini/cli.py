@@ -75,8 +75,8 @@ def _generate(args: argparse.Namespace) -> None:
             "checkpoint folders in it."
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(args.checkpoint)
-        model = AutoModelForCausalLM.from_pretrained(args.checkpoint)
+        tokenizer = AutoTokenizer.from_pretrained(args.checkpoint, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(args.checkpoint, trust_remote_code=False)
     except (OSError, ValueError) as error:
         found = "" if Path(args.checkpoint).exists() else " there is no such folder, and on the Hub:"
         raise UserError(f"{args.checkpoint}:{found} {str(error).splitlines()[0]}") from error

@@ -15,8 +15,8 @@ from yaml import YAMLError
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
 from .data import EMBEDDED_CORPUS
-from .errors import UserError
-from .registration import AUTO_CLASSES
+from .errors import UserError, one_line
+from .registration import AUTO_CLASS_NAMES
 
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ text, which do not cover the choice of the seed:
 
 | loss (nats per token) | perplexity | bits per byte |
 |---|---|---|
-| {validation_loss:.4f} ± {validation_loss_margin:.4f} | {perplexity:.2f} ({perplexity_interval}) | \
-{bits_per_byte:.4f} ({bits_per_byte_interval}) |
+| {validation_loss:.4f}{loss_interval} | {perplexity:.2f}{perplexity_interval} | \
+{bits_per_byte:.4f}{bits_per_byte_interval} |
 
 ![Training and validation loss over updates](loss.png)
 
@@ -136,9 +136,8 @@ def write_model_card(
 ) -> None:
     """Write README.md with the metadata that the Hub reads, from the results of `report.write_report`."""
     embedded = data_args.dataset == EMBEDDED_CORPUS
-    # Of a local path, the last part alone: the rest is nobody else's business.
     is_local = Path(data_args.dataset).exists()
-    dataset = Path(data_args.dataset).name if is_local else data_args.dataset
+    dataset = _last_part(data_args.dataset)
     metadata = ModelCardData(
         language="en" if embedded else None,
         license="apache-2.0" if embedded else None,
@@ -151,20 +150,22 @@ def write_model_card(
         eval_results=_eval_results(results, dataset),
     )
     corpus = "the reference topics and docstrings of Python's standard library" if embedded else f"`{dataset}`"
-    intervals = {name: "{:.4g} to {:.4g}".format(*ends) for name, ends in _intervals(results).items()}
+    intervals = {name: " ({:.4g} to {:.4g})".format(*ends) for name, ends in _intervals(results).items()}
     values = {
         **results,
         "name": folder.absolute().name,
-        "preset": model_args.model + (f" with {model_args.config_overrides}" if model_args.config_overrides else ""),
+        "preset": _last_part(model_args.model)
+        + (f" with {model_args.config_overrides}" if model_args.config_overrides else ""),
         "corpus": corpus,
-        "perplexity_interval": intervals["perplexity"],
-        "bits_per_byte_interval": intervals["bits_per_byte"],
+        "loss_interval": f" ± {results['validation_loss_margin']:.4f}" if intervals else "",
+        "perplexity_interval": intervals.get("perplexity", ""),
+        "bits_per_byte_interval": intervals.get("bits_per_byte", ""),
         "licence_of_text": "\nThe text that it learnt from is under the licence of Python." if embedded else "",
         "use": _use("MiniForCausalLM", training_args.prompt),
         "block_size": data_args.block_size,
         "train_tokens": "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}",
         **_hyper_parameters(training_args),
-        "time": "unknown time" if results["train_seconds"] is None else f"{results['train_seconds']:,.0f} s",
+        "time": _time(results["train_seconds"], training_args),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -194,9 +195,8 @@ def complete_card(
     if (source / CARD_NAME).exists():
         try:
             card = ModelCard.load(source / CARD_NAME, ignore_metadata_errors=False)
-        except (ValueError, YAMLError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"The metadata in {source / CARD_NAME} are not valid: {reason}") from error
+        except (TypeError, ValueError, YAMLError) as error:
+            raise UserError(f"The metadata in {source / CARD_NAME} are not valid: {one_line(error)}") from error
         metadata, text = card.data, card.text
         if "trust_remote_code" not in text:
             text = f"{text.rstrip()}\n\n{_use(model_class)}"
@@ -221,30 +221,40 @@ def complete_card(
     _save(metadata, text.replace(REPOSITORY, repo_id), folder)
 
 
+def _last_part(path_or_name: str) -> str:
+    """Of a local path, the last part alone: the rest is nobody else's business."""
+    return Path(path_or_name).absolute().name if Path(path_or_name).exists() else path_or_name
+
+
 def _save(metadata: ModelCardData, text: str, folder: Path) -> None:
     ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text.lstrip()}").save(folder / CARD_NAME)
 
 
 def _copy_images(text: str, source: Path, folder: Path) -> None:
     """Copy the pictures beside a card that it shows, and name what it links to and is not uploaded."""
-    for name in re.findall(r"\]\(([^):#\s]+)\)", text):
-        is_image = re.fullmatch(r"[\w-][\w.-]*\.(?:png|jpe?g|gif|svg)", name)
-        if is_image and (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+    for name in re.findall(r"\]\(([^):#\s]{1,200})\)", text):
+        if re.fullmatch(r"[\w-][\w.-]*\.(?:png|jpe?g|gif|svg)", name) and (source / name).is_file():
+            copy_file(source / name, folder)
         elif (source / name).exists():
             logger.warning("%s links to %s, which is not uploaded with it.", CARD_NAME, name)
 
 
+def copy_file(source: Path, folder: Path) -> None:
+    """Copy a file as it is; a link might lead to what is nobody else's business. Raises `UserError`."""
+    if source.is_symlink():
+        raise UserError(f"{source} is a link; copy the folder with `cp -rL`, and push the copy.")
+    shutil.copyfile(source, folder / source.name)
+
+
 def _use(model_class: str, prompt: str = "The ") -> str:
-    auto_classes = {ours.__name__: auto_class.__name__ for auto_class, ours in AUTO_CLASSES.items()}
-    auto_class = auto_classes.pop(model_class)
-    others = "\n".join(textwrap.wrap(", ".join(f"`{name}`" for name in auto_classes.values()), 110))
+    auto_class = AUTO_CLASS_NAMES[model_class]
+    names = ", ".join(f"`{name}`" for name in AUTO_CLASS_NAMES.values() if name != auto_class)
     return _USE.format(
         auto_class=auto_class,
         repository=REPOSITORY,
         prompt=prompt,
         example=_TASKS[model_class][1],
-        others=others,
+        others="\n".join(textwrap.wrap(names, 110)),
     )
 
 
@@ -263,8 +273,10 @@ def _describe(model: PreTrainedModel, name: str) -> dict:
 
 
 def _intervals(results: dict) -> dict[str, list[float]]:
-    """Ends of the 95% interval of each reported metric."""
+    """Ends of the 95% interval of each reported metric; none where a single row gives no spread."""
     margin = results["validation_loss_margin"]
+    if margin == 0:
+        return {}
     relative = margin / results["validation_loss"]
     factors = {
         "perplexity": (math.exp(-margin), math.exp(margin)),
@@ -274,24 +286,33 @@ def _intervals(results: dict) -> dict[str, list[float]]:
 
 
 def _eval_results(results: dict, dataset: str) -> list[EvalResult]:
+    intervals = _intervals(results)
     return [
         EvalResult(
             task_type=_TASKS["MiniForCausalLM"][0],
             dataset_type=dataset,
             dataset_name=dataset,
-            dataset_split="validation",
             metric_type=name,
             metric_value=round(results[name], 4),
-            metric_args={"confidence_interval_95": interval},
+            metric_args={"confidence_interval_95": intervals[name]} if name in intervals else None,
         )
-        for name, interval in _intervals(results).items()
+        for name in ("perplexity", "bits_per_byte")
     ]
+
+
+def _time(seconds: float | None, args: MiniTrainingArguments) -> str:
+    if seconds is None:
+        return "unknown time"
+    return f"{seconds:,.0f} s" + (" since it was last resumed" if args.is_resumed else "")
 
 
 def _hyper_parameters(args: MiniTrainingArguments) -> dict[str, str]:
     def plain(value):
         return str(getattr(value, "value", value))
 
+    warmup = f"warm-up over {args.warmup_steps:g} updates" if args.warmup_steps else "no warm-up"
+    if 0 < args.warmup_steps < 1:  # a share
+        warmup = f"warm-up over {args.warmup_steps:.0%} of the updates"
     optimizer = f"{plain(args.optim)} at {args.learning_rate}"
     if args.use_muon:
         optimizer = f"Muon at {args.muon_learning_rate} and AdamW at {args.learning_rate}"
@@ -300,6 +321,6 @@ def _hyper_parameters(args: MiniTrainingArguments) -> dict[str, str]:
         "weight_decay": str(args.weight_decay),
         "max_grad_norm": str(args.max_grad_norm),
         "schedule": plain(args.lr_scheduler_type),
-        "warmup": f"warm-up over {args.warmup_steps:g} updates" if args.warmup_steps else "no warm-up",
+        "warmup": warmup,
         "precision": "bfloat16 (mixed)" if args.bf16 else "float16 (mixed)" if args.fp16 else "float32",
     }

@@ -26,6 +26,7 @@ AUTO_CLASSES = {
     transformers.AutoModelForTokenClassification: MiniForTokenClassification,
     transformers.AutoModelForQuestionAnswering: MiniForQuestionAnswering,
 }
+AUTO_CLASS_NAMES = {ours.__name__: auto_class.__name__ for auto_class, ours in AUTO_CLASSES.items()}
 
 
 def register() -> None:

@@ -40,7 +40,9 @@ def write_report(
         "context": trainer.model.config.max_position_embeddings,
         "vocabulary": trainer.model.config.vocab_size,
         "updates": trainer.state.global_step,
-        "train_seconds": next((entry["train_runtime"] for entry in history if "train_runtime" in entry), None),
+        "train_seconds": next(
+            (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
+        ),
         "hardware": hardware(training_args.world_size),
         "train_documents": train_text.num_documents,
         "train_bytes": train_text.num_bytes,

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, IterableDataset
-from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
@@ -36,12 +35,13 @@ from .configuration_mini import MiniConfig
 from .data import PackedText, check_training_rows, load_documents, pack
 from .errors import UserError
 from .generation import continue_text, encode_prompt
-from .hub import check_login, check_names, hub_errors, push
+from .hub import push
 from .metrics import TextLoss
 from .modeling_mini import IGNORED_LABEL, MiniForCausalLM
 from .optim import MuonAdamWFactory
 from .presets import preset_path
 from .report import write_report
+from .repository import Repository
 from .tokenization import train_tokenizer
 
 
@@ -63,11 +63,11 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     check_same_run(
         training_args.output_dir,
         fixed_arguments(model_args, data_args, training_args),
-        is_resumed(training_args),
+        training_args.is_resumed,
         write=training_args.should_save,
     )
     if training_args.push_to_hub and training_args.should_save:
-        check_hub_arguments(training_args)
+        prepare_repository(training_args)
     checkpoint = resume_point(training_args)
     finished = checkpoint is not None and is_finished(checkpoint, training_args)
     config = load_config(model_args)
@@ -118,38 +118,44 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     if trainer.is_world_process_zero():
         write_report(trainer, metrics, sample, model_args, data_args, training_args, train_text)
         if training_args.push_to_hub:
-            push(
-                training_args.output_dir,
-                trainer.hub_model_id,
-                private=bool(training_args.hub_private_repo),
-                revision=training_args.hub_revision,
-                token=training_args.hub_token,
-            )
-
-
-def is_resumed(args: MiniTrainingArguments) -> bool:
-    return args.resume or args.resume_from_checkpoint is not None
+            push_result(training_args, trainer.hub_model_id)
 
 
 def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> None:
     """Refuse what would fail or mislead only after long work. Raises `UserError`."""
-    check_output_dir(args.output_dir, is_resumed(args))
+    check_output_dir(args.output_dir, args.is_resumed)
     if data_args.streaming and args.max_steps <= 0:
         raise UserError("--streaming has no end to an epoch; say how long to train with --max_steps.")
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would leave validation rows out of the bits per byte; leave it off.")
 
 
-def check_hub_arguments(args: MiniTrainingArguments) -> None:
-    """Ask the Hub now whether it will take the model in the end. Raises `UserError`."""
-    token = args.hub_token or get_token()
+def prepare_repository(args: MiniTrainingArguments) -> Repository:
+    """The repository that the run pushes to, ready for the first checkpoint. Raises `UserError`."""
     repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
-    with hub_errors(repo_id, args.hub_revision, token):
-        api = HfApi(token=token)
-        if "/" not in repo_id:
-            repo_id = f"{api.whoami()['name']}/{repo_id}" if token else f"USER/{repo_id}"
-        check_names(repo_id, args.hub_revision)
-        check_login(api, repo_id)
+    if "/" not in repo_id:
+        user = Repository(f"USER/{repo_id}", token=args.hub_token)
+        repo_id = f"{user.ask(user.api.whoami)['name']}/{repo_id}" if user.has_token else user.id
+    repository = Repository(repo_id, args.hub_revision, token=args.hub_token)
+    repository.check_login()
+    repository.check_visibility(bool(args.hub_private_repo))
+    repository.create(bool(args.hub_private_repo))
+    return repository
+
+
+def push_result(args: MiniTrainingArguments, repo_id: str) -> None:
+    """Push the report with the model, and verify both. Raises `UserError`, with the command that does it again."""
+    try:
+        push(
+            args.output_dir,
+            repo_id,
+            private=bool(args.hub_private_repo),
+            revision=args.hub_revision,
+            token=args.hub_token,
+        )
+    except UserError as error:
+        again = shlex.join(["modeling-mini", "push", args.output_dir, repo_id])
+        raise UserError(f"{error} The model is in {args.output_dir}; share it with: {again}") from error
 
 
 def fixed_arguments(
@@ -203,11 +209,11 @@ def load_tokenizer(
     The first process trains and saves it, and the others load it. Raises `UserError` if it cannot be loaded.
     """
     saved = Path(training_args.output_dir) / "tokenizer.json"
-    is_there = saved.exists() and (is_resumed(training_args) or training_args.process_index > 0)
+    is_there = saved.exists() and (training_args.is_resumed or training_args.process_index > 0)
     if model_args.tokenizer is not None or is_there:
         source = model_args.tokenizer or training_args.output_dir
         try:
-            return AutoTokenizer.from_pretrained(source)
+            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # a damaged file raises whatever its parser raises
             raise UserError(f"--tokenizer {source} could not be loaded: {str(error).splitlines()[0]}") from error
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
@@ -414,9 +420,9 @@ def without_token(command: list[str]) -> list[str]:
     """A command line with the value of --hub_token left for the user to fill in, because it may end up in a log."""
     hidden = []
     for argument in command:
-        if hidden and hidden[-1] == "--hub_token":
+        if hidden and re.fullmatch("--hub[_-]token", hidden[-1]):
             argument = "TOKEN"
-        hidden.append(re.sub(r"(?s)^--hub_token=.*", "--hub_token=TOKEN", argument))
+        hidden.append(re.sub(r"(?s)^(--hub[_-]token)=.*", r"\1=TOKEN", argument))
     return hidden
 
 

@@ -1,89 +1,86 @@
-"""Opens a saved model as every class of ours that its `auto_map` names, and keeps what each computes.
+"""Whether a saved model opens without this package, and computes the same there."""
 
-Two processes that call `open_all` can be compared bit for bit. One of them is usually this file run as a script, which
-keeps the package out, so that transformers runs the code of the repository:
-
-    python verification.py SOURCE REVISION THREADS RESULT
-
-It writes RESULT.safetensors, or RESULT.txt with the reason why it could not.
-"""
-
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
-import transformers
-from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from safetensors.torch import load_file
+
+from . import open_all as script
+from .configuration_mini import MiniConfig
+from .errors import UserError, one_line
+from .open_all import open_all
+from .registration import AUTO_CLASS_NAMES
 
 
-SAMPLE = "The quick brown fox\njumps over 13 lazy dogs, été comme hiver: 你好."
-TOKENIZER = "AutoTokenizer"
-
-
-def open_all(source: str | Path, is_remote: bool = False, **kwargs) -> dict[str, torch.Tensor]:
-    """What every Auto class makes of the same tokens `[2, 16]`, and the ids of a text if there is a tokenizer.
-
-    Heads that the checkpoint does not hold start from the same random numbers in every process.
-
-    Args:
-        source: a folder, or a repository on the Hub.
-        is_remote: run the code of the source, and require that it was run, instead of an installed package's.
-        kwargs: of `from_pretrained`, such as `revision`.
-
-    Returns:
-        Tensors by the name of the Auto class: logits, or hidden states where a class has none.
+def outputs_of(folder: Path, config: MiniConfig) -> dict[str, torch.Tensor]:
+    """What the model in a folder computes as each of our classes, by the installed code.
 
     Raises:
-        RuntimeError: a class came from elsewhere than it should.
+        UserError: it does not open.
     """
-    kwargs["trust_remote_code"] = is_remote
-    config = AutoConfig.from_pretrained(source, **kwargs)
-    length = min(16, config.max_position_embeddings)
-    ids = (torch.arange(2 * length).reshape(2, length) * 7919 + 11) % config.vocab_size
-    found = {}
-    # Code of another name is not ours to run: nobody has consented to it.
-    ours = {name: ref for name, ref in config.auto_map.items() if str(ref).startswith("modeling_mini.")}
+    names = list(AUTO_CLASS_NAMES.values())
     if hasattr(config, "quantization_config"):
         # transformers finds quantized weights by their full names, which are those of one class.
-        ours = {name: ref for name, ref in ours.items() if ref == f"modeling_mini.{config.architectures[0]}"}
-    for name in ours:
-        torch.manual_seed(0)
-        model = getattr(transformers, name).from_pretrained(source, use_safetensors=True, **kwargs).eval()
-        if type(model).__module__.startswith("transformers_modules.") is not is_remote:
-            raise RuntimeError(f"{name} gave {type(model).__module__}.{type(model).__name__}")
-        found[name] = _logits(model, ids)
-    if TOKENIZER in config.auto_map:
-        return found
+        names = [AUTO_CLASS_NAMES[config.architectures[0]]]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
-    except (OSError, ValueError):  # there is none
-        return found
-    chat = [{"role": "user", "content": SAMPLE}]
-    texts = [SAMPLE, *([tokenizer.apply_chat_template(chat, tokenize=False)] if tokenizer.chat_template else [])]
-    found[TOKENIZER] = torch.tensor([i for text in texts for i in tokenizer(text).input_ids])
-    return found
+        return open_all(folder, names)
+    except Exception as error:  # a damaged file raises whatever its reader raises
+        raise UserError(f"{folder} does not open: {one_line(error)}") from error
 
 
-@torch.no_grad()
-def _logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
-    outputs = model(input_ids=ids.to(model.device), use_cache=False)
-    if "start_logits" in outputs:
-        return torch.stack([outputs.start_logits, outputs.end_logits]).cpu()
-    return (outputs.logits if "logits" in outputs else outputs.last_hidden_state).cpu().contiguous()
+def verify(
+    source: str | Path, expected: dict[str, torch.Tensor], revision: str | None = None, cache: Path | None = None
+) -> None:
+    """Open a model in a fresh process that has neither this package nor a network, and compare it bit for bit.
+
+    The process runs the code that lies beside the weights, so it is given no token either.
+
+    Args:
+        source: a folder; or a repository, of which `cache` holds `revision`.
+        expected: of `outputs_of`.
+        cache: what the process takes for its cache of the Hub; by default an empty one.
+
+    Raises:
+        UserError: it does not open, lacks a class, or a class computes other bits.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        result = Path(scratch, "result")
+        # Neither settings nor secrets of this process: those of a machine that has never seen the model.
+        own = ("HF_", "HUGGING", "TRANSFORMERS_")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        environment |= {"HF_HOME": scratch, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+        environment |= {} if cache is None else {"HF_HUB_CACHE": str(cache)}
+        names = [name for name in expected if name != script.TOKENIZER]
+        arguments = [str(source), revision or "", str(torch.get_num_threads()), str(result), *names]
+        code = Path(script.__file__).read_text(encoding="utf-8")
+        subprocess.run(
+            [sys.executable, "-c", code, *arguments],  # not as a file: modules beside it would come before all others
+            env=environment,
+            cwd=scratch,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # on Ctrl-C it is ended by this process, without a traceback
+            check=False,
+        )
+        where = f"{source} at {revision}" if revision else str(source)
+        reason = result.with_suffix(".txt")
+        if not result.with_suffix(".safetensors").exists():
+            text = reason.read_text(encoding="utf-8") if reason.exists() else "its process ended early"
+            raise UserError(f"{where} does not open without modeling_mini: {text.splitlines()[0]}")
+        found = load_file(result.with_suffix(".safetensors"))
+    differing = [name for name in expected | found if not _same_bits(expected.get(name), found.get(name))]
+    if differing:
+        raise UserError(f"{where} opens, but {', '.join(differing)} differ from the checkpoint; do not use it.")
 
 
-def main(source: str, revision: str, threads: str, result: str) -> None:
-    torch.set_num_threads(int(threads))
-    transformers.logging.disable_progress_bar()
-    try:
-        found = open_all(source, is_remote=True, **({"revision": revision} if revision else {}))
-    except Exception as error:
-        Path(f"{result}.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
-        raise SystemExit(1) from error
-    save_file(found, f"{result}.safetensors")
-
-
-if __name__ == "__main__":
-    sys.modules["modeling_mini"] = None  # importing it now fails, as where it is not installed
-    main(*sys.argv[1:])
+def _same_bits(expected: torch.Tensor | None, found: torch.Tensor | None) -> bool:
+    if expected is None or found is None:
+        return False
+    return (expected.dtype, expected.shape) == (found.dtype, found.shape) and torch.equal(
+        expected.view(torch.uint8),
+        found.view(torch.uint8),  # so that NaN equals NaN
+    )

@@ -272,7 +272,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._drop(url.path)
         try:
             if kind == "error":
-                raise HubError(500, "Internal Error (injected)")
+                # As careless as a proxy that repeats the request.
+                raise HubError(500, f"Internal Error (injected) for {self.headers.get('Authorization')}")
             if kind == "stale":
                 raise HubError(412, "A commit has happened since. Please refresh and try again.")
             with hub.lock:

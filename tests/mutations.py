@@ -17,10 +17,11 @@ from tqdm import tqdm
 
 
 REPOSITORY = Path(__file__).parents[1]
-MODEL, CONFIG, REGISTRATION, HUB, ARGUMENTS, TRAINING = (
-    f"modeling_mini/{name}.py"
-    for name in ("modeling_mini", "configuration_mini", "registration", "hub", "arguments", "training")
+NAMES = ["modeling_mini", "configuration_mini", "registration", "arguments", "training", "repository", "verification"]
+MODEL, CONFIG, REGISTRATION, ARGUMENTS, TRAINING, REPOSITORY_CLASS, VERIFICATION = (
+    f"modeling_mini/{name}.py" for name in NAMES
 )
+ERRORS = "modeling_mini/errors.py"
 OURS = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 # Most mutations are noticed here, and in seconds: the start of test processes would take longer.
 QUICK = [
@@ -287,57 +288,69 @@ MUTATIONS = [
     ),
     Mutation(
         "hub: other bits are taken for the same",
-        HUB,
-        "torch.equal(expected.view(torch.uint8), found.view(torch.uint8))",
-        "True",
+        VERIFICATION,
+        "if not _same_bits(expected.get(name), found.get(name))",
+        "if name not in found",
     ),
     Mutation(
         "hub: no second attempt",
-        HUB,
+        REPOSITORY_CLASS,
         "if attempt == attempts or not _may_pass(error):",
         "if True:",
     ),
     Mutation(
         "hub: a pull request is tried again",
-        HUB,
-        "attempts=1 if create_pr else ATTEMPTS",
-        "attempts=ATTEMPTS",
+        REPOSITORY_CLASS,
+        "attempts=1 if self.create_pr or parent else ATTEMPTS",
+        "attempts=1 if parent else ATTEMPTS",
     ),
     Mutation(
         "hub: shards of the model before stay",
-        HUB,
+        REPOSITORY_CLASS,
         "*(CommitOperationDelete(name) for name in stale),",
         "",
     ),
     Mutation(
         "hub: a pickle in the repository is overlooked",
-        HUB,
-        "        _refuse_files(present, repo_id)\n",
+        REPOSITORY_CLASS,
+        "            refuse_files(present, self.id)\n",
         "",
     ),
     Mutation(
         "hub: a public repository takes private weights",
-        HUB,
-        "if private and not is_private:",
+        REPOSITORY_CLASS,
+        "if wanted and not is_private:",
         "if False:",
     ),
     Mutation(
         "hub: a commit in between is overwritten unseen",
-        HUB,
-        "            parent_commit=head.sha,\n",
+        REPOSITORY_CLASS,
+        "                parent_commit=parent or info.sha,\n",
         "",
     ),
     Mutation(
         "hub: names are not checked",
-        HUB,
+        REPOSITORY_CLASS,
         "    if not is_valid:",
         "    if False:",
     ),
     Mutation(
+        "hub: the verifying process gets the token",
+        VERIFICATION,
+        'own = ("HF_", "HUGGING", "TRANSFORMERS_")',
+        'own = ("HF_HOME", "HF_HUB", "TRANSFORMERS_")',
+    ),
+    Mutation(
+        "hub: upgrade builds upon a push in between",
+        REPOSITORY_CLASS,
+        "parent_commit=parent or info.sha",
+        "parent_commit=info.sha",
+    ),
+    Mutation(
         "hub: tokens in errors",
-        HUB,
-        '.replace(token or "\\0", "hf_***")',
-        "",
+        ERRORS,
+        're.sub(r"\\bhf_\\w+", "hf_***", " ".join(str(error).split()))',
+        '" ".join(str(error).split())',
     ),
 ]
 

@@ -8,11 +8,11 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
-from modeling_mini import MiniForCausalLM, cli, configuration_mini, verification
+from modeling_mini import MiniForCausalLM, cli, open_all
 from modeling_mini import hub as sharing
 from modeling_mini.configuration_mini import FORMAT_VERSION, MiniConfig
 from modeling_mini.errors import UserError
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import AUTO_CLASS_NAMES, AUTO_CLASSES
 
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,7 +34,8 @@ def test_golden_repository_opens_and_computes_what_it_did(folder, tmp_path):
     model, report = auto_class.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values()), report
     assert type(model).__name__ == folder.name
-    found, expected = verification.open_all(folder), load_file(folder / "expected.safetensors")
+    expected = load_file(folder / "expected.safetensors")
+    found = open_all.open_all(folder, AUTO_CLASS_NAMES.values())
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5)
     model.save_pretrained(tmp_path)
@@ -47,9 +48,9 @@ def test_golden_repository_opens_and_computes_what_it_did(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted(GOLDEN.glob("v*/MiniForCausalLM")), ids=lambda path: path.parent.name)
 def test_golden_repository_opens_with_the_code_of_its_time(folder, tmp_path, fresh_python):
-    finished = fresh_python(Path(verification.__file__).read_text(), folder, "", "1", tmp_path / "result")
+    script = Path(open_all.__file__).read_text()
+    finished = fresh_python(script, folder, "", "1", tmp_path / "result", *AUTO_CLASS_NAMES.values())
     assert finished.returncode == 0, finished.stderr
-    # The script gives its arguments to `main` under the name __main__, so it ran.
     found, expected = load_file(tmp_path / "result.safetensors"), load_file(folder / "expected.safetensors")
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5)
@@ -134,6 +135,41 @@ def test_upgrade_by_pull_request(hub, old_repository, monkeypatch):
     assert old_repository.find("refs/pr/1").files[CODE[1]].data == sharing.CODE_FILES[1].read_bytes()
 
 
+def test_upgrade_does_not_build_upon_a_push_in_between(hub, old_repository, monkeypatch):
+    def push_meanwhile(*args):
+        HfApi().upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="alice/mini")
+
+    monkeypatch.setattr(sharing, "verify", push_meanwhile)
+    with pytest.raises(UserError, match="someone else has changed the repository meanwhile; run the command again"):
+        sharing.upgrade_repo("alice/mini")
+    assert old_repository.find("main").files["config.json"].data == b"{}"
+
+
+def test_upgrade_drops_heads_that_are_no_more_and_downloads_the_model_only(hub, old_repository, monkeypatch):
+    monkeypatch.setattr(sharing, "verify", lambda *args: None)
+    config = json.loads(old_repository.find("main").files["config.json"].data)
+    config["auto_map"] |= {"AutoModelForMultipleChoice": "modeling_mini.MiniForChoice", "set_seed": "modeling_mini.X"}
+    HfApi().upload_file(path_or_fileobj=json.dumps(config).encode(), path_in_repo="config.json", repo_id="alice/mini")
+    for path in ("checkpoint-2/model.safetensors", "onnx/tokenizer.json"):
+        HfApi().upload_file(path_or_fileobj=b"large", path_in_repo=path, repo_id="alice/mini")
+    hub.requests.clear()
+    sharing.upgrade_repo("alice/mini")
+    config = json.loads(old_repository.find("main").files["config.json"].data)
+    assert config["auto_map"] == {**MiniConfig().auto_map, "AutoTokenizer": ["a.B", None]}
+    assert not [request for request in hub.requests if "checkpoint-2/" in request or "onnx/" in request]
+
+
+@pytest.mark.parametrize("kind", ["error", "drop"])
+def test_upgrade_survives_a_passing_fault(hub, old_repository, monkeypatch, kind):
+    monkeypatch.setattr(sharing, "verify", lambda *args: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    hub.fail("GET", "/api/models/alice/mini", kind)
+    hub.fail("HEAD", "/resolve/", kind)
+    sharing.upgrade_repo("alice/mini")
+    assert not any(fault.times for fault in hub.faults)
+    assert old_repository.find("main").files[CODE[1]].data == sharing.CODE_FILES[1].read_bytes()
+
+
 def test_upgrade_says_what_it_cannot(hub, tiny_model, monkeypatch):
     with pytest.raises(UserError, match="There is no repository alice/nothing, or this login may not see it"):
         sharing.upgrade_repo("alice/nothing")
@@ -149,4 +185,3 @@ def test_upgrade_says_what_it_cannot(hub, tiny_model, monkeypatch):
     HfApi().upload_file(path_or_fileobj=later, path_in_repo="config.json", repo_id="alice/mini")
     with pytest.raises(UserError, match="pip install -U modeling_mini"):
         sharing.upgrade_repo("alice/mini")
-    assert configuration_mini.FORMAT_VERSION == FORMAT_VERSION

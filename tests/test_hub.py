@@ -19,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM
 
 import modeling_mini
-from modeling_mini import MiniForCausalLM, MiniForMaskedLM, MiniForSequenceClassification, cli
+from modeling_mini import MiniConfig, MiniForCausalLM, MiniForMaskedLM, MiniForSequenceClassification, cli
 from modeling_mini import hub as sharing
 from modeling_mini.errors import UserError
 from modeling_mini.model_card import REPOSITORY
@@ -210,7 +210,7 @@ def test_a_second_push_of_the_same_changes_nothing(hub, checkpoint, no_verificat
 def test_what_the_model_before_left_behind_goes_and_what_others_added_stays(hub, checkpoint, no_verification):
     sharing.push(checkpoint(), "alice/mini")
     api = HfApi()
-    for path in ("notes.txt", "onnx/model.safetensors"):
+    for path in ("notes.txt", "onnx/model.safetensors", "consolidated.safetensors", "tokenizer_notes.json"):
         api.upload_file(path_or_fileobj=b"added", path_in_repo=path, repo_id="alice/mini")
     folder = checkpoint(MiniForMaskedLM, name="other")
     for path in folder.glob("tokenizer*"):
@@ -218,7 +218,8 @@ def test_what_the_model_before_left_behind_goes_and_what_others_added_stays(hub,
     (folder / "chat_template.jinja").unlink()
     sharing.push(folder, "alice/mini")
     files = files_of(hub)
-    assert {"notes.txt", "onnx/model.safetensors", "model.safetensors", "config.json", *CODE} < set(files)
+    added = {"notes.txt", "onnx/model.safetensors", "consolidated.safetensors", "tokenizer_notes.json"}
+    assert {*added, "model.safetensors", "config.json", *CODE} < set(files)
     assert not {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"} & set(
         files
     )
@@ -288,7 +289,7 @@ def test_ctrl_c_ends_in_a_sentence(hub, checkpoint, monkeypatch, capsys):
 
 def test_a_public_repository_does_not_take_what_was_meant_to_be_private(hub, checkpoint, no_verification):
     HfApi().create_repo("alice/mini")
-    with pytest.raises(UserError, match="alice/mini exists and is public, and --private was asked for"):
+    with pytest.raises(UserError, match="alice/mini exists and is public, and it was asked to be private"):
         sharing.push(checkpoint(), "alice/mini", private=True)
     assert set(files_of(hub)) == {".gitattributes"}
 
@@ -306,16 +307,18 @@ def test_offline_mode_is_named(hub, checkpoint, monkeypatch, no_verification):
         sharing.push(checkpoint(), "alice/mini")
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "weights.pkl", "x.ckpt"])
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "weights.PKL", "x.ckpt", "model.pt"]
+)
 def test_a_pickle_in_the_way_is_refused_here_and_there(hub, checkpoint, no_verification, name):
     folder = checkpoint()
     HfApi().create_repo("alice/mini")
     HfApi().upload_file(path_or_fileobj=b"\x80\x04.", path_in_repo=name, repo_id="alice/mini")
-    with pytest.raises(UserError, match=f"alice/mini holds {name}, a pickle"):
+    with pytest.raises(UserError, match=f"alice/mini holds '{name}', a pickle"):
         sharing.push(folder, "alice/mini")
     assert "config.json" not in files_of(hub)
     (folder / name).write_bytes(b"\x80\x04.")
-    with pytest.raises(UserError, match=f"holds {name}, a pickle.*safetensors files only"):
+    with pytest.raises(UserError, match=f"holds '{name}', a pickle.*safetensors files only"):
         sharing.push(folder, "alice/other")
 
 
@@ -348,6 +351,13 @@ BAD_CHECKPOINTS = {
     "names the architecture 'Other', which is none of": lambda folder: damage_config(folder, architectures=["Other"]),
     "`format_version` is 99": lambda folder: damage_config(folder, format_version=99),
     "The weights in .* lack ": lambda folder: damage_config(folder, num_hidden_layers=3),
+    "The weights in .* have, beyond what config.json says, ": lambda folder: damage_config(
+        folder, num_hidden_layers=1
+    ),
+    "config.json in .*hidden_size": lambda folder: damage_config(folder, hidden_size="wide"),
+    "config.json in .*`hidden_size` is 31; give an even": lambda folder: damage_config(folder, hidden_size=31),
+    "checkpoint does not open": lambda folder: (folder / "tokenizer_config.json").write_text("[]"),
+    "loss.png is a link; copy the folder": lambda folder: (folder / "loss.png").symlink_to("/etc/hostname"),
 }
 
 
@@ -407,7 +417,7 @@ def test_a_card_that_was_written_on_the_hub_is_kept(hub, checkpoint, no_verifica
 
 
 def test_metadata_that_the_hub_refuses_are_a_sentence(hub, checkpoint, no_verification):
-    with pytest.raises(UserError, match='The Hub refuses the metadata of the model card .*"license" must be one of'):
+    with pytest.raises(UserError, match='The Hub refuses the metadata of the card .*"license" must be one of'):
         sharing.push(checkpoint(), "alice/mini", license="my own")
     with pytest.raises(UserError, match="--language english is no ISO 639 code"):
         sharing.push(checkpoint(), "alice/mini", language=["en", "english"], dry_run=True)
@@ -471,7 +481,7 @@ def test_a_commit_of_someone_else_in_between_is_built_upon(hub, checkpoint, no_v
     sharing.push(folder, "alice/mini")
     assert is_whole(files_of(hub), folder)
     hub.fail("POST", "/commit/", "stale", times=99)
-    with pytest.raises(UserError, match="someone else keeps changing the repository"):
+    with pytest.raises(UserError, match="someone else has changed the repository meanwhile"):
         sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
     assert is_whole(files_of(hub), folder)
 
@@ -489,7 +499,7 @@ def test_what_someone_else_commits_in_between_is_seen(hub, checkpoint, no_verifi
         return commit(api, *args, **kwargs)
 
     monkeypatch.setattr(HfApi, "create_commit", commit_after_someone_else)
-    with pytest.raises(UserError, match="alice/mini holds pytorch_model.bin, a pickle"):
+    with pytest.raises(UserError, match="alice/mini holds 'pytorch_model.bin', a pickle"):
         sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
     assert hub.repository("alice/mini").find("main").title == "theirs"
 
@@ -499,7 +509,7 @@ def test_a_server_that_stays_down_is_a_sentence(hub, checkpoint, no_verification
     folder = checkpoint()
     sharing.push(folder, "alice/mini")
     hub.fail("POST", "/commit/", kind, times=99)
-    with pytest.raises(UserError, match=f"The request to the Hub at {hub.url} "):
+    with pytest.raises(UserError, match=f"The request to {hub.url} did not succeed"):
         sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
     assert is_whole(files_of(hub), folder)
 
@@ -507,7 +517,7 @@ def test_a_server_that_stays_down_is_a_sentence(hub, checkpoint, no_verification
 def test_a_pull_request_is_not_opened_twice(hub, checkpoint, no_verification):
     sharing.push(checkpoint(), "alice/mini")
     hub.fail("POST", "/commit/", "error after")
-    with pytest.raises(UserError, match="The request to the Hub"):
+    with pytest.raises(UserError, match="The request to http"):
         sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini", create_pr=True)
     assert hub.repository("alice/mini").pull_requests == 1
 
@@ -531,15 +541,15 @@ def test_a_download_that_is_cut_is_not_taken_for_the_whole(hub, checkpoint, no_v
 @pytest.mark.slow
 def test_what_does_not_open_or_computes_something_else_is_said(hub, checkpoint):
     folder = checkpoint()
-    expected = sharing.verification.open_all(folder)
+    expected = sharing.outputs_of(folder, MiniConfig.from_pretrained(folder))
     sharing.verify(folder, expected)
     model = MiniForCausalLM.from_pretrained(folder)
     model.model.layers[0].mlp.up_proj.bias.data[0] += 1e-3
     model.save_pretrained(folder)
-    with pytest.raises(UserError, match="The export opens, but AutoModel, .*AutoModelForCausalLM.* differ"):
+    with pytest.raises(UserError, match="checkpoint opens, but AutoModel, .*AutoModelForCausalLM.* differ"):
         sharing.verify(folder, expected)
     (folder / "configuration_mini.py").unlink()
-    with pytest.raises(UserError, match="The export does not open without modeling_mini: .*configuration_mini.py"):
+    with pytest.raises(UserError, match="checkpoint does not open without modeling_mini: .*configuration_mini.py"):
         sharing.verify(folder, expected)
 
 
@@ -581,9 +591,13 @@ for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM"):
     assert (tmp_path / "executed").exists(), "the trap does not work"
 
 
-def test_a_token_appears_nowhere(hub, checkpoint, tmp_path, capsys, caplog, no_verification):
+def test_a_token_appears_nowhere(hub, checkpoint, tmp_path, capsys, caplog, monkeypatch, no_verification):
     """Not in what is printed or logged at any level, with or without a failure, nor in a file that is pushed."""
     folder = checkpoint()
+    for name in ("huggingface_hub", "transformers", "httpx", "httpx2", "modeling_mini"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+    monkeypatch.setattr(sharing, "_quiet", contextlib.nullcontext)
     with caplog.at_level(logging.DEBUG):
         assert cli.main(["push", str(folder), "alice/mini"]) == 0
         for fault in itertools.product(["error", "drop"], ENDPOINTS.values()):
@@ -621,8 +635,79 @@ def test_exported_code_imports_torch_and_transformers_only():
             elif isinstance(node, ast.ImportFrom):
                 is_ours = node.level == 1 and f"{node.module}.py" in CODE
                 assert is_ours or (node.level == 0 and node.module.split(".")[0] in allowed), ast.unparse(node)
-        names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-        assert not names & {"system", "popen", "environ", "remove", "unlink", "rmtree", "execv", "getenv"}
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        assert not names & {"eval", "exec", "open", "compile", "__import__", "input", "globals", "setattr", "delattr"}
+        of_os = {node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os"}
+        assert of_os <= {"PathLike"}
+        assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module in ("os", "pathlib.os")]
+        attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        assert not attributes & {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "rename", "rmdir"}
+
+
+def test_verification_runs_no_code_of_others_and_knows_no_token(hub, checkpoint, tmp_path, caplog):
+    """Code that a co-writer has put where transformers would run it, in the repository that is pushed to."""
+    trap = f"import os\nopen({str(tmp_path / 'executed')!r}, 'w').write(str(dict(os.environ)))\n"
+    tokenizer = {"auto_map": {"AutoTokenizer": ["evil.Tok", "evil.Tok"]}}
+    HfApi().create_repo("alice/mini")
+    for path, text in {
+        "custom_generate/generate.py": trap + "def generate(*args, **kwargs): pass\n",
+        "evil.py": trap,
+        "tokenizer_config.json": json.dumps(tokenizer),
+    }.items():
+        HfApi().upload_file(path_or_fileobj=text.encode(), path_in_repo=path, repo_id="alice/mini")
+    folder = checkpoint()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    sharing.push(folder, "alice/mini")
+    assert not (tmp_path / "executed").exists()
+    assert "holds other code too, which was not looked at: ['custom_generate/generate.py', 'evil.py']" in caplog.text
+
+
+def test_a_hostile_folder_is_not_asked_about(checkpoint, tmp_path, monkeypatch):
+    folder = checkpoint()
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *args: "y")
+    (folder / "tokenizer.json").unlink()
+    tokenizer = {"auto_map": {"AutoTokenizer": ["evil.Tok", "evil.Tok"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="does not open"):
+        sharing.push(folder, "alice/mini", dry_run=True)
+    assert cli.main(["generate", str(folder), "the"]) == 1
+    damage_config(folder, model_type="other", auto_map={"AutoConfig": "evil.Config"})
+    with pytest.raises(UserError, match="config.json in"):
+        sharing.push(folder, "alice/mini", dry_run=True)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_repository_that_became_public_meanwhile_gets_nothing(hub, checkpoint, monkeypatch):
+    HfApi().create_repo("alice/mini", private=True)
+
+    def publish(*args):
+        hub.repository("alice/mini").private = False
+
+    folder = checkpoint()
+    monkeypatch.setattr(sharing, "verify", publish)
+    with pytest.raises(UserError, match="alice/mini exists and is public, and it was asked to be private"):
+        sharing.push(folder, "alice/mini", private=True)
+    assert set(files_of(hub)) == {".gitattributes"}
+
+
+def test_a_token_with_the_end_of_its_line_is_taken(hub, checkpoint, no_verification, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    sharing.push(checkpoint(), "alice/mini", token="hf_alice\r\n")
+    assert set(files_of(hub)) > CODE
+
+
+@pytest.mark.parametrize("kind", ["error", "drop"])
+def test_a_fault_of_the_verifying_download(hub, checkpoint, no_verification, kind):
+    folder = checkpoint()
+    hub.fail("HEAD", "/config.json", kind)
+    sharing.push(folder, "alice/mini")
+    assert hub.faults[0].times == 0
+    hub.fail("HEAD", "/config.json", kind, times=99)
+    with pytest.raises(UserError, match="Commit .* has arrived, but could not be fetched to be verified: The request"):
+        sharing.push(checkpoint(name="new", lm_head_bias=True), "alice/mini")
 
 
 # The stand-in itself

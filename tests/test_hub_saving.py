@@ -16,12 +16,13 @@ from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, default_data_collator
 
-from modeling_mini import MiniForCausalLM, verification
+from modeling_mini import MiniForCausalLM
 from modeling_mini import hub as sharing
 from modeling_mini.arguments import MiniTrainingArguments
 from modeling_mini.configuration_mini import MiniConfig
 from modeling_mini.registration import AUTO_CLASSES
 from modeling_mini.tokenization import train_tokenizer
+from modeling_mini.verification import outputs_of, verify
 
 
 CODE = {"configuration_mini.py", "modeling_mini.py"}
@@ -45,12 +46,13 @@ def read(folder):
 
 
 @pytest.fixture
-def opens_alike(hub):
+def opens_alike(hub, tmp_path):
     """`opens_alike("alice/mini", folder)`: the repository in a fresh process computes what the folder does here."""
 
     def check(repo_id, folder, revision="main"):
-        expected = verification.open_all(folder)
-        sharing.verify(repo_id, expected, revision, hub.url, "hf_alice")
+        expected = outputs_of(folder, AutoConfig.from_pretrained(folder))
+        snapshot_download(repo_id, revision=revision, cache_dir=tmp_path / "cache")
+        verify(repo_id, expected, revision, tmp_path / "cache")
 
     return check
 
@@ -209,7 +211,7 @@ def test_a_model_in_shards_saves_its_own_code(tiny_model, tmp_path, kind):
     assert finished.returncode == 0, finished.stderr[-3000:]
     require_complete(read(tmp_path / "saved"))
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["architectures"] == ["MiniForCausalLM"]
-    sharing.verify(tmp_path / "saved", verification.open_all(tmp_path / "source"))
+    verify(tmp_path / "saved", outputs_of(tmp_path / "source", AutoConfig.from_pretrained(tmp_path / "source")))
 
 
 # By the Trainer

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from huggingface_hub import HfApi
 from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
@@ -341,6 +342,7 @@ def test_a_run_pushes_what_it_leaves_and_verifies_it(arguments, run, hub, tmp_pa
         ("alice/mini", "hf_nobody_knows", "the token is not valid"),
         ("alice/mini", "", "You are not logged in to the Hub"),
         ("../mini", "hf_alice", "is no name of a repository"),
+        ("alice/public", "hf_alice", "alice/public exists and is public, and it was asked to be private"),
     ],
 )
 def test_a_run_that_could_not_be_pushed_does_not_start(
@@ -348,16 +350,20 @@ def test_a_run_that_could_not_be_pushed_does_not_start(
 ):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
+    HfApi(token="hf_alice").create_repo("alice/public")
     login = ["--hub_token", token] if token else []
-    assert main([*arguments, "--push_to_hub", "--hub_model_id", repo_id, *login]) == 1
+    private = ["--hub_private_repo", "true"]
+    assert main([*arguments, "--push_to_hub", "--hub_model_id", repo_id, *private, *login]) == 1
     assert sentence in caplog.text
     assert "Training text" not in caplog.text
     assert not token or token not in caplog.text
-    assert hub.repositories == {}
+    assert list(hub.repositories) == [("models", "alice/public")]
 
 
 @pytest.mark.parametrize(
-    "given", [["--hub_token", "hf_secret"], ["--hub_token=hf_secret"]], ids=["two words", "one word"]
+    "given",
+    [["--hub_token", "hf_secret"], ["--hub_token=hf_secret"], ["--hub-token", "hf_secret"], ["--hub-token=hf_secret"]],
+    ids=" ".join,
 )
 def test_the_command_that_continues_a_run_holds_no_token(given):
     stop = StopOnSignal()
@@ -365,4 +371,10 @@ def test_the_command_that_continues_a_run_holds_no_token(given):
     with pytest.raises(Exception, match="Continue with") as stopped:
         stop.raise_if_stopped(3, ["python", "train.py", *given, "--max_steps", "7"])
     assert "hf_secret" not in str(stopped.value)
-    assert re.search("--hub_token[ =]TOKEN --max_steps 7 --resume", str(stopped.value))
+    assert re.search("--hub[_-]token[ =]TOKEN --max_steps 7 --resume", str(stopped.value))
+
+
+def test_a_misspelt_token_is_not_repeated(arguments, caplog):
+    assert main([*arguments, "--hub_tokn=hf_secret"]) == 1
+    assert "There is no argument --hub_tokn; did you mean hub_token?" in caplog.text
+    assert "hf_secret" not in caplog.text

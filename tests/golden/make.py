@@ -13,16 +13,17 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from modeling_mini import MiniConfig, MiniForCausalLM, hub, verification
+from modeling_mini import MiniConfig, MiniForCausalLM, hub
 from modeling_mini.configuration_mini import FORMAT_VERSION
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.open_all import SAMPLE, open_all
+from modeling_mini.registration import AUTO_CLASS_NAMES, AUTO_CLASSES
 from modeling_mini.tokenization import train_tokenizer
 
 
 def main() -> None:
     transformers.logging.set_verbosity_error()
     root = Path(__file__).parent / f"v{FORMAT_VERSION}"
-    tokenizer = train_tokenizer([verification.SAMPLE], kind="char")
+    tokenizer = train_tokenizer([SAMPLE], kind="char")
     for seed, model_class in enumerate(AUTO_CLASSES.values()):
         folder = root / model_class.__name__
         folder.mkdir(parents=True)  # fails if it is there
@@ -44,13 +45,13 @@ def main() -> None:
         model.save_pretrained(folder)
         if model_class is MiniForCausalLM:
             tokenizer.save_pretrained(folder)
-            expected = verification.open_all(folder)
+            expected = open_all(folder, AUTO_CLASS_NAMES.values())
             # A head that the checkpoint does not hold is drawn anew, and need not be drawn alike by every version.
             kept = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoTokenizer")
             expected = {name: tensor for name, tensor in expected.items() if name in kept}
         else:
-            name = next(auto.__name__ for auto, ours in AUTO_CLASSES.items() if ours is model_class)
-            expected = {name: verification.open_all(folder)[name]}
+            name = AUTO_CLASS_NAMES[model_class.__name__]
+            expected = {name: open_all(folder, [name])[name]}
             for path in hub.CODE_FILES:
                 (folder / path.name).unlink()
         save_file(expected, folder / "expected.safetensors")
