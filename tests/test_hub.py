@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from hub_server import Blob
-from huggingface_hub import HfApi
+from hub_server import Blob, card_errors
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM
 
 import modeling_mini
 from modeling_mini import MiniConfig, MiniForCausalLM, MiniForMaskedLM, MiniForSequenceClassification, cli
 from modeling_mini import hub as sharing
+from modeling_mini.arguments import DataArguments, MiniTrainingArguments, ModelArguments
 from modeling_mini.errors import UserError
-from modeling_mini.model_card import REPOSITORY
+from modeling_mini.model_card import REPOSITORY, write_model_card
 from modeling_mini.registration import AUTO_CLASSES
 from modeling_mini.tokenization import train_tokenizer
 
@@ -404,6 +405,47 @@ def test_a_card_of_ones_own_is_kept_and_completed(hub, checkpoint, no_verificati
     assert files_of(hub)["plot.png"].data == b"png"
 
 
+@pytest.fixture
+def run_card(tmp_path):
+    """`run_card(margin, **training_arguments)`: the card that a run leaves, of made-up results and local files."""
+
+    def write(margin, **training):
+        for name in ("shape.json", "text.txt"):
+            (tmp_path / name).write_text("{}")
+        results = {"validation_loss": 2.0, "validation_loss_margin": margin, "perplexity": 7.389, "bits_per_byte": 1.5}
+        results |= dict.fromkeys(("parameters", "context", "vocabulary", "updates", "tokens_per_update"), 1000)
+        results |= {"train_tokens": None, "train_seconds": 12.3, "hardware": "an abacus", "seed": 1, "sample": "the"}
+        write_model_card(
+            tmp_path,
+            results,
+            ModelArguments(model=str(tmp_path / "shape.json")),
+            DataArguments(dataset=str(tmp_path / "text.txt")),
+            MiniTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training),
+        )
+        return (tmp_path / "README.md").read_text()
+
+    return write
+
+
+def test_a_run_tells_its_results_with_intervals_and_nothing_of_the_machine(run_card, tmp_path):
+    card = run_card(0.1, warmup_steps=0.25, resume=True)
+    assert str(tmp_path) not in card
+    assert "shape: `shape.json`) on `text.txt`" in card
+    assert "| 2.0000 ± 0.1000 | 7.39 (6.686 to 8.166) | 1.5000 (1.425 to 1.575) |" in card
+    [entry] = ModelCard(card).data.to_dict()["model-index"]
+    metrics = {metric["type"]: metric for metric in entry["results"][0]["metrics"]}
+    assert metrics["bits_per_byte"]["args"]["confidence_interval_95"] == [1.425, 1.575]
+    assert "warm-up over 25% of the updates" in card
+    assert "12 s since it was last resumed on an abacus" in card
+    assert card_errors(card) == []
+
+
+def test_a_single_row_gives_no_interval(run_card):
+    card = run_card(0.0)
+    assert "| 2.0000 | 7.39 | 1.5000 |" in card
+    assert "confidence_interval" not in card
+
+
 def test_a_card_that_was_written_on_the_hub_is_kept(hub, checkpoint, no_verification):
     folder = checkpoint()
     sharing.push(folder, "alice/mini")
@@ -662,6 +704,17 @@ def test_verification_runs_no_code_of_others_and_knows_no_token(hub, checkpoint,
     sharing.push(folder, "alice/mini")
     assert not (tmp_path / "executed").exists()
     assert "holds other code too, which was not looked at: ['custom_generate/generate.py', 'evil.py']" in caplog.text
+
+
+def test_the_verifying_process_has_neither_token_nor_network(checkpoint, monkeypatch):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.setenv(name, "hf_alice")
+    started = {}
+    monkeypatch.setattr("subprocess.run", lambda *args, env, **kwargs: started.update(env))
+    with pytest.raises(UserError, match="its process ended early"):
+        sharing.verify(checkpoint(), {})
+    assert "hf_alice" not in started.values()
+    assert started["HF_HUB_OFFLINE"] == "1"
 
 
 def test_a_hostile_folder_is_not_asked_about(checkpoint, tmp_path, monkeypatch):
