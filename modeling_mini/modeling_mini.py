@@ -49,7 +49,6 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import merge_with_config_defaults
@@ -324,7 +323,7 @@ class MiniPreTrainedModel(PreTrainedModel):
         """
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         folder = Path(save_directory).absolute()
-        is_checkpoint = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-\d+", folder.name)
+        is_checkpoint = re.fullmatch(r"checkpoint-\d+", folder.name)
         if is_checkpoint and self.should_save_on_this_rank(is_main_process):
             custom_object_save(self, folder.parent)
 
