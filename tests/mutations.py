@@ -245,7 +245,7 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        "hub: FSDP2's class keeps its name",
+        "hub: the code of FSDP2's class is saved",
         MODEL,
         'if cls.__module__.startswith("torch."):',
         "if False:",

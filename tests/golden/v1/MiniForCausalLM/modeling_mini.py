@@ -310,10 +310,9 @@ class MiniPreTrainedModel(PreTrainedModel):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith("torch."):
-            # FSDP2 makes the model an instance of a class of torch's. transformers copies the code into a checkpoint
-            # by the name of the class and of its module, which therefore stay ours.
-            ours = next(base for base in cls.__mro__[1:] if issubclass(base, MiniPreTrainedModel))
-            cls.__module__, cls.__name__, cls.__qualname__ = ours.__module__, ours.__name__, ours.__qualname__
+            # FSDP2 makes the model an instance of a class of torch's, whose code transformers would copy into a
+            # checkpoint. Ours comes there with the config.
+            cls._auto_class = None
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs):
         """As in every model of transformers, and the code beside it; of a checkpoint of the Trainer, above it as well.
@@ -325,7 +324,7 @@ class MiniPreTrainedModel(PreTrainedModel):
         folder = Path(save_directory).absolute()
         is_checkpoint = re.fullmatch(r"checkpoint-\d+", folder.name)
         if is_checkpoint and self.should_save_on_this_rank(is_main_process):
-            custom_object_save(self, folder.parent)
+            custom_object_save(self.config, folder.parent)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
