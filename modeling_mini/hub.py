@@ -7,7 +7,6 @@ import difflib
 import json
 import logging
 import re
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from huggingface_hub import CommitInfo
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import configuration_mini, modeling_mini
+from . import __version__, configuration_mini, modeling_mini
 from .checkpoints import checkpoints, is_whole_safetensors
 from .configuration_mini import FORMAT_VERSION, MiniConfig
 from .errors import UserError, one_line
@@ -112,7 +111,8 @@ def push(
             logger.info("A dry run: nothing was uploaded to %s.", repo_id)
             return None
         repository.check_card((folder / CARD_NAME).read_text(encoding="utf-8"))
-        expected = _verify_export(folder, outputs_of(folder, model.config))
+        expected = outputs_of(folder, model.config)
+        _verify_export(folder, expected)
         if not create_pr:
             repository.create(private)
         message = commit_message or f"Upload {type(model).__name__} with modeling_mini"
@@ -144,10 +144,10 @@ def upgrade_repo(
         refuse_files(present, repo_id)
         names = [name for name in present if matches(name, MODEL_FILES)]
         repository.fetch(names, head.sha, local_dir=folder)
-        before = outputs_of(folder, _require_model_folder(folder, place=repo_id))
+        expected = outputs_of(folder, _require_model_folder(folder, place=repo_id))  # before the change
         changed = _refresh_code(folder)
         if not changed:
-            logger.info("%s is up to date with modeling_mini %s.", repo_id, _version())
+            logger.info("%s is up to date with modeling_mini %s.", repo_id, __version__)
             return None
         for name, (added, removed) in changed.items():
             logger.info("%s: %d lines added, %d removed", name, added, removed)
@@ -155,18 +155,17 @@ def upgrade_repo(
             logger.info("A dry run: nothing was written to %s.", repo_id)
             return None
         repository.check_login()
-        expected = _verify_export(folder, before)
-        message = f"Update the code to modeling_mini {_version()}"
+        _verify_export(folder, expected)
+        message = f"Update the code to modeling_mini {__version__}"
         commit = repository.commit(folder, list(changed), message, parent=head.sha)
         _verify_commit(repository, commit.oid, list({*names, *changed}), expected)
     return commit
 
 
-def _verify_export(folder: Path, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _verify_export(folder: Path, expected: dict[str, torch.Tensor]) -> None:
     logger.info("Opening what is to be uploaded in a fresh process without modeling_mini ...")
     verify(folder, expected)
     logger.info("Before the upload, without modeling_mini: %s open, equal bit for bit.", ", ".join(expected))
-    return expected
 
 
 def _verify_commit(repository: Repository, oid: str, names: list[str], expected: dict[str, torch.Tensor]) -> None:
@@ -304,10 +303,6 @@ def _refresh_code(folder: Path) -> dict[str, tuple[int, int]]:
             changed[name] = tuple(sum(line.startswith(sign) for line in lines) for sign in "+-")
             path.write_text(text, encoding="utf-8")
     return changed
-
-
-def _version() -> str:
-    return sys.modules[__package__].__version__
 
 
 @contextmanager

@@ -208,11 +208,11 @@ def complete_card(
         "license": "unknown",
         "library_name": "transformers",
         "pipeline_tag": _TASKS[model_class][0],
-        "tags": TAGS,
     }
     for key, value in defaults.items():
         metadata[key] = metadata.get(key) or value
-    metadata.tags = [*metadata.tags, *(tag for tag in TAGS if tag not in metadata.tags)]
+    tags = metadata.tags or []
+    metadata.tags = [*tags, *(tag for tag in TAGS if tag not in tags)]
     metadata.license = license or metadata.license
     metadata.language = language or metadata.language
     if metadata.eval_results:

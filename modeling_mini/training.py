@@ -130,8 +130,8 @@ def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> No
         raise UserError("--dataloader_drop_last would leave validation rows out of the bits per byte; leave it off.")
 
 
-def prepare_repository(args: MiniTrainingArguments) -> Repository:
-    """The repository that the run pushes to, ready for the first checkpoint. Raises `UserError`."""
+def prepare_repository(args: MiniTrainingArguments) -> None:
+    """Make the repository that the run pushes to ready for the first checkpoint. Raises `UserError`."""
     repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
     if "/" not in repo_id:
         user = Repository(f"USER/{repo_id}", token=args.hub_token)
@@ -140,7 +140,6 @@ def prepare_repository(args: MiniTrainingArguments) -> Repository:
     repository.check_login()
     repository.check_visibility(bool(args.hub_private_repo))
     repository.create(bool(args.hub_private_repo))
-    return repository
 
 
 def push_result(args: MiniTrainingArguments, repo_id: str) -> None:

@@ -6,6 +6,8 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import functools
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -130,16 +132,15 @@ def hub(request, monkeypatch, tmp_path):
         yield server
 
 
-@pytest.fixture
-def fresh_python(tmp_path):
-    """`fresh_python(script, *arguments, hub=hub, token="hf_bob")`: the finished process, far from this repository.
+@pytest.fixture(scope="session")
+def run_python():
+    """`run_python(script, *arguments, cache=folder)`: the finished process, far from this repository.
 
-    It starts with empty caches, which later calls of the same test find as they were left, and offline unless it is
-    given a Hub. `installed=False` keeps the package out.
+    Caches are in `cache`, which is made if it is not there; offline unless it is given a Hub, and then logged in with
+    `token`. `installed=False` keeps the package out.
     """
 
-    def run(script, *arguments, hub=None, token="hf_alice", installed=False, **settings):
-        cache = tmp_path / "fresh-cache"
+    def run(script, *arguments, cache, hub=None, token="hf_alice", installed=False):
         cache.mkdir(exist_ok=True)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
         environment |= {"HF_HOME": str(cache), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -147,14 +148,43 @@ def fresh_python(tmp_path):
         environment |= {} if token is None else {"HF_TOKEN": token}
         environment |= {"HF_HUB_DISABLE_XET": "1"} if hub is None or hub.transfer != "xet" else {}
         environment |= {"PYTHONPATH": str(Path(__file__).parents[1])} if installed else {}
+        # The package may be installed where the tests run; copies inside transformers_modules have longer names.
         without = "" if installed else "import sys\nsys.modules['modeling_mini'] = None\n"
         return subprocess.run(
             [sys.executable, "-c", without + script, *map(str, arguments)],
             cwd=cache,
-            env=environment | settings,
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def fresh_python(run_python, tmp_path):
+    """`run_python` with caches that are empty at first, and that later calls of the same test find as they were."""
+    return functools.partial(run_python, cache=tmp_path / "fresh-cache")
+
+
+@pytest.fixture
+def two_processes(tmp_path):
+    """`two_processes(script_path, *arguments)`: run by torchrun on one CPU; the finished launcher."""
+
+    def run(*command):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+        environment = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        return subprocess.run(
+            [*launch, *map(str, command)],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
             check=False,
         )
 

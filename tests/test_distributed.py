@@ -4,11 +4,6 @@ Tensor parallelism and FSDP2 are held to the logits, the loss and the gradients 
 logits only, because transformers 5.24 passes no loss on from the last stage.
 """
 
-import os
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -86,7 +81,7 @@ MODELS = {
         if (kind, name) != ("pp_size", "classifier")
     ],
 )
-def test_two_processes_equal_one(tiny_model, random_ids, pad, gradients, tmp_path, kind, name):
+def test_two_processes_equal_one(tiny_model, random_ids, pad, gradients, tmp_path, two_processes, kind, name):
     model_class, overrides = MODELS[name]
     model = tiny_model(model_class, vocab_size=96, intermediate_size=64, **overrides)
     model.save_pretrained(tmp_path / "checkpoint")
@@ -100,13 +95,5 @@ def test_two_processes_equal_one(tiny_model, random_ids, pad, gradients, tmp_pat
     expected |= {"loss": loss.detach(), "gradients": gradients(model)}
     torch.save(expected, tmp_path / "expected.pt")
     (tmp_path / "rank.py").write_text(SCRIPT)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    arguments = [str(tmp_path / "rank.py"), str(tmp_path / "checkpoint"), kind, str(tmp_path / "expected.pt")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [*launch, *arguments], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    result = two_processes(tmp_path / "rank.py", tmp_path / "checkpoint", kind, tmp_path / "expected.pt")
     assert result.returncode == 0, result.stderr[-3000:]

@@ -4,10 +4,6 @@ However the model came about: loaded as remote code, saved again, adapted, cast,
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -192,22 +188,10 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["installed", "remote"])
-def test_a_model_in_shards_saves_its_own_code(tiny_model, tmp_path, kind):
+def test_a_model_in_shards_saves_its_own_code(tiny_model, tmp_path, two_processes, kind):
     tiny_model(MiniForCausalLM, vocab_size=96, intermediate_size=64).save_pretrained(tmp_path / "source")
     (tmp_path / "rank.py").write_text(FSDP2)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HOME": str(tmp_path / "home")}
-    finished = subprocess.run(
-        [*launch, str(tmp_path / "rank.py"), str(tmp_path / "source"), kind, str(tmp_path / "saved")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    finished = two_processes(tmp_path / "rank.py", tmp_path / "source", kind, tmp_path / "saved")
     assert finished.returncode == 0, finished.stderr[-3000:]
     require_complete(read(tmp_path / "saved"))
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["architectures"] == ["MiniForCausalLM"]

@@ -1,10 +1,6 @@
 """Checkpoints, loaded in this process and in a fresh one: with the package or, as remote code, without it."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,7 +20,6 @@ from modeling_mini import (
 from modeling_mini.registration import AUTO_CLASSES
 
 
-REPOSITORY = Path(__file__).parents[1]
 MODEL_CLASSES = list(AUTO_CLASSES.values())
 AUTO_NAMES = {model_class.__name__: auto_class.__name__ for auto_class, model_class in AUTO_CLASSES.items()}
 CODE = ["configuration_mini.py", "modeling_mini.py"]
@@ -186,18 +181,8 @@ from pathlib import Path
 
 root, mode = Path(sys.argv[1]), sys.argv[2]
 
-
-class NoPackage:
-    # The package may be installed where the tests run; copies inside transformers_modules have longer names.
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "modeling_mini":
-            raise ModuleNotFoundError(f"No module named {name!r} (kept out by the test)")
-
-
 if mode == "installed":
     import modeling_mini
-else:
-    sys.meta_path.insert(0, NoPackage())
 
 import torch
 import transformers
@@ -284,30 +269,16 @@ print("RESULTS", json.dumps(results))
 )
 
 
-def run_fresh(script, root, mode, cache):
-    """Run a script far from the repository; its cache of remote code is empty at the start."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
-    environment |= {
-        "HF_HOME": str(cache),
-        "HF_MODULES_CACHE": str(cache / "modules"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    if mode == "installed":
-        environment["PYTHONPATH"] = str(REPOSITORY)
-    cache.mkdir()
-    result = subprocess.run(
-        [sys.executable, "-c", script, str(root), mode],
-        cwd=cache,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.split("RESULTS ")[-1])
+@pytest.fixture(scope="session")
+def run_fresh(run_python):
+    """`run_fresh(script, root, mode, cache)`: the results of a script that starts without a cache of remote code."""
+
+    def run(script, root, mode, cache):
+        result = run_python(script, root, mode, cache=cache, token=None, installed=mode == "installed")
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout.split("RESULTS ")[-1])
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -356,12 +327,12 @@ def mode(request):
 
 
 @pytest.fixture(scope="module")
-def loaded(checkpoints, mode):
+def loaded(run_fresh, checkpoints, mode):
     return run_fresh(LOAD, checkpoints, mode, checkpoints / f"{mode}-load")
 
 
 @pytest.fixture(scope="module")
-def piped(checkpoints, mode):
+def piped(run_fresh, checkpoints, mode):
     return run_fresh(PIPELINES, checkpoints, mode, checkpoints / f"{mode}-pipelines")
 
 
@@ -391,7 +362,7 @@ def test_causal_checkpoint_opens_as_each_class_in_a_fresh_process(loaded, model_
 
 
 @pytest.mark.slow
-def test_remote_code_runs_only_with_consent(checkpoints, worded_model, tmp_path):
+def test_remote_code_runs_only_with_consent(run_fresh, worded_model, tmp_path):
     worded_model(MiniModel).save_pretrained(tmp_path / "model")
     for name in CODE:
         path = tmp_path / "model" / name

@@ -7,7 +7,6 @@ import random
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -231,22 +230,15 @@ def test_streamed_run_trains(arguments, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_resume(arguments, tmp_path):
+def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
     """`accelerate launch` and torchrun start the same script; two processes over gloo stand in for two devices."""
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-    command = [*launch, str(ROOT / "train.py"), *arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
+    command = [ROOT / "train.py", *arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
     stages = [["--max_steps", "4"], ["--resume"]]
     if Version(transformers.__version__) < Version("5.23"):
         # 5.17 restores optimizer states of several CPU processes to "cpu:0", which torch does not know.
         stages = [["--max_steps", "10"]]
     for extra in stages:
-        result = subprocess.run(
-            [*command, *extra], env=environment, capture_output=True, text=True, timeout=240, check=False
-        )
+        result = two_processes(*command, *extra)
         assert result.returncode == 0, result.stderr[-3000:]
     assert "Tokens per update: 256 (4 rows x 1 accumulated x 2 devices x 32 tokens)" in result.stderr
     assert ("Continuing from" in result.stderr) == ("--resume" in stages[-1])
