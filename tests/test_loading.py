@@ -274,6 +274,7 @@ def run_fresh(run_python):
     """`run_fresh(script, root, mode, cache)`: the results of a script that starts without a cache of remote code."""
 
     def run(script, root, mode, cache):
+        cache.mkdir()  # fails on one that is there
         result = run_python(script, root, mode, cache=cache, token=None, installed=mode == "installed")
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout.split("RESULTS ")[-1])
