@@ -47,4 +47,4 @@ lint: setup
 
 # The n-gram model that the quickstart has to beat, on the same text.
 baseline: setup
-	$(BIN)/python benchmarks/ngram.py $(ARGS)
+	$(BIN)/modeling-mini eval $(ARGS)

@@ -13,6 +13,7 @@ from transformers import HfArgumentParser, TrainingArguments
 from .data import DataArguments
 from .errors import UserError
 from .presets import configuration_path
+from .tasks import task_class
 
 
 DEFAULT_RECIPE = "quickstart"
@@ -25,6 +26,13 @@ class ModelArguments:
     model: str = field(
         default="small",
         metadata={"help": "A preset of configuration/models by name, or the path of a config.json or of its folder."},
+    )
+    init_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "A trained model (folder or Hub name) to fine-tune: its weights, shape and tokenizer are the "
+            "start, and --model counts no more."
+        },
     )
     config_overrides: str | None = field(
         default=None, metadata={"help": "Fields that replace those of the model, as JSON: '{\"hidden_size\": 192}'."}
@@ -104,16 +112,24 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Min
     has_recipe = bool(argv) and not argv[0].startswith("-")
     path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
     recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
-    parser = _Parser(ARGUMENT_CLASSES, allow_abbrev=False, usage="train.py [RECIPE] [--argument value ...]")
+    arguments = parse_dataclasses(ARGUMENT_CLASSES, [*_to_argv(recipe), *argv[has_recipe:]], "train.py [RECIPE]")
+    data_arguments = arguments[1]
+    data_arguments.dataset = data_arguments.dataset or task_class(data_arguments.task).embedded
+    return arguments
+
+
+def parse_dataclasses(classes: tuple[type, ...], argv: list[str], command: str) -> tuple:
+    """`--argument value ...` as an instance of each class. Raises `UserError`, or `SystemExit` after `--help`."""
+    parser = _Parser(classes, allow_abbrev=False, usage=f"{command} [--argument value ...]")
     try:
         *arguments, unknown = parser.parse_args_into_dataclasses(
-            [*_to_argv(recipe), *argv[has_recipe:]], look_for_args_file=False, return_remaining_strings=True
+            argv, look_for_args_file=False, return_remaining_strings=True
         )
     except ValueError as error:  # values that the Trainer refuses together
         raise UserError(str(error).splitlines()[0]) from error
     if unknown:
         name = unknown[0].split("=")[0]  # the value may be a secret
-        raise UserError(f"There is no argument {name}{_nearest_argument(name)}")
+        raise UserError(f"There is no argument {name}{_nearest_argument(name, classes)}")
     return tuple(arguments)
 
 
@@ -143,17 +159,17 @@ def _read_recipe(path: Path) -> dict:
     if not isinstance(recipe, dict):
         raise UserError(f"{path} must hold lines of `argument: value`, and holds a {type(recipe).__name__}.")
     for name in recipe:
-        if name not in _argument_names():
-            raise UserError(f"{path}: there is no argument {name}{_nearest_argument(str(name))}")
+        if name not in _argument_names(ARGUMENT_CLASSES):
+            raise UserError(f"{path}: there is no argument {name}{_nearest_argument(str(name), ARGUMENT_CLASSES)}")
     return recipe
 
 
-def _argument_names() -> list[str]:
-    return [f.name for argument_class in ARGUMENT_CLASSES for f in fields(argument_class) if f.init]
+def _argument_names(classes: tuple[type, ...]) -> list[str]:
+    return [f.name for argument_class in classes for f in fields(argument_class) if f.init]
 
 
-def _nearest_argument(name: str) -> str:
-    nearest = get_close_matches(name.lstrip("-"), _argument_names(), n=1, cutoff=0.6)
+def _nearest_argument(name: str, classes: tuple[type, ...]) -> str:
+    nearest = get_close_matches(name.lstrip("-"), _argument_names(classes), n=1, cutoff=0.6)
     return f"; did you mean {nearest[0]}?" if nearest else "; --help lists them all."
 
 

@@ -1,10 +1,9 @@
-"""The command `modeling-mini`: train | generate | push | upgrade-repo | presets."""
+"""The command `modeling-mini`: train, evaluate, use and share models."""
 
 import argparse
 import logging
 import signal
 import sys
-from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="modeling-mini", description="A small Transformer language model.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="train from a recipe; the same arguments as train.py")
+    commands.add_parser("eval", help="score a trained model and simple systems on the same examples; its own --help")
     commands.add_parser("presets", help="list the model shapes and their parameter counts")
     generate = commands.add_parser("generate", help="continue a text with a trained model")
     generate.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
@@ -25,6 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token each time")
     generate.add_argument("--top_k", type=int, default=50, help="draw from so many of the likeliest tokens")
     generate.add_argument("--seed", type=int, default=None, help="the same seed draws the same text")
+    for name, (_, text) in _PREDICTIONS.items():
+        predict = commands.add_parser(name, help=text)
+        predict.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
+        predict.add_argument("texts", nargs="*", metavar="text", help=_INPUTS.get(name, _EACH_LINE))
+        predict.add_argument("--jsonl", action="store_true", help="standard input and output are JSON, one a line")
+        predict.add_argument("--batch_size", type=int, default=32, help="texts that the model sees at a time")
     push = commands.add_parser(
         "push", help="share a trained model on the Hub, and verify what arrived", allow_abbrev=False
     )
@@ -42,10 +48,15 @@ def main(argv: list[str] | None = None) -> int:
         command.add_argument("--revision", help="branch to write to; main if left out")
         command.add_argument("--create-pr", action="store_true", help="open a pull request instead")
         command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
-    args = parser.parse_args(argv)
     from .errors import UserError
 
     try:
+        if argv[:1] == ["eval"]:  # takes all arguments of the data, and its own --help
+            from .evaluation import evaluate
+
+            evaluate(argv[1:])
+            return 0
+        args = parser.parse_args(argv)
         _COMMANDS[args.command](args)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -63,27 +74,25 @@ def _presets(args: argparse.Namespace) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoModelForCausalLM, set_seed
 
-    from .errors import UserError
     from .generation import continue_text
+    from .prediction import load_model
 
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
-    if any(Path(args.checkpoint).glob("checkpoint-*")) and not (Path(args.checkpoint) / "config.json").exists():
-        raise UserError(
-            f"{args.checkpoint} is a run that did not end; continue it with --resume, or generate from one of the "
-            "checkpoint folders in it."
-        )
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.checkpoint, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(args.checkpoint, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        found = "" if Path(args.checkpoint).exists() else " there is no such folder, and on the Hub:"
-        raise UserError(f"{args.checkpoint}:{found} {str(error).splitlines()[0]}") from error
+    model, tokenizer = load_model(args.checkpoint, AutoModelForCausalLM)
     if args.seed is not None:
         set_seed(args.seed)
     text = continue_text(model, tokenizer, prompt, args.max_new_tokens, args.temperature, args.top_k)
     sys.stdout.write(text + "\n")
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from .prediction import predict
+
+    task = _PREDICTIONS[args.command][0]
+    for line in predict(args.checkpoint, task, args.texts, sys.stdin, args.jsonl, args.batch_size):
+        sys.stdout.write(line + "\n")
 
 
 def _push(args: argparse.Namespace) -> None:
@@ -117,4 +126,16 @@ def _log_to_stdout() -> None:
 
 _ONE_COMMIT = " An upload is one commit, which has arrived whole or not at all; the same command ends what is left."
 _STOPPED = {"push": _ONE_COMMIT, "upgrade-repo": _ONE_COMMIT}
+_PREDICTIONS = {
+    "translate": ("translation", "write texts in the language that a model was trained to write"),
+    "summarize": ("summarization", "say in a sentence what a document says"),
+    "classify": ("text-classification", "label texts"),
+    "answer": ("question-answering", "find the answer to a question in a text"),
+}
+_EACH_LINE = "one or more; the lines of standard input if left out"
+_INPUTS = {
+    "summarize": "one or more documents; all of standard input, as one document, if left out",
+    "answer": "a question, and the text that holds its answer; standard input for the text if left out",
+}
 _COMMANDS = {"presets": _presets, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}
+_COMMANDS |= dict.fromkeys(_PREDICTIONS, _predict)

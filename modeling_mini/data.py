@@ -1,41 +1,55 @@
-"""From a corpus to rows of token ids: documents -> tokens -> packed rows, all through `datasets`."""
+"""Where examples come from: embedded data, files, folders and the Hub, as splits of checked examples."""
 
-import hashlib
 import json
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value, load_dataset
+from datasets import Dataset, Features, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
-from transformers import PreTrainedTokenizerBase
 
-from . import corpus
-from .corpus import python_documents
+from .embedded import EMBEDDED, load_embedded
 from .errors import UserError
-from .modeling_mini import IGNORED_LABEL
+from .tasks import task_names
 
 
-EMBEDDED_CORPUS = "python-docs"
+if TYPE_CHECKING:
+    from .task import Task
+
+Examples = Dataset | IterableDataset
 
 _FILE_FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass
 class DataArguments:
-    """Where the text comes from, and how it becomes rows."""
+    """What is learnt, where its examples come from, and how they become rows."""
 
-    dataset: str = field(
-        default=EMBEDDED_CORPUS,
+    task: str = field(
+        default="text-generation",
+        metadata={"help": "What the model learns to do, as the Hub names it.", "choices": task_names()},
+    )
+    dataset: str | None = field(
+        default=None,
         metadata={
-            "help": f"'{EMBEDDED_CORPUS}' (embedded, no download), a local .txt, .jsonl, .json, .csv or .parquet "
-            "file, a folder of such files, or a data set on the Hub."
+            "help": "A local .txt, .jsonl, .json, .csv or .parquet file, a folder of such files, a data set on the "
+            f"Hub, or one that is embedded and needs no download ({', '.join(EMBEDDED)}); the task's own embedded "
+            "data if not given."
         },
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of a Hub data set."})
-    text_column: str = field(default="text", metadata={"help": "Column that holds the text."})
+    dataset_config: str | None = field(
+        default=None,
+        metadata={"help": "Configuration of a Hub data set; of the embedded message-catalogues, the language."},
+    )
+    columns: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Which column of the data set is which of the task, where the names differ: "
+            "document=article summary=highlights, or source=translation.en for a nested one."
+        },
+    )
     text_unit: Literal["document", "paragraph", "line"] = field(
         default="document", metadata={"help": "What one document of a plain text file is."}
     )
@@ -43,6 +57,7 @@ class DataArguments:
     validation_split: str = field(
         default="validation", metadata={"help": "Split to validate on; made from the training split if there is none."}
     )
+    test_split: str = field(default="test", metadata={"help": "Split that only `modeling-mini eval` looks at."})
     validation_fraction: float = field(
         default=0.05, metadata={"help": "Share of the documents to validate on when no split is given."}
     )
@@ -59,38 +74,42 @@ class DataArguments:
     )
     shuffle_buffer: int = field(default=1000, metadata={"help": "Rows among which a stream is shuffled."})
     block_size: int = field(default=256, metadata={"help": "Tokens in a row."})
+    max_source_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Read at most so many tokens of what is translated or summarized; all that fit if left out."
+        },
+    )
+    max_target_tokens: int = field(
+        default=64, metadata={"help": "Longest translation, summary or answer, in tokens; the rest is cut off."}
+    )
+    stride: int = field(
+        default=64, metadata={"help": "Tokens that two neighbouring windows of a long context share (answering)."}
+    )
+    mask_probability: float = field(
+        default=0.15, metadata={"help": "Share of the tokens that fill-mask learns to predict."}
+    )
     preprocessing_workers: int | None = field(default=None, metadata={"help": "Processes that tokenize."})
     split_seed: int = field(
         default=0, metadata={"help": "Seed of the split into training and validation, and of the order of a stream."}
     )
 
 
-@dataclass
-class PackedText:
-    """Rows ready for the Trainer (`input_ids`, `position_ids`, `labels`, each of `block_size`), and their source size.
+def load_splits(args: DataArguments, task: "Task", divide: bool = True) -> dict[str, Examples]:
+    """`train`, `validation` and, where the source has it, `test`: examples with the task's columns alone, checked.
 
-    The sizes of a stream are not known.
-    """
-
-    rows: Dataset | IterableDataset
-    num_documents: int | None = None
-    num_bytes: int | None = None
-    num_tokens: int | None = None
-
-
-def load_documents(args: DataArguments) -> tuple[Dataset | IterableDataset, Dataset]:
-    """Training and validation documents, each a data set with the one column `text`.
-
-    Without a validation split, `validation_fraction` of the documents is set aside at random (by `split_seed`); of a
-    single document it is the last part, cut at a line; of a stream the first documents.
+    Without a validation split, `validation_fraction` of the training examples is set aside at random (by
+    `split_seed`); of a single text it is the last part, cut at a line; of a stream the first documents; nothing if
+    `divide` is False.
 
     Raises:
-        UserError: the source, the split or the column does not exist, a file does not parse, or there is no text.
+        UserError: the source, the split or a column does not exist, a file does not parse, an example is not what the
+            task wants, or there is none.
     """
     _check_data_arguments(args)
     path = Path(args.dataset)
     try:
-        return _split_documents(_load_splits(path, args), args)
+        return _choose_splits(_read(path, args, task), args, task, divide)
     except DatasetGenerationError as error:
         reason = _first_bad_json_line(path) or _first_line(error.__cause__ or error)
         raise UserError(f"{args.dataset} could not be read: {reason}") from error
@@ -99,11 +118,16 @@ def load_documents(args: DataArguments) -> tuple[Dataset | IterableDataset, Data
             endings = ", ".join(_FILE_FORMATS)
             raise UserError(f"--dataset {path}: the folder holds no file that ends in {endings}.") from error
         raise UserError(
-            f"--dataset {args.dataset}: there is no such file or folder, and no such data set could be reached on the "
-            "Hub; check the spelling and the connection."
+            f"--dataset {args.dataset}: there is no such file or folder, {_nearest_embedded(args)}"
         ) from error
     except ValueError as error:  # what is wrong with a stream, or with the configuration of a Hub data set
         raise UserError(f"--dataset {args.dataset}: {_first_line(error)}") from error
+
+
+def _nearest_embedded(args: DataArguments) -> str:
+    if nearest := get_close_matches(args.dataset, EMBEDDED, n=1, cutoff=0.8):
+        return f"and the embedded data set is called {nearest[0]}."
+    return "and no such data set could be reached on the Hub; check the spelling and the connection."
 
 
 def _check_data_arguments(args: DataArguments) -> None:
@@ -116,14 +140,19 @@ def _check_data_arguments(args: DataArguments) -> None:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1, or leave it out.")
 
 
-def _load_splits(path: Path, args: DataArguments) -> DatasetDict | IterableDatasetDict | dict[str, Dataset]:
-    if args.dataset == EMBEDDED_CORPUS:
-        documents = Dataset.from_generator(python_documents, fingerprint=_code_hash(corpus.__file__, sys.version))
-        return {"train": documents.to_iterable_dataset() if args.streaming else documents}
+def _read(path: Path, args: DataArguments, task: "Task") -> Mapping[str, Examples]:
+    """All splits of the source, as they come."""
+    if args.dataset in EMBEDDED:
+        splits = load_embedded(args.dataset, args.dataset_config)
+        return {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
     if path.is_file():
+        if path.stat().st_size == 0:
+            raise UserError(f"{args.dataset} is empty; give a file with at least two examples.")
         if args.streaming and (reason := _first_bad_json_line(path)):  # or training would stop at that line
             raise UserError(f"{args.dataset} could not be read: {reason}")
         file_format = _file_format(path)
+        if (examples := task.read_file(path)) is not None:
+            return {"train": examples}
         options = {"data_files": str(path), **_text_options(file_format, args)}
         return load_dataset(file_format, streaming=args.streaming, **options)
     if path.is_dir():
@@ -132,27 +161,29 @@ def _load_splits(path: Path, args: DataArguments) -> DatasetDict | IterableDatas
     return load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
 
 
-def _split_documents(splits, args: DataArguments) -> tuple[Dataset | IterableDataset, Dataset]:
+def _choose_splits(
+    splits: Mapping[str, Examples], args: DataArguments, task: "Task", divide: bool
+) -> dict[str, Examples]:
     if args.train_split not in splits:
         raise UserError(
             f"{args.dataset} has no split {args.train_split!r}; choose one of {', '.join(splits)} with --train_split."
         )
-    train = _text_only(splits[args.train_split], args)
-    validation = None
-    if args.validation_split in splits and args.validation_split != args.train_split:
-        validation = _text_only(splits[args.validation_split], args)
+    chosen = {"train": check_examples(splits[args.train_split], args.train_split, args, task)}
+    for role, name in (("validation", args.validation_split), ("test", args.test_split)):
+        if name in splits and name != args.train_split:
+            chosen[role] = check_examples(splits[name], name, args, task)
     if args.streaming:
-        train, validation = _divide_stream(train, validation, args)
-    elif validation is None:
-        train, validation = _divide(train, args)
-    if args.max_train_documents is not None:
-        train = train.take(args.max_train_documents)
-    if args.max_validation_documents is not None:
-        validation = validation.take(args.max_validation_documents)
-    for name, documents in (("training", train), ("validation", validation)):
-        if isinstance(documents, Dataset) and len(documents) == 0:
+        chosen["train"], chosen["validation"] = _divide_stream(chosen["train"], chosen.get("validation"), args)
+    elif divide and "validation" not in chosen:
+        chosen["train"], chosen["validation"] = _divide(chosen["train"], args)
+    for role, limit in (("train", args.max_train_documents), ("validation", args.max_validation_documents)):
+        if limit is not None and role in chosen:
+            chosen[role] = chosen[role].take(limit)
+    for role, examples in chosen.items():
+        if isinstance(examples, Dataset) and len(examples) == 0:
+            name = {"train": "training"}.get(role, role)
             raise UserError(f"{args.dataset} has no {name} text; give documents that are not empty.")
-    return train, validation
+    return chosen
 
 
 def _file_format(path: Path) -> str:
@@ -173,49 +204,91 @@ def _first_line(error: BaseException) -> str:
 
 
 def _first_bad_json_line(path: Path) -> str | None:
-    """Where a file of JSON lines stops being one; `datasets` names only a row within a block of the file."""
-    if not path.name.endswith(".jsonl"):
+    """Where a file of JSON lines stops being a table; `datasets` names only a row within a block of the file."""
+    if not (path.name.endswith(".jsonl") and path.is_file()):
         return None
+    kinds = {}
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                if line.strip():
-                    json.loads(line)
+                row = json.loads(line) if line.strip() else {}
             except ValueError as error:
                 return f"line {number} is not JSON ({error})"
+            if not isinstance(row, dict):
+                return f"line {number} is no JSON object of columns and values"
+            for column, value in row.items():
+                kind = kinds.setdefault(column, type(value)) if value is not None else None
+                if kind not in (None, type(value)) and {kind, type(value)} != {int, float}:
+                    return (
+                        f"line {number} has {type(value).__name__} in {column!r}, where the lines before it have "
+                        f"{kind.__name__}"
+                    )
     return None
 
 
-def _text_only(documents, args: DataArguments):
-    """The text column alone, named `text`, without empty documents."""
-    columns = documents.column_names or list(next(iter(documents), {}))  # a stream may not know its columns
-    if args.text_column not in columns:
-        found = ", ".join(columns)
-        raise UserError(
-            f"{args.dataset} has no column {args.text_column!r}; choose one of {found} with --text_column."
-        )
-    documents = documents.select_columns([args.text_column])
-    if args.text_column != "text":
-        documents = documents.rename_column(args.text_column, "text")
-    return documents.filter(_HasText(args.dataset, args.text_column), **_map_options(args, "Dropping empty documents"))
+def check_examples(examples: Examples, split: str, args: DataArguments, task: "Task") -> Examples:
+    """The task's columns alone, by the task's names, without what the task passes over. Raises `UserError`."""
+    if isinstance(examples, Dataset):
+        examples = examples.flatten()
+    found = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
+    sources = _sources(found, args, task)
+    examples = examples.select_columns(list(sources.values()))
+    renamed = {source: column for column, source in sources.items() if source != column}
+    if renamed:
+        examples = examples.rename_columns(renamed)
+    check = _CheckExample(task, args.dataset, split, sources)
+    return examples.filter(check, with_indices=True, **map_options(args, f"Checking the {split} split"))
+
+
+def _sources(found: list[str], args: DataArguments, task: "Task") -> dict[str, str]:
+    """Column of the task -> column of the data set."""
+    known = [*task.columns, *task.optional_columns]
+    named = {}
+    for item in args.columns:
+        column, equals, source = item.partition("=")
+        if not equals or column not in known:
+            raise UserError(f"--columns {item}: write COLUMN=NAME with one of the task's columns {', '.join(known)}.")
+        named[column] = source
+    sources = {column: named.get(column, column) for column in task.columns}
+    sources |= {column: named.get(column, column) for column in task.optional_columns if column in {*named, *found}}
+    for column, source in sources.items():
+        if source not in found:
+            # One line with another kind of value keeps `datasets` from seeing what is nested in the others.
+            if "." in source and (reason := _first_bad_json_line(Path(args.dataset))):
+                raise UserError(f"{args.dataset}: {reason}; correct it, or remove it.")
+            raise UserError(
+                f"{args.dataset} has no column {source!r}; say which of {', '.join(found)} is the {column} with "
+                f"--columns {column}=NAME."
+            )
+    return sources
 
 
 @dataclass
-class _HasText:
-    source: str
-    column: str
+class _CheckExample:
+    """A filter that keeps what the task learns from, and raises `UserError` at the first example that is wrong."""
 
-    def __call__(self, document: dict) -> bool:
-        text = document["text"]
-        if text is not None and not isinstance(text, str):
-            raise UserError(
-                f"{self.source}: column {self.column!r} holds {type(text).__name__} where text is wanted; choose "
-                "another with --text_column."
-            )
-        return bool(text and text.strip())
+    task: "Task"
+    dataset: str
+    split: str
+    sources: dict[str, str]
+
+    def __call__(self, example: dict, index: int) -> bool:
+        if problem := self.task.problem(example):
+            for column, source in self.sources.items():
+                problem = problem.replace(f"{{{column}}}", repr(source))
+            raise UserError(f"{self.place(index)}: {problem}")
+        return self.task.keeps(example)
+
+    def place(self, index: int) -> str:
+        path = Path(self.dataset)
+        if path.name.endswith(".jsonl") and path.is_file():
+            with path.open("rb") as lines:
+                full = [number for number, line in enumerate(lines, start=1) if line.strip()]
+            return f"{path}, line {full[index]}"
+        return f"{self.dataset}, row {index + 1} of the split {self.split!r}"
 
 
-def _map_options(args: DataArguments, description: str) -> dict:
+def map_options(args: DataArguments, description: str) -> dict:
     """Progress and processes; a stream is mapped while it is read and takes neither."""
     return {} if args.streaming else {"desc": description, "num_proc": args.preprocessing_workers}
 
@@ -232,130 +305,23 @@ def _divide_stream(train: IterableDataset, validation: IterableDataset | None, a
     return train, Dataset.from_list(list(validation.take(held_out)), features=Features({"text": Value("string")}))
 
 
-def _divide(documents: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
-    if len(documents) == 0:
+def _divide(examples: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
+    if len(examples) == 0:
         raise UserError(f"{args.dataset} has no text: every document is empty.")
-    if len(documents) > 1:
+    if len(examples) > 1:
         try:
-            halves = documents.train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
+            halves = examples.train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
         except ValueError as error:  # one part would be empty
             raise UserError(
-                f"{args.dataset} has {len(documents)} documents, of which --validation_fraction "
+                f"{args.dataset} has {len(examples)} documents, of which --validation_fraction "
                 f"{args.validation_fraction} leaves nothing on one side; choose another share."
             ) from error
         return halves["train"], halves["test"]
-    text = documents[0]["text"]
+    text = examples[0].get("text", "")
     cut = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1
-    if cut == 0:
+    if cut == 0 or examples.column_names != ["text"]:
         raise UserError(
             f"{args.dataset} is one document that cannot be cut at a line into training and validation; give more "
             "documents, a validation split, or --text_unit line or paragraph."
         )
     return Dataset.from_dict({"text": [text[:cut]]}), Dataset.from_dict({"text": [text[cut:]]})
-
-
-def pack(
-    documents: Dataset | IterableDataset, tokenizer: PreTrainedTokenizerBase, args: DataArguments, name: str
-) -> PackedText:
-    """Tokenize documents and pack them into rows of `block_size` tokens.
-
-    Every token after the first of its document is the target of exactly one row. Positions start again at 0 with each
-    document, which is how the model keeps documents apart.
-    """
-    tokenize = TokenizeDocuments(tokenizer)
-    fill = PackRows(args.block_size, tokenizer.pad_token_id or 0)
-    if isinstance(documents, IterableDataset):
-        tokenized = documents.map(tokenize, batched=True, remove_columns=["text"])
-        rows = tokenized.map(fill, batched=True, remove_columns=["input_ids", "num_bytes"])
-        return PackedText(rows.shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer))
-    tokenized = documents.map(
-        tokenize, batched=True, remove_columns=["text"], **_map_options(args, f"Tokenizing {name} text")
-    )
-    # In one process: rows must not depend on how many processes share the documents.
-    rows = tokenized.map(fill, batched=True, remove_columns=tokenized.column_names, desc=f"Packing {name} rows")
-    num_tokens = sum(map(len, tokenized.with_format("numpy")["input_ids"]))
-    return PackedText(rows, len(documents), sum(tokenized["num_bytes"]), num_tokens)
-
-
-def check_training_rows(train: PackedText, args: DataArguments) -> None:
-    """Refuse a training text that fills no row, or in which there is nothing to predict. Raises `UserError`."""
-    if train.num_tokens is not None and train.num_tokens < args.block_size:
-        raise UserError(
-            f"The training text of {args.dataset} has {train.num_tokens} tokens, fewer than one row of --block_size "
-            f"{args.block_size}; give more text or a smaller --block_size."
-        )
-    if isinstance(train.rows, Dataset) and len(train.rows) == 0:
-        raise UserError(
-            f"No document of {args.dataset} has a second token to predict from the first; give longer documents or "
-            "another --text_unit."
-        )
-
-
-def _code_hash(path: str, *more: str) -> str:
-    """Cache key of code: `datasets` hashes an importable function by its name, and would reuse stale rows."""
-    return hashlib.sha256(b"\0".join([Path(path).read_bytes(), *(text.encode() for text in more)])).hexdigest()[:32]
-
-
-_THIS_CODE = _code_hash(__file__)
-
-
-@dataclass
-class TokenizeDocuments:
-    """Batched map: `text` -> `input_ids` (bos, the text, eos) and `num_bytes` (of the text in UTF-8)."""
-
-    tokenizer: PreTrainedTokenizerBase
-    code: str = _THIS_CODE
-
-    def __call__(self, batch: dict) -> dict:
-        # A document that spells out "<eos>" means those five characters.
-        encoded = self.tokenizer(
-            batch["text"],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            split_special_tokens=True,
-            verbose=False,  # a document may be longer than the model: it is cut into rows
-        )
-        before = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        after = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
-        return {
-            "input_ids": [before + ids + after for ids in encoded["input_ids"]],
-            "num_bytes": [len(text.encode()) for text in batch["text"]],
-        }
-
-
-@dataclass
-class PackRows:
-    """Batched map: `input_ids` of documents -> rows of `block_size` with `position_ids` and `labels`.
-
-    Consecutive rows share one token: the last of a row is the first of the next, where it has lost its past but gives
-    the next token one. So each token is predicted once. The first token of a document is never a target, since only
-    another document stands before it. The last row is filled with padding, which is a document of its own.
-    """
-
-    block_size: int
-    pad_token_id: int
-    code: str = _THIS_CODE
-
-    def __call__(self, batch: dict) -> dict:
-        documents = [np.asarray(ids) for ids in batch["input_ids"]]
-        step = self.block_size - 1
-        total = sum(map(len, documents))
-        num_rows = max(1, -(-(total - 1) // step))
-        length = num_rows * step + 1
-        padding = length - total
-
-        tokens = np.concatenate([*documents, np.full(padding, self.pad_token_id)])
-        starts = np.cumsum([0, *map(len, documents)])  # of the documents, and of the padding
-        document_start = np.repeat(starts, [*map(len, documents), padding])
-        labels = tokens.copy()
-        labels[starts[:-1]] = IGNORED_LABEL
-        labels[total:] = IGNORED_LABEL
-
-        index = np.arange(num_rows)[:, None] * step + np.arange(self.block_size)  # [rows, block_size]
-        positions = index - np.maximum(document_start[index], index[:, :1])
-        kept = (labels[index][:, 1:] != IGNORED_LABEL).any(axis=1)  # a row without a target teaches nothing
-        return {
-            "input_ids": tokens[index][kept],
-            "position_ids": positions[kept],
-            "labels": labels[index][kept],
-        }

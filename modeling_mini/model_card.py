@@ -13,8 +13,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 from yaml import YAMLError
 
-from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
-from .data import EMBEDDED_CORPUS
+from .arguments import MiniTrainingArguments, ModelArguments
+from .data import DataArguments
+from .embedded import EMBEDDED, EmbeddedData
 from .errors import UserError, one_line
 from .registration import AUTO_CLASS_NAMES
 
@@ -69,24 +70,20 @@ it holds no weights for starts untrained:
 
 _TRAINED = """# {name}
 
-A {parameters:,}-parameter causal Transformer language model with sinusoidal positions, trained from scratch with
-modeling_mini (shape: `{preset}`) on {corpus}. It reads up to {context:,} tokens, of a vocabulary of
+A {parameters:,}-parameter {kind} with sinusoidal positions for {task}, {origin} with
+modeling_mini on {corpus}. It reads up to {context:,} tokens, of a vocabulary of
 {vocabulary:,}.
 
 {use}
 ## Results
 
-On held-out documents of the same corpus, over all tokens; intervals of 95% over the {block_size}-token rows of the
-text, which do not cover the choice of the seed:
+On held-out {held_out}; intervals of 95%, which do not cover the choice of the seed:
 
-| loss (nats per token) | perplexity | bits per byte |
-|---|---|---|
-| {validation_loss:.4f}{loss_interval} | {perplexity:.2f}{perplexity_interval} | \
-{bits_per_byte:.4f}{bits_per_byte_interval} |
+{table}
 
 ![Training and validation loss over updates](loss.png)
 
-Sample (temperature 0.8, top 50, seed {seed}):
+{sample_title}:
 
 ````text
 {sample}
@@ -108,10 +105,7 @@ Sample (temperature 0.8, top 50, seed {seed}):
 
 ## Intended use and limits
 
-For learning, for experiments, and as a start for fine-tuning. It continues text in the style of its corpus and knows
-nothing else reliably, repeats the errors and the bias of that text, may repeat passages of it, and has not been
-aligned, filtered or tested for any use in which its words matter. The chat template is there for fine-tuning: the
-model has seen no conversations.{licence_of_text}
+For learning, for experiments, and as a start for fine-tuning. {limits}{licence_of_text}
 """
 
 _UNKNOWN = """# {name}
@@ -127,42 +121,68 @@ well it does. It has not been tested for any use in which its output matters.
 """
 
 
+_LIMITS = {
+    "text-generation": """It continues text in the style of its corpus and knows
+nothing else reliably, repeats the errors and the bias of that text, may repeat passages of it, and has not been
+aligned, filtered or tested for any use in which its words matter. The chat template is there for fine-tuning: the
+model has seen no conversations.""",
+}
+_OTHER_LIMITS = """It does its task on text like that which it
+learnt from, as well as the table says, repeats the errors and the bias of that text, and has not been tested for any
+use in which its answers matter."""
+
+
 def write_model_card(
     folder: Path,
+    model_class: str,
     results: dict,
+    scores: dict,
     model_args: ModelArguments,
     data_args: DataArguments,
     training_args: MiniTrainingArguments,
 ) -> None:
-    """Write README.md with the metadata that the Hub reads, from the results of `report.write_report`."""
-    embedded = data_args.dataset == EMBEDDED_CORPUS
+    """Write README.md with the metadata that the Hub reads, from the results of `report.write_report`.
+
+    `scores` are those of the results that the task measured itself.
+    """
+    embedded = EMBEDDED.get(data_args.dataset)
+    reported = _reported(results, scores)
     is_local = Path(data_args.dataset).exists()
     dataset = _last_part(data_args.dataset)
     metadata = ModelCardData(
-        language="en" if embedded else None,
-        license="apache-2.0" if embedded else None,
+        language=_languages(data_args, embedded),
+        license=embedded.license_of_weights if embedded else None,
         library_name="transformers",
-        pipeline_tag=_TASKS["MiniForCausalLM"][0],
+        pipeline_tag=data_args.task,
         tags=TAGS,
         datasets=None if embedded or is_local else [dataset],
-        metrics=["perplexity", "bits_per_byte"],
+        metrics=[name for name in reported if name != "loss"],
         model_name=folder.absolute().name,
-        eval_results=_eval_results(results, dataset),
+        eval_results=_eval_results(reported, data_args.task, dataset),
     )
-    corpus = "the reference topics and docstrings of Python's standard library" if embedded else f"`{dataset}`"
-    intervals = {name: " ({:.4g} to {:.4g})".format(*ends) for name, ends in _intervals(results).items()}
+    shape = _last_part(model_args.model)
+    if model_args.config_overrides:
+        shape += f" with {model_args.config_overrides}"
+    origin = f"trained from scratch (shape: `{shape}`)"
+    if model_args.init_from:
+        origin = f"fine-tuned from `{_last_part(model_args.init_from)}`"
+    is_generator = data_args.task == "text-generation"
+    sampling = f"Sample (temperature 0.8, top 50, seed {training_args.seed})"
     values = {
         **results,
         "name": folder.absolute().name,
-        "preset": _last_part(model_args.model)
-        + (f" with {model_args.config_overrides}" if model_args.config_overrides else ""),
-        "corpus": corpus,
-        "loss_interval": f" ± {results['validation_loss_margin']:.4f}" if intervals else "",
-        "perplexity_interval": intervals.get("perplexity", ""),
-        "bits_per_byte_interval": intervals.get("bits_per_byte", ""),
-        "licence_of_text": "\nThe text that it learnt from is under the licence of Python." if embedded else "",
-        "use": _use("MiniForCausalLM", training_args.prompt),
-        "block_size": data_args.block_size,
+        "kind": "causal Transformer language model" if model_class == "MiniForCausalLM" else "Transformer",
+        "task": data_args.task.replace("-", " "),
+        "origin": origin,
+        "corpus": embedded.description if embedded else f"`{dataset}`",
+        "held_out": f"{data_args.block_size}-token rows of the same corpus" if is_generator else "examples",
+        "table": _table(reported),
+        "sample_title": sampling if is_generator else "The first held-out examples, each with the model's answer",
+        "limits": _LIMITS.get(data_args.task, _OTHER_LIMITS),
+        "licence_of_text": f"\nThe text that it learnt from is under the licence of {embedded.licence}."
+        if embedded
+        else "",
+        "use": _use(model_class, training_args.prompt),
         "train_tokens": "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}",
         **_hyper_parameters(training_args),
         "time": _time(results["train_seconds"], training_args),
@@ -272,32 +292,50 @@ def _describe(model: PreTrainedModel, name: str) -> dict:
     }
 
 
-def _intervals(results: dict) -> dict[str, list[float]]:
-    """Ends of the 95% interval of each reported metric; none where a single row gives no spread."""
-    margin = results["validation_loss_margin"]
-    if margin == 0:
-        return {}
-    relative = margin / results["validation_loss"]
-    factors = {
-        "perplexity": (math.exp(-margin), math.exp(margin)),
-        "bits_per_byte": (1 - relative, 1 + relative),
+def _reported(results: dict, scores: dict) -> dict[str, tuple[float, list[float] | None]]:
+    """Value and ends of the 95% interval of each metric in the card; no ends where a single row has no spread."""
+    loss, margin = results["validation_loss"], results["validation_loss_margin"]
+    ends = {
+        "loss": (loss, (loss - margin, loss + margin)),
+        "perplexity": (results["perplexity"], (math.exp(loss - margin), math.exp(loss + margin))),
     }
-    return {name: [round(results[name] * factor, 4) for factor in ends] for name, ends in factors.items()}
+    if bits := results.get("bits_per_byte"):
+        ends["bits_per_byte"] = (bits, (bits * (1 - margin / loss), bits * (1 + margin / loss)))
+    reported = {name: (value, None if margin == 0 else list(pair)) for name, (value, pair) in ends.items()}
+    own = {name: (value, scores[f"{name}_interval"]) for name, value in scores.items() if f"{name}_interval" in scores}
+    return reported | own
 
 
-def _eval_results(results: dict, dataset: str) -> list[EvalResult]:
-    intervals = _intervals(results)
+def _table(reported: dict[str, tuple[float, list[float] | None]]) -> str:
+    names = {"loss": "loss (nats per target)"}
+    cells = [
+        f"{value:.4f}" + (" ({:.4f} to {:.4f})".format(*ends) if ends else "") for value, ends in reported.values()
+    ]
+    rows = [[names.get(name, name.replace("_", " ")) for name in reported], ["---"] * len(cells), cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _eval_results(reported: dict, task: str, dataset: str) -> list[EvalResult]:
     return [
         EvalResult(
-            task_type=_TASKS["MiniForCausalLM"][0],
+            task_type=task,
             dataset_type=dataset,
             dataset_name=dataset,
             metric_type=name,
-            metric_value=round(results[name], 4),
-            metric_args={"confidence_interval_95": intervals[name]} if name in intervals else None,
+            metric_value=round(value, 4),
+            metric_args={"confidence_interval_95": [round(end, 4) for end in ends]} if ends else None,
         )
-        for name in ("perplexity", "bits_per_byte")
+        for name, (value, ends) in reported.items()
+        if name != "loss"
     ]
+
+
+def _languages(data_args: DataArguments, embedded: EmbeddedData | None) -> list[str] | str | None:
+    if embedded is None:
+        return None
+    if data_args.dataset == "message-catalogues" and data_args.dataset_config:
+        return ["en", data_args.dataset_config]
+    return list(embedded.languages) if len(embedded.languages) > 1 else embedded.languages[0]
 
 
 def _time(seconds: float | None, args: MiniTrainingArguments) -> str:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from transformers import Trainer
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
-from .data import PackedText
 from .model_card import write_model_card
+from .packing import EncodedData
 
 
 logger = logging.getLogger(__name__)
@@ -20,20 +20,25 @@ logger = logging.getLogger(__name__)
 def write_report(
     trainer: Trainer,
     metrics: dict[str, float],
+    scores: dict,
     sample: str,
     model_args: ModelArguments,
     data_args: DataArguments,
     training_args: MiniTrainingArguments,
-    train_text: PackedText,
+    train_data: EncodedData,
 ) -> None:
-    """Write metrics.json, loss.png and README.md into the output folder, and log the result."""
+    """Write metrics.json, loss.png and README.md into the output folder, and log the result.
+
+    `metrics` are those of the Trainer's evaluation and `scores` the task's own, both on the validation examples.
+    """
     folder = Path(training_args.output_dir)
     history = trainer.state.log_history
     results = {
         "validation_loss": metrics["eval_token_loss"],
         "validation_loss_margin": metrics["eval_token_loss_margin"],
         "perplexity": metrics["eval_perplexity"],
-        "bits_per_byte": metrics["eval_bits_per_byte"],
+        **({"bits_per_byte": metrics["eval_bits_per_byte"]} if "eval_bits_per_byte" in metrics else {}),
+        **scores,
         "tokens_per_second": metrics["tokens_per_second"],
         "tokens_per_update": metrics["tokens_per_update"],
         "parameters": trainer.model.num_parameters(),
@@ -44,31 +49,37 @@ def write_report(
             (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
         ),
         "hardware": hardware(training_args.world_size),
-        "train_documents": train_text.num_documents,
-        "train_bytes": train_text.num_bytes,
-        "train_tokens": train_text.num_tokens,
+        "train_documents": train_data.num_documents,
+        "train_bytes": train_data.num_bytes,
+        "train_tokens": train_data.num_tokens,
         "seed": training_args.seed,
         "sample": sample,
         "history": loss_curve(history),
     }
     plot_losses(results["history"], folder / "loss.png")
-    write_model_card(folder, results, model_args, data_args, training_args)
+    write_model_card(folder, type(trainer.model).__name__, results, scores, model_args, data_args, training_args)
     # Last: where it stands, the run is finished.
     (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     logger.info("\n%s\n", results["sample"])
     logger.info(
-        "Validation loss %.4f +- %.4f nats per token (95%% over rows), perplexity %.2f",
+        "Validation loss %.4f +- %.4f nats per target (95%% over rows), perplexity %.2f",
         results["validation_loss"],
         results["validation_loss_margin"],
         results["perplexity"],
     )
-    logger.info("Validation bits per byte %.4f", results["bits_per_byte"])
+    if "bits_per_byte" in results:
+        logger.info("Validation bits per byte %.4f", results["bits_per_byte"])
+    for name, value in scores.items():
+        if f"{name}_interval" in scores:
+            logger.info("Validation %s %.2f (95%%: %.2f to %.2f)", name, value, *scores[f"{name}_interval"])
     if results["tokens_per_second"] is not None:
         logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
-    logger.info('  modeling-mini generate %s "%s"', folder, training_args.prompt)
-    logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
+    if data_args.task == "text-generation":
+        logger.info('  modeling-mini generate %s "%s"', folder, training_args.prompt)
+        logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
+    logger.info("  modeling-mini eval %s", folder)
     if not training_args.push_to_hub:
         logger.info("  modeling-mini push %s USER/REPO --dry-run", folder)
 
@@ -83,7 +94,7 @@ def hardware(world_size: int) -> str:
 
 
 def loss_curve(history: list[dict]) -> list[dict]:
-    """The Trainer's log as points: `{"update", "train_loss"}` and `{"update", "validation_loss"}`, nats per token."""
+    """The Trainer's log as points: `{"update", "train_loss"}` and `{"update", "validation_loss"}`, nats per target."""
     names = {"loss": "train_loss", "eval_token_loss": "validation_loss"}
     points = {
         (entry["step"], name): entry[key] for entry in history for key, name in names.items() if key in entry
@@ -103,7 +114,7 @@ def plot_losses(points: list[dict], path: Path) -> None:
             label=name.replace("_", " "),
         )
     axes.set_xlabel("update")
-    axes.set_ylabel("nats per token")
+    axes.set_ylabel("nats per target")
     axes.grid(alpha=0.3)
     axes.legend()
     axes.figure.savefig(path, dpi=150)

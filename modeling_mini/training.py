@@ -13,18 +13,17 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-import torch
-from datasets import Dataset, IterableDataset
+from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoTokenizer,
     EvalPrediction,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerState,
-    default_data_collator,
     set_seed,
 )
 from transformers.trainer import TRAINER_STATE_NAME
@@ -32,16 +31,17 @@ from transformers.trainer import TRAINER_STATE_NAME
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments, parse_arguments
 from .checkpoints import check_free_space, check_output_dir, check_same_run, latest_complete_checkpoint
 from .configuration_mini import MiniConfig
-from .data import PackedText, check_training_rows, load_documents, pack
+from .data import Examples
 from .errors import UserError
-from .generation import continue_text, encode_prompt
 from .hub import push
 from .metrics import TextLoss
-from .modeling_mini import IGNORED_LABEL, MiniForCausalLM
 from .optim import MuonAdamWFactory
+from .packing import EncodedData, check_training_rows
 from .presets import preset_path
 from .report import write_report
 from .repository import Repository
+from .task import Task
+from .tasks import task_class
 from .tokenization import train_tokenizer
 
 
@@ -70,36 +70,37 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         prepare_repository(training_args)
     checkpoint = resume_point(training_args)
     finished = checkpoint is not None and is_finished(checkpoint, training_args)
-    config = load_config(model_args)
+    task = task_class(data_args.task)(data_args)
+    config = load_config(model_args, task)
     set_seed(training_args.seed)
 
     with training_args.main_process_first(local=False, desc="data"):
-        train_documents, validation_documents = load_documents(data_args)
-        tokenizer = load_tokenizer(model_args, data_args, training_args, config, train_documents)
-        train_text = pack(train_documents, tokenizer, data_args, "training")
-        validation_text = pack(validation_documents, tokenizer, data_args, "validation")
-    check_training_rows(train_text, data_args)
-    warn_about_unknown_tokens(validation_text, tokenizer)
+        examples = task.load()
+        task.configure(config, examples["train"])
+        tokenizer = load_tokenizer(model_args, training_args, config, task, examples["train"])
+        task.check(tokenizer, training_args.prompt, max(config.max_position_embeddings, data_args.block_size))
+        train_data = task.encode(examples["train"], tokenizer, "training")
+        validation_data = task.encode(examples["validation"], tokenizer, "validation")
+    check_training_rows(train_data, data_args)
+    warn_about_unknown_tokens(validation_data, tokenizer)
 
     if finished:
-        model = MiniForCausalLM.from_pretrained(checkpoint)
+        model = task.model_class.from_pretrained(checkpoint)
     else:
-        model = build_model(config, tokenizer, data_args.block_size, model_args.attn_implementation)
-    # A prompt that is too long must fail here, not when the sample is drawn.
-    encode_prompt(tokenizer, training_args.prompt, model.config.max_position_embeddings)
+        model = build_model(task, config, tokenizer, model_args)
     check_free_space(training_args.output_dir, model.num_parameters())
-    describe(model, train_text, validation_text, data_args, training_args)
+    describe(model, train_data, validation_data, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
     trainer = Trainer(
         model=model,
         args=training_args,
-        train_dataset=train_text.rows,
-        eval_dataset=validation_text.rows,
+        train_dataset=train_data.rows,
+        eval_dataset=validation_data.rows,
         processing_class=tokenizer,
-        data_collator=default_data_collator,
-        compute_metrics=TextMetrics(validation_text.num_bytes),
-        preprocess_logits_for_metrics=target_nll,
+        data_collator=task.collator(tokenizer),
+        compute_metrics=RowLoss(validation_data.num_bytes if task.counts_bytes else None),
+        preprocess_logits_for_metrics=task.row_loss,
         optimizer_cls_and_kwargs=muon_and_adamw(training_args) if training_args.use_muon else None,
         callbacks=[stop, speed, StopOnNaN()],
     )
@@ -111,12 +112,13 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
 
     metrics = trainer.evaluate()
     trainer.save_model(_internal_call=True)  # is pushed below, with its report
-    metrics["tokens_per_update"] = tokens_per_update(data_args, training_args)
+    metrics["tokens_per_update"] = tokens_per_update(train_data, training_args)
     metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
     set_seed(training_args.seed)
-    sample = continue_text(trainer.model, tokenizer, training_args.prompt)  # by every process, which may hold a shard
+    # By every process, which may hold a shard of the model.
+    scores, sample = task.report(trainer.model, tokenizer, examples["validation"], training_args.prompt)
     if trainer.is_world_process_zero():
-        write_report(trainer, metrics, sample, model_args, data_args, training_args, train_text)
+        write_report(trainer, metrics, scores, sample, model_args, data_args, training_args, train_data)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
 
@@ -166,99 +168,121 @@ def fixed_arguments(
     return {"model": asdict(model_args), "data": asdict(data_args), "training": training}
 
 
-def load_config(args: ModelArguments) -> MiniConfig:
-    """Config of a preset or path with the overrides applied. Raises `UserError` for what MiniConfig refuses."""
+def load_config(args: ModelArguments, task: Task) -> MiniConfig:
+    """Config of a preset, path or checkpoint with the overrides applied. Raises `UserError` for what is refused."""
     overrides = args.overrides()
+    source = f"--init_from {args.init_from}" if args.init_from else f"--model {args.model}"
     try:
-        config = AutoConfig.from_pretrained(preset_path(args.model), **overrides)
-    except ValueError as error:
-        raise UserError(f"--model {error}") from error
+        config = AutoConfig.from_pretrained(args.init_from or preset_path(args.model), **overrides)
     except OSError as error:  # a folder without a config.json, or one that is not JSON
-        raise UserError(f"--model {args.model}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{source}: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise UserError(f"{source}: {error}" if args.init_from else f"--model {error}") from error
     except StrictDataclassError as error:
-        raise UserError(f"--model {args.model}: {error.__cause__ or error}") from error
-    if any(Path(args.model).glob("*.safetensors")):
+        raise UserError(f"{source}: {error.__cause__ or error}") from error
+    if not args.init_from and any(Path(args.model).glob("*.safetensors")):
         raise UserError(
-            f"--model {args.model} holds trained weights, and training starts from new ones; to reuse its shape, give "
-            "the path of its config.json."
+            f"--model {args.model} holds trained weights, and training starts from new ones; to start from its "
+            "weights, give it to --init_from, and to reuse its shape, give the path of its config.json."
         )
     for name in overrides:
         if not hasattr(config, name):
             nearest = get_close_matches(name, MiniConfig.__dataclass_fields__, n=1, cutoff=0)[0]
             raise UserError(f"--config_overrides: there is no field {name!r}; the nearest is {nearest!r}.")
     if not isinstance(config, MiniConfig):
-        raise UserError(f"--model {args.model} is a {config.model_type} model; train.py builds modeling_mini models.")
-    if not config.is_causal:
-        raise UserError(
-            f"--model {args.model} has is_causal=False, and this recipe predicts the next word, which such a model "
-            "sees; choose a causal preset."
-        )
+        raise UserError(f"{source} is a {config.model_type} model; train.py builds modeling_mini models.")
+    task.configure(config)
     return config
 
 
 def load_tokenizer(
     model_args: ModelArguments,
-    data_args: DataArguments,
     training_args: MiniTrainingArguments,
     config: MiniConfig,
-    documents: Dataset | IterableDataset,
+    task: Task,
+    examples: Examples,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that is named, that of the run which is resumed, or a new one trained on the documents.
+    """The tokenizer that is named, that of the run or model which is continued, or a new one trained on the examples.
 
     The first process trains and saves it, and the others load it. Raises `UserError` if it cannot be loaded.
     """
     saved = Path(training_args.output_dir) / "tokenizer.json"
     is_there = saved.exists() and (training_args.is_resumed or training_args.process_index > 0)
-    if model_args.tokenizer is not None or is_there:
-        source = model_args.tokenizer or training_args.output_dir
+    source = model_args.tokenizer or model_args.init_from or (training_args.output_dir if is_there else None)
+    if source is not None:
         try:
             return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # a damaged file raises whatever its parser raises
             raise UserError(f"--tokenizer {source} could not be loaded: {str(error).splitlines()[0]}") from error
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
-    if isinstance(documents, IterableDataset):
-        documents = documents.take(TOKENIZER_DOCUMENTS)
+    if isinstance(examples, IterableDataset):
+        examples = examples.take(TOKENIZER_DOCUMENTS)
     tokenizer = train_tokenizer(
-        (document["text"] for document in documents),
+        task.texts(examples),
         model_args.tokenizer_kind,
         config.vocab_size,
-        model_max_length=max(config.max_position_embeddings, data_args.block_size),
+        model_max_length=max(config.max_position_embeddings, task.args.block_size),
     )
     if training_args.should_save:
         tokenizer.save_pretrained(training_args.output_dir)
     return tokenizer
 
 
-def warn_about_unknown_tokens(text: PackedText, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Say that bits per byte flatter a tokenizer which writes one unknown token for many characters."""
+def warn_about_unknown_tokens(data: EncodedData, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Say that a tokenizer which writes one unknown token for many characters loses text and flatters the loss."""
     if tokenizer.unk_token_id is None:
         return
-    labels = text.rows.with_format("numpy")["labels"]
-    unknown = sum(int((row == tokenizer.unk_token_id).sum()) for row in labels)
+    rows = data.rows.with_format("numpy")["input_ids"]
+    unknown = sum(int((row == tokenizer.unk_token_id).sum()) for row in rows)
     if unknown:
         logger.warning(
             "%d tokens of the validation text are unknown to the tokenizer and count as one cheap token each: the "
-            "bits per byte will be too low. A larger vocabulary or --tokenizer_kind bpe avoids it.",
+            "loss will be too low. A larger vocabulary or --tokenizer_kind bpe avoids it.",
             unknown,
         )
 
 
 def build_model(
-    config: MiniConfig, tokenizer: PreTrainedTokenizerBase, block_size: int, attn_implementation: str | None = None
-) -> MiniForCausalLM:
-    """A new model whose vocabulary and special tokens are the tokenizer's and whose context holds a row."""
+    task: Task, config: MiniConfig, tokenizer: PreTrainedTokenizerBase, args: ModelArguments
+) -> PreTrainedModel:
+    """A model whose vocabulary and special tokens are the tokenizer's and whose context holds a row.
+
+    With the weights of `--init_from`, if it is given; a head that it does not hold starts new.
+    """
+    if args.init_from and config.vocab_size != len(tokenizer):
+        raise UserError(
+            f"--init_from {args.init_from} has a vocabulary of {config.vocab_size}, and the tokenizer one of "
+            f"{len(tokenizer)}; leave --tokenizer out, and vocab_size out of --config_overrides."
+        )
     config.vocab_size = len(tokenizer)
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
-    config.max_position_embeddings = max(config.max_position_embeddings, block_size)
+    config.max_position_embeddings = max(config.max_position_embeddings, task.args.block_size)
     try:
         config.pad_token_id = tokenizer.pad_token_id
         config.validate()
-        return MiniForCausalLM._from_config(config, attn_implementation=attn_implementation)
+        if args.init_from:
+            return load_weights(task, config, args)
+        return task.model_class._from_config(config, attn_implementation=args.attn_implementation)
     except StrictDataclassError as error:
         raise UserError(f"Tokenizer and model do not fit together: {error.__cause__}") from error
     except (ImportError, ValueError) as error:
-        raise UserError(f"--attn_implementation {attn_implementation}: {error}") from error
+        raise UserError(f"--attn_implementation {args.attn_implementation}: {error}") from error
+
+
+def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTrainedModel:
+    """The task's model with the weights of a checkpoint. Raises `UserError` where their shapes do not fit."""
+    try:
+        return task.model_class.from_pretrained(
+            args.init_from, config=config, attn_implementation=args.attn_implementation
+        )
+    except OSError as error:
+        raise UserError(f"--init_from {args.init_from}: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:  # a size mismatch, whose table of shapes follows in later lines
+        raise UserError(
+            f"--init_from {args.init_from} holds weights of other shapes; leave sizes out of --config_overrides, and "
+            "start a classifier with other labels from the model that it was fine-tuned from."
+        ) from error
 
 
 def resume_point(args: MiniTrainingArguments) -> str | None:
@@ -298,33 +322,33 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
     return True
 
 
-def tokens_per_update(data_args: DataArguments, args: MiniTrainingArguments) -> int:
-    """Tokens that one optimizer step sees, over all devices and accumulated batches."""
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size * data_args.block_size
+def tokens_per_update(data: EncodedData, args: MiniTrainingArguments) -> int:
+    """Tokens that one optimizer step sees, over all devices and accumulated batches; a mean where rows differ."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size * data.row_length
 
 
 def describe(
-    model: MiniForCausalLM, train_text: PackedText, validation_text: PackedText, data_args: DataArguments, args
+    model: PreTrainedModel, train_data: EncodedData, validation_data: EncodedData, args: MiniTrainingArguments
 ) -> None:
     """Say what is about to be trained, on what, and how much of it one update sees."""
     if not args.should_log:
         return
     logger.info("Model: %s parameters", f"{model.num_parameters():,}")
-    for name, text in (("Training", train_text), ("Validation", validation_text)):
-        if text.num_tokens is not None:
+    for name, data in (("Training", train_data), ("Validation", validation_data)):
+        if data.num_tokens is not None:
             logger.info(
                 "%s text: %s documents, %s bytes, %s tokens, %s rows of %d",
                 name,
-                *(f"{n:,}" for n in (text.num_documents, text.num_bytes, text.num_tokens, len(text.rows))),
-                data_args.block_size,
+                *(f"{n:,}" for n in (data.num_documents, data.num_bytes, data.num_tokens, len(data.rows))),
+                data.row_length,
             )
     logger.info(
         "Tokens per update: %s (%d rows x %d accumulated x %d devices x %d tokens)",
-        f"{tokens_per_update(data_args, args):,}",
+        f"{tokens_per_update(train_data, args):,}",
         args.train_batch_size,
         args.gradient_accumulation_steps,
         args.world_size,
-        data_args.block_size,
+        train_data.row_length,
     )
 
 
@@ -340,22 +364,10 @@ def muon_and_adamw(args: MiniTrainingArguments) -> tuple[type, dict]:
     }
 
 
-def target_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Logits `[B, T, V]` and labels `[B, T]` -> `[B, 2]`: summed nats and number of targets of each row.
+class RowLoss:
+    """`compute_metrics` of the Trainer: `TextLoss` of what `Task.row_loss` gathered."""
 
-    Only these two numbers a row are gathered from the devices, never the logits.
-    """
-    targets = labels[:, 1:]
-    nll = torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
-    ).view(targets.shape)
-    return torch.stack([nll.sum(-1), (targets != IGNORED_LABEL).sum(-1)], dim=-1)
-
-
-class TextMetrics:
-    """`compute_metrics` of the Trainer: `TextLoss` of what `target_nll` gathered."""
-
-    def __init__(self, num_bytes: int):
+    def __init__(self, num_bytes: int | None = None):
         self.num_bytes = num_bytes
         self.metric = TextLoss(keep_in_memory=True)  # the Trainer has gathered from all processes
 

@@ -9,6 +9,7 @@ import torch
 from modeling_mini.arguments import ARGUMENT_CLASSES, parse_arguments, recipe_names
 from modeling_mini.errors import UserError
 from modeling_mini.presets import preset_names
+from modeling_mini.tasks.text_generation import TextGeneration
 from modeling_mini.training import load_config
 
 
@@ -103,13 +104,16 @@ def test_bad_command_line_is_refused_with_a_sentence(arguments, sentence):
 )
 def test_bad_model_is_refused_with_a_sentence(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
-        load_config(parse_arguments(arguments)[0])
+        load(arguments)
+
+
+def load(arguments):
+    model_args, data_args, _ = parse_arguments(arguments)
+    return load_config(model_args, TextGeneration(data_args))
 
 
 def test_overrides_reach_the_config():
-    config = load_config(
-        parse_arguments(["--config_overrides", json.dumps({"d_model": 64, "hidden_dropout": 0.1})])[0]
-    )
+    config = load(["--config_overrides", json.dumps({"d_model": 64, "hidden_dropout": 0.1})])
     assert (config.hidden_size, config.hidden_dropout) == (64, 0.1)
 
 

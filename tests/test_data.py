@@ -11,10 +11,12 @@ import torch
 from datasets import Dataset
 
 from modeling_mini import MiniConfig, MiniForCausalLM
-from modeling_mini.corpus import python_documents
-from modeling_mini.data import DataArguments, PackRows, check_training_rows, load_documents, pack
+from modeling_mini.data import DataArguments, load_splits
+from modeling_mini.embedded.python_docs import python_documents
 from modeling_mini.errors import UserError
 from modeling_mini.modeling_mini import IGNORED_LABEL
+from modeling_mini.packing import PackRows, check_training_rows, pack
+from modeling_mini.tasks.text_generation import TextGeneration
 from modeling_mini.tokenization import train_tokenizer
 
 
@@ -29,6 +31,11 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_tokenizer(TEXTS, vocab_size=300)
+
+
+def load_documents(args: DataArguments) -> tuple:
+    splits = load_splits(args, TextGeneration(args))
+    return splits["train"], splits["validation"]
 
 
 def write(path: Path, texts: list[str]) -> Path:
@@ -104,7 +111,7 @@ def test_folder_of_texts_is_a_document_a_file(tmp_path):
 def test_column_can_be_chosen_and_limits_hold(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"body": text, "text": 1}) + "\n" for text in TEXTS))
-    args = DataArguments(dataset=str(path), text_column="body", max_train_documents=5, max_validation_documents=1)
+    args = DataArguments(dataset=str(path), columns=["text=body"], max_train_documents=5, max_validation_documents=1)
     train, validation = load_documents(args)
     assert (len(train), len(validation)) == (5, 1)
     assert set(train["text"]) <= set(TEXTS)
@@ -133,8 +140,12 @@ def test_streamed_rows_are_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
     ("make", "arguments", "sentence"),
     [
         (lambda d: d / "nothing.txt", {}, "no such file or folder"),
-        (lambda d: write(d / "a.jsonl", TEXTS), {"text_column": "body"}, "no column 'body'; choose one of id, text"),
-        (lambda d: write(d / "a.jsonl", TEXTS), {"text_column": "id"}, "holds int where text is wanted"),
+        (
+            lambda d: write(d / "a.jsonl", TEXTS),
+            {"columns": ["text=body"]},
+            "no column 'body'; say which of id, text is the text with",
+        ),
+        (lambda d: write(d / "a.jsonl", TEXTS), {"columns": ["text=id"]}, "'id' holds int where text is wanted"),
         (lambda d: write(d / "a.jsonl", TEXTS), {"train_split": "learn"}, "no split 'learn'; choose one of train"),
         (lambda d: write(d / "a.jsonl", TEXTS), {"block_size": 4}, "--block_size is 4"),
         (lambda d: write(d / "a.jsonl", TEXTS), {"validation_fraction": 1.5}, "--validation_fraction is 1.5"),

@@ -1,21 +1,13 @@
 """The n-gram baseline is a proper distribution, agrees with a calculation by hand, and learns."""
 
-import importlib.util
 import math
 import random
-import re
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
+from modeling_mini.ngram import BOUNDARY, SYMBOLS, NgramModel, count_bytes
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "ngram.py"
-spec = importlib.util.spec_from_file_location("ngram_benchmark", PATH)
-ngram = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ngram)
-NgramModel, BOUNDARY, SYMBOLS = ngram.NgramModel, ngram.BOUNDARY, ngram.SYMBOLS
 
 TEXT = "the cat sat on the mat, and the rat sat on the cat; " * 20
 
@@ -94,7 +86,7 @@ def test_documents_are_scored_and_counted_apart():
 def test_text_is_its_utf8_bytes():
     model = NgramModel().fit(["naïve café"])
     assert model.counts == NgramModel().fit(["naïve café".encode()]).counts
-    assert ngram.count_bytes(["café", b"\xff"]) == 6
+    assert count_bytes(["café", b"\xff"]) == 6
     assert model.bits_per_byte(["café"]) == pytest.approx(model.bits(["café"]) / 5)
 
 
@@ -108,16 +100,3 @@ def test_mistakes_are_answered_by_a_sentence():
         NgramModel(order=0)
     with pytest.raises(ValueError, match="hold no byte"):
         NgramModel().fit([TEXT]).bits_per_byte([""])
-
-
-def test_the_command_prints_one_line(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("datasets")
-    lines = [f"line {i}: the cat sat on the mat" for i in range(40)]
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n".join(lines), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["ngram.py", "--order", "3", "--dataset", str(corpus), "--text_unit", "line"])
-    ngram.main()
-    pattern = r"order 3: ([\d,]+) train bytes, (\d+) validation bytes, (\d\.\d{4}) bits per byte\n"
-    train, validation, bits_per_byte = re.fullmatch(pattern, capsys.readouterr().out).groups()
-    assert int(train.replace(",", "")) + int(validation) == sum(map(len, lines))
-    assert 0 < float(bits_per_byte) < 2

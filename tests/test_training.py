@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 from modeling_mini import MiniForCausalLM
 from modeling_mini.arguments import parse_arguments
 from modeling_mini.errors import UserError
-from modeling_mini.training import StopOnNaN, StopOnSignal, TextMetrics, main, target_nll
+from modeling_mini.task import next_token_nll
+from modeling_mini.training import RowLoss, StopOnNaN, StopOnSignal, main
 
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -294,11 +295,11 @@ def test_metrics_weigh_tokens_and_not_batches():
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 6, 9), torch.randint(9, (3, 6))
     labels[0, 2:] = -100
-    rows = target_nll(logits, labels)
+    rows = next_token_nll(logits, labels)
     targets = labels[:, 1:]
     whole = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 9), targets.reshape(-1))
     assert rows[:, 1].tolist() == [1, 5, 5]
-    metrics = TextMetrics(num_bytes=20)(EvalPrediction(predictions=rows.numpy(), label_ids=None))
+    metrics = RowLoss(num_bytes=20)(EvalPrediction(predictions=rows.numpy(), label_ids=None))
     assert metrics["token_loss"] == pytest.approx(whole.item(), rel=1e-6)
     assert metrics["perplexity"] == pytest.approx(math.exp(whole.item()), rel=1e-5)
     assert metrics["bits_per_byte"] == pytest.approx(whole.item() * 11 / math.log(2) / 20, rel=1e-6)

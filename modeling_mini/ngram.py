@@ -1,15 +1,11 @@
 """An n-gram baseline in bits per byte: what a language model must beat before it has learnt more than counting.
 
-    python benchmarks/ngram.py --order 5
-
-trains on the bytes of the training documents, with no tokenizer, and scores the validation documents.
+`modeling-mini eval` trains it on the bytes of the training documents, with no tokenizer, and scores what was held out.
 """
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from tqdm import tqdm
 
@@ -71,14 +67,20 @@ class NgramModel:
             probability = (self.counts.get(history + symbol, 0) + kinds * probability) / (total + kinds)
         return probability
 
-    def bits(self, documents: Iterable[bytes | str]) -> float:
-        """Bits to encode the documents, with the end of each: the sum of -log2 P over their symbols."""
-        bits = 0.0
+    def document_bits(self, documents: Iterable[bytes | str]) -> list[float]:
+        """Bits to encode each of the documents, with its end: the sum of -log2 P over its symbols."""
+        bits = []
         for document in tqdm(documents, desc=f"{self.order}-gram score", unit=" documents", disable=None):
             text = _with_boundaries(document)
-            for i in range(1, len(text)):
-                bits -= math.log2(self.probability(text[i], text[max(0, i - self.order + 1) : i]))
+            probabilities = (
+                self.probability(text[i], text[max(0, i - self.order + 1) : i]) for i in range(1, len(text))
+            )
+            bits.append(-sum(map(math.log2, probabilities)))
         return bits
+
+    def bits(self, documents: Iterable[bytes | str]) -> float:
+        """Bits to encode the documents, with the end of each."""
+        return math.fsum(self.document_bits(documents))
 
     def bits_per_byte(self, documents: Iterable[bytes | str]) -> float:
         """`bits` over the number of bytes, in which the ends are not counted. Raises `ValueError` without a byte."""
@@ -100,32 +102,3 @@ def _as_bytes(document: bytes | str) -> bytes:
 
 def _with_boundaries(document: bytes | str) -> str:
     return BOUNDARY + _as_bytes(document).decode("latin-1") + BOUNDARY
-
-
-@dataclass
-class NgramArguments:
-    order: int = field(default=5, metadata={"help": "Longest n-gram, in bytes."})
-
-
-def main() -> None:
-    """Train on one split of the corpus, score the other, and print one line."""
-    from transformers import HfArgumentParser
-
-    from modeling_mini.data import DataArguments, load_documents
-    from modeling_mini.errors import UserError
-
-    data_arguments, arguments = HfArgumentParser((DataArguments, NgramArguments)).parse_args_into_dataclasses()
-    try:
-        model = NgramModel(arguments.order)
-        train, validation = (list(split["text"]) for split in load_documents(data_arguments))
-    except (UserError, ValueError) as error:
-        sys.exit(f"Error: {error}")
-    bits_per_byte = model.fit(train).bits_per_byte(validation)
-    print(  # noqa: T201
-        f"order {arguments.order}: {count_bytes(train):,} train bytes, {count_bytes(validation):,} validation bytes, "
-        f"{bits_per_byte:.4f} bits per byte"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,152 @@
+"""`modeling-mini eval`: a checkpoint and the baselines of its task on the same examples, in one table."""
+
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+from matplotlib.figure import Figure
+
+from .arguments import parse_dataclasses
+from .data import DataArguments
+from .errors import UserError
+from .prediction import checkpoint_task, load_checkpoint, recorded_arguments
+from .task import Task, show
+from .tasks import task_class
+
+
+logger = logging.getLogger(__name__)
+
+# What a checkpoint was trained with and must be read with, whatever it is evaluated on.
+_ENCODING = ("block_size", "max_source_tokens", "max_target_tokens", "stride", "mask_probability")
+
+
+@dataclass
+class EvalArguments:
+    """What is evaluated, and where the results go."""
+
+    split: str | None = field(
+        default=None,
+        metadata={
+            "help": "train, validation or test; if left out, test where there is one, else what was held out, and all "
+            "of a file that --dataset names."
+        },
+    )
+    max_examples: int | None = field(default=None, metadata={"help": "Evaluate the first so many examples only."})
+    baselines: bool = field(default=True, metadata={"help": "Score the simple systems of the task as well."})
+    batch_size: int = field(default=32, metadata={"help": "Examples, or rows, that the model sees at a time."})
+    output: str | None = field(
+        default=None, metadata={"help": "Folder for results.json, predictions.jsonl and results.png."}
+    )
+
+
+def evaluate(argv: list[str]) -> None:
+    """`[CHECKPOINT] [--argument value ...]`: print a table; without a checkpoint, of the baselines alone.
+
+    The task and the data are those that the checkpoint was trained with, unless the arguments say otherwise.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    has_checkpoint = bool(argv) and not argv[0].startswith("-")
+    checkpoint, given = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
+    asked, args = parse_dataclasses((DataArguments, EvalArguments), given, "modeling-mini eval [CHECKPOINT]")
+    if checkpoint is not None:
+        asked = _completed(asked, checkpoint, given)
+    asked.dataset = asked.dataset or task_class(asked.task).embedded
+    task = task_class(asked.task)(asked)
+
+    model = None
+    if checkpoint is not None:
+        model, tokenizer = load_checkpoint(checkpoint, task)
+    is_named = any(word.partition("=")[0] == "--dataset" for word in given)
+    splits = task.load(divide=not is_named)
+    split = args.split or next(name for name in ("test", "validation", "train") if name in splits)
+    if split not in splits:
+        raise UserError(f"--split {split}: {asked.dataset} has {', '.join(splits)}; choose one of them.")
+    examples = splits[split]
+    if args.max_examples is not None:
+        examples = examples.take(min(args.max_examples, len(examples)))
+
+    systems, predictions = {}, None
+    if args.baselines:
+        train = splits["train"] if split != "train" else None
+        systems = {name: task.score(said, examples) for name, said in task.baselines(examples, train)}
+    if model is not None:
+        name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
+        systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size)
+    if not systems:
+        raise UserError(f"{asked.task} has no baselines here; name a checkpoint.")
+    sys.stdout.write(f"{asked.task}: {asked.dataset}, {split}, {len(examples):,} examples\n\n{table(systems)}\n")
+    if args.output is not None:
+        _write(Path(args.output), asked, split, systems, examples, predictions, task)
+
+
+def _completed(asked: DataArguments, checkpoint: str, given: list[str]) -> DataArguments:
+    """The arguments that were given, completed by those of the run that trained the checkpoint."""
+    named = {word.lstrip("-").partition("=")[0] for word in given if word.startswith("--")}
+    recorded = recorded_arguments(checkpoint)
+    if "task" not in recorded:
+        recorded["task"] = checkpoint_task(checkpoint)
+    if named & {"task", "dataset"}:  # of another data set, neither the columns nor the splits hold
+        recorded = {name: value for name, value in recorded.items() if name in (*_ENCODING, "task")}
+    return DataArguments(**{**asdict(asked), **{k: v for k, v in recorded.items() if k not in named}})
+
+
+def table(systems: dict[str, dict]) -> str:
+    """Scores of several systems as a table in Markdown, with 95% intervals."""
+    metrics = list(dict.fromkeys(name for scores in systems.values() for name in scores if _is_shown(name, scores)))
+    rows = [["system", *(name.replace("_", " ") for name in metrics)], ["---"] * (len(metrics) + 1)]
+    for system, scores in systems.items():
+        rows.append([system, *(_cell(name, scores) for name in metrics)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _is_shown(name: str, scores: dict) -> bool:
+    return f"{name}_interval" in scores or name == "token_loss"
+
+
+def _cell(name: str, scores: dict) -> str:
+    if name not in scores:
+        return ""
+    digits = 2 if scores[name] >= 10 else 3
+    interval = scores.get(f"{name}_interval")
+    ends = " ({0:.{2}f} to {1:.{2}f})".format(*interval, digits) if interval else ""
+    return f"{scores[name]:.{digits}f}{ends}"
+
+
+def _write(
+    folder: Path,
+    data_args: DataArguments,
+    split: str,
+    systems: dict[str, dict],
+    examples: Dataset,
+    predictions: list | None,
+    task: Task,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {"task": data_args.task, "dataset": data_args.dataset, "split": split, "systems": systems}
+    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    plot(systems, task.metric, folder / "results.png")
+    if predictions is not None and len(predictions) == len(examples):
+        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
+            for example, prediction in zip(examples, predictions, strict=True):
+                lines.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
+        sys.stdout.write(f"\nThe first five:\n\n{show(examples, predictions)}\n")
+    sys.stdout.write(f"\nresults.json, results.png and predictions are in {folder}\n")
+
+
+def plot(systems: dict[str, dict], metric: str, path: Path) -> None:
+    """The metric of each system as a bar with its 95% interval, as PNG."""
+    found = {name: scores for name, scores in systems.items() if metric in scores}
+    axes = Figure(figsize=(7, 0.6 + 0.5 * len(found)), layout="constrained").subplots()
+    values = [scores[metric] for scores in found.values()]
+    ends = [scores.get(f"{metric}_interval", [scores[metric]] * 2) for scores in found.values()]
+    errors = [[max(value - low, 0) for value, (low, _) in zip(values, ends, strict=True)]]
+    errors.append([max(high - value, 0) for value, (_, high) in zip(values, ends, strict=True)])
+    axes.barh(list(found), values, xerr=errors, capsize=3)
+    axes.invert_yaxis()
+    axes.set_xlabel(metric.replace("_", " "))
+    axes.figure.savefig(path, dpi=150)

@@ -1,0 +1,137 @@
+"""What translation and summarization share: a causal model reads a source, a separator, and writes the target."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from tqdm import tqdm
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from .caching import code_hash
+from .data import Examples, map_options
+from .errors import UserError
+from .modeling_mini import MiniForCausalLM
+from .packing import EncodedData, PackExamples
+from .task import Task, next_token_nll
+
+
+logger = logging.getLogger(__name__)
+
+_THIS_CODE = code_hash(__file__)
+
+
+class PromptedTask(Task):
+    """bos, source, eos, target, eos: the loss is that of the target and of the eos that ends it.
+
+    The end of the source is the separator: it is what the tokenizer writes between the two texts of a pair, and what
+    stood at the end of a text in pretraining. `columns` of a subclass are the source and the target.
+    """
+
+    model_class = MiniForCausalLM
+    needs_causal = True
+
+    row_loss = staticmethod(next_token_nll)
+
+    @property
+    def source_length(self) -> int:
+        """Tokens of the source that are read, so that source, target and their marks fit into a row."""
+        fitting = self.args.block_size - self.args.max_target_tokens - 3
+        if fitting < 1:
+            raise UserError(
+                f"--block_size {self.args.block_size} leaves no room for a source beside --max_target_tokens "
+                f"{self.args.max_target_tokens}; raise the one or lower the other."
+            )
+        return fitting if self.args.max_source_tokens is None else min(fitting, self.args.max_source_tokens)
+
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
+        encode = EncodePairs(tokenizer, *self.columns, self.source_length, self.args.max_target_tokens)
+        encoded = examples.map(
+            encode,
+            batched=True,
+            remove_columns=examples.column_names,
+            **map_options(self.args, f"Tokenizing {name} examples"),
+        )
+        for column, limit in zip(self.columns, (self.source_length, self.args.max_target_tokens), strict=True):
+            if cut := sum(encoded[f"{column}_is_cut"]):
+                share = cut / len(encoded)
+                logger.info(
+                    "%.1f%% of the %s examples have their %s cut to %d tokens", 100 * share, name, column, limit
+                )
+        pack = PackExamples(self.args.block_size, tokenizer.pad_token_id)
+        rows = encoded.map(pack, batched=True, remove_columns=encoded.column_names, desc=f"Packing {name} rows")
+        num_bytes = sum(len(text.encode()) for column in self.columns for text in examples[column])
+        num_tokens = sum(map(len, encoded.with_format("numpy")["input_ids"]))
+        return EncodedData(rows, self.args.block_size, len(examples), num_bytes, num_tokens)
+
+    def predict(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+    ) -> list[str]:
+        prompts = encode_sources(tokenizer, examples[self.columns[0]], self.source_length)
+        settings = GenerationConfig(
+            max_new_tokens=self.args.max_target_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        texts = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # equal lengths need no padding
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        model.eval()
+        for batch in tqdm(batches, desc=f"{self.name}", unit=" batches", disable=None):
+            inputs = tokenizer.pad(
+                {"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt"
+            )
+            with torch.no_grad():
+                tokens = model.generate(**inputs.to(model.device), generation_config=settings)
+            written = tokens[:, inputs["input_ids"].shape[1] :]
+            for i, text in zip(batch, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
+                texts[i] = text.strip()
+        return texts
+
+
+def encode_sources(tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int) -> list[list[int]]:
+    """Prompts: bos, at most `length` tokens of the source, eos. Raises `UserError` for a tokenizer without an eos."""
+    if tokenizer.eos_token_id is None:
+        raise UserError("The tokenizer has no eos token, which separates a source from its target; choose another.")
+    before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    encoded = tokenizer(list(sources), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    return [[*before, *ids[:length], tokenizer.eos_token_id] for ids in encoded]
+
+
+@dataclass
+class EncodePairs:
+    """Batched map: source and target -> `input_ids`, `prompt_length`, and whether each of them was cut."""
+
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    target: str
+    source_length: int
+    target_length: int
+    code: str = _THIS_CODE
+
+    def __call__(self, batch: dict) -> dict:
+        whole = encode_sources(self.tokenizer, batch[self.source], None)
+        prompts = encode_sources(self.tokenizer, batch[self.source], self.source_length)
+        targets = self.tokenizer(
+            batch[self.target], add_special_tokens=False, split_special_tokens=True, verbose=False
+        ).input_ids
+        eos = self.tokenizer.eos_token_id
+        return {
+            "input_ids": [
+                [*prompt, *target[: self.target_length], eos] for prompt, target in zip(prompts, targets, strict=True)
+            ],
+            "prompt_length": list(map(len, prompts)),
+            f"{self.source}_is_cut": [len(a) < len(b) for a, b in zip(prompts, whole, strict=True)],
+            f"{self.target}_is_cut": [len(target) > self.target_length for target in targets],
+        }
+
+
+def script_language(texts: list[str]) -> str:
+    """`zh` or `ja` where texts are mostly written so, which have no spaces between words; else `en`."""
+    letters = [character for text in texts for character in text if character.isalpha()]
+    kana = sum("\u3040" <= letter <= "\u30ff" for letter in letters)
+    han = sum("\u4e00" <= letter <= "\u9fff" for letter in letters)
+    if kana > 0.1 * len(letters):
+        return "ja"
+    return "zh" if han > 0.3 * len(letters) else "en"

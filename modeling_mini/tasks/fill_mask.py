@@ -1,0 +1,94 @@
+"""Fill-mask: predict hidden words from both sides; the pretraining of an encoder (BERT)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    default_data_collator,
+)
+
+from ..caching import code_hash
+from ..data import Examples
+from ..errors import UserError
+from ..metrics import TextLoss
+from ..modeling_mini import MiniForMaskedLM
+from ..packing import EncodedData
+from ..task import token_nll
+from .text_generation import TextGeneration
+
+
+_THIS_CODE = code_hash(__file__)
+
+
+class FillMask(TextGeneration):
+    """Rows of packed documents, in which a share of the tokens is hidden: others at each pass while training.
+
+    Of the chosen tokens 80% become the mask, 10% another token and 10% stay (Devlin et al. 2019, section 3.1). What
+    is hidden in validation is drawn once, so that its loss can be compared between updates and models.
+    """
+
+    name = "fill-mask"
+    model_class = MiniForMaskedLM
+    embedded = "docstrings"
+    needs_causal = counts_bytes = False
+    metric = "token_loss"
+
+    row_loss = staticmethod(token_nll)
+
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
+        if tokenizer.mask_token_id is None:
+            raise UserError("The tokenizer has no mask token; choose another.")
+        data = super().encode(examples, tokenizer, name)
+        data.rows = data.rows.remove_columns("labels")
+        if name != "training":
+            mask = MaskRows(self._masking(tokenizer, seed=0))
+            data.rows = data.rows.map(mask, batched=True, desc=f"Masking {name} rows")
+        return data
+
+    def _masking(self, tokenizer: PreTrainedTokenizerBase, seed: int | None) -> DataCollatorForLanguageModeling:
+        if not 0 < self.args.mask_probability < 1:
+            raise UserError(f"--mask_probability is {self.args.mask_probability}; give a share between 0 and 1.")
+        return DataCollatorForLanguageModeling(tokenizer, mlm_probability=self.args.mask_probability, seed=seed)
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
+        mask = self._masking(tokenizer, seed=None)
+        return lambda rows: default_data_collator(rows) if "labels" in rows[0] else mask(rows)
+
+    def score(self, predictions: list[tuple[float, int]], examples: Dataset) -> dict:
+        nats, targets = zip(*predictions, strict=True)
+        return TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets)
+
+    def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list]]:
+        return iter(())
+
+    def report(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
+    ) -> tuple[dict, str]:
+        """The first row of the examples with its hidden tokens, and what the model would put there."""
+        row = self.encode(examples.take(1), tokenizer, "validation").rows[0]
+        with torch.no_grad():
+            batch = {key: value.to(model.device) for key, value in default_data_collator([row]).items()}
+            best = model.eval()(**batch).logits[0].argmax(-1)
+        filled = [
+            f"[{tokenizer.decode([guess])}|{tokenizer.decode([label])}]" if label >= 0 else tokenizer.decode([token])
+            for token, label, guess in zip(row["input_ids"], row["labels"], best.tolist(), strict=True)
+        ]
+        return {}, "[guess|truth] where a token was hidden:\n" + "".join(filled)
+
+
+@dataclass
+class MaskRows:
+    """Batched map: rows -> rows with hidden tokens and `labels`, -100 where nothing is hidden."""
+
+    mask: DataCollatorForLanguageModeling
+    code: str = _THIS_CODE
+
+    def __call__(self, batch: dict) -> dict:
+        rows = [{"input_ids": ids} for ids in batch["input_ids"]]
+        masked = self.mask(rows)
+        return {"input_ids": masked["input_ids"].tolist(), "labels": masked["labels"].tolist()}

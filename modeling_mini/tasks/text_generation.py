@@ -1,0 +1,76 @@
+"""Text generation: predict the next token of a text."""
+
+import math
+from collections.abc import Iterator
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data import Examples, load_splits
+from ..generation import continue_text, encode_prompt
+from ..metrics import TextLoss
+from ..modeling_mini import MiniForCausalLM
+from ..ngram import NgramModel
+from ..packing import EncodedData, pack
+from ..task import Task, next_token_nll
+
+
+class TextGeneration(Task):
+    """Rows of packed documents, each token predicted once; measured in bits per byte, which need no tokenizer.
+
+    A prediction is the pair (nats, targets) of a row, or of a document where a model works on documents.
+    """
+
+    name = "text-generation"
+    model_class = MiniForCausalLM
+    columns = text_columns = input_columns = ("text",)
+    embedded = "python-docs"
+    needs_causal = True
+    counts_bytes = True
+    metric = "bits_per_byte"
+    higher_is_better = False
+
+    row_loss = staticmethod(next_token_nll)
+
+    def load(self, divide: bool = True) -> dict[str, Examples]:
+        return load_splits(self.args, self, divide)
+
+    def problem(self, example: dict) -> str | None:
+        return super().problem(example) if example["text"] else None
+
+    def keeps(self, example: dict) -> bool:
+        return bool(example["text"] and example["text"].strip())
+
+    def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
+        encode_prompt(tokenizer, prompt, context)
+
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
+        return pack(examples, tokenizer, self.args, name)
+
+    def evaluate(self, model, tokenizer, examples, batch_size=32) -> tuple[dict, list]:
+        predictions = self.predict(model, tokenizer, examples, batch_size)
+        return self.score(predictions, examples), predictions
+
+    def predict(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+    ) -> list[tuple[float, int]]:
+        return self.losses(model, tokenizer, examples, batch_size)
+
+    def score(self, predictions: list[tuple[float, int]], examples: Dataset) -> dict:
+        nats, targets = zip(*predictions, strict=True)
+        num_bytes = sum(len(text.encode()) for text in examples["text"])
+        scores = TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets, num_bytes=num_bytes)
+        bits, error = scores["bits_per_byte"], scores["token_loss_margin"] / scores["token_loss"]
+        return {**scores, "bits_per_byte_interval": [bits * (1 - error), bits * (1 + error)]}
+
+    def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list]]:
+        if train is not None:
+            ngrams = NgramModel(order=5).fit(train["text"])
+            nats = [bits * math.log(2) for bits in ngrams.document_bits(examples["text"])]
+            symbols = [len(text.encode()) + 1 for text in examples["text"]]  # with the end
+            yield "5-gram over bytes", list(zip(nats, symbols, strict=True))
+
+    def report(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
+    ) -> tuple[dict, str]:
+        return {}, continue_text(model, tokenizer, prompt)

@@ -1,0 +1,47 @@
+"""Translation: write a text in another language."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+from datasets import Dataset
+
+from .. import metrics
+from ..embedded.catalogues import placeholders
+from ..metrics.bootstrap import with_intervals
+from ..prompted import PromptedTask, script_language
+
+
+class Translation(PromptedTask):
+    """Source and target text; measured in BLEU and chrF, with the tokenizer of the target's script."""
+
+    name = "translation"
+    columns = text_columns = ("source", "target")
+    input_columns = ("source",)
+    embedded = "message-catalogues"
+    requires = ("sacrebleu",)
+    metric = "bleu"
+
+    def score(self, predictions: list[str], examples: Dataset) -> dict:
+        references = examples["target"][:]
+        quality = metrics.TranslationQuality(keep_in_memory=True)
+        scores = quality.compute(predictions=predictions, references=references, language=script_language(references))
+        return scores | placeholder_recall(predictions, references)
+
+    def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
+        yield "copy the source", examples["source"][:]
+
+
+def placeholder_recall(predictions: list[str], references: list[str]) -> dict:
+    """Percent of the placeholders of the references, such as `%s` and `{name}`, that the predictions hold as well."""
+    wanted = [Counter(placeholders(reference)) for reference in references]
+    kept = [(want & Counter(placeholders(said))).total() for want, said in zip(wanted, predictions, strict=True)]
+    counts = np.array([[found, want.total()] for found, want in zip(kept, wanted, strict=True)])
+    if not counts[:, 1].any():
+        return {}
+
+    def recall(drawn: np.ndarray) -> dict[str, float]:
+        found, total = counts[drawn].sum(axis=0)
+        return {"placeholder_recall": 100 * found / max(total, 1)}
+
+    return with_intervals(recall, len(references))

@@ -1,0 +1,566 @@
+"""The five applications: examples, rows, decoding, baselines, and the commands around them, on data made here."""
+
+import io
+import itertools
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from modeling_mini import (
+    MiniConfig,
+    MiniForCausalLM,
+    MiniForMaskedLM,
+    MiniForQuestionAnswering,
+    MiniForSequenceClassification,
+)
+from modeling_mini.cli import main as command
+from modeling_mini.data import DataArguments
+from modeling_mini.errors import UserError
+from modeling_mini.modeling_mini import IGNORED_LABEL
+from modeling_mini.packing import PackExamples
+from modeling_mini.tasks import task_class, task_names
+from modeling_mini.tasks.question_answering import answer_tokens, best_spans, rest_of_line
+from modeling_mini.tasks.summarization import first_sentence
+from modeling_mini.tokenization import train_tokenizer
+from modeling_mini.training import main as train
+
+
+NUMBERS = "one two three four five six seven eight nine".split()
+FRENCH = dict(zip(NUMBERS, "un deux trois quatre cinq six sept huit neuf".split()))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer([" ".join(NUMBERS), " ".join(FRENCH.values()), "axis : int or None"], vocab_size=320)
+
+
+def build(name, **arguments):
+    return task_class(name)(DataArguments(task=name, **arguments))
+
+
+def jsonl(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def counting(count: int, seed: int = 0) -> list[dict]:
+    """Pairs of English and French numbers."""
+    draw = random.Random(seed)
+    words = [[draw.choice(NUMBERS) for _ in range(draw.randint(1, 4))] for _ in range(count)]
+    return [{"source": " ".join(row), "target": " ".join(FRENCH[word] for word in row)} for row in words]
+
+
+def questions(count: int, seed: int = 0) -> list[dict]:
+    """Which word stands after another? One in four asks for a word that is not there."""
+    draw = random.Random(seed)
+    rows = []
+    for i in range(count):
+        words = draw.sample(NUMBERS, 6)
+        asked = draw.randrange(5)
+        if i % 4 == 3:
+            missing = draw.choice([word for word in NUMBERS if word not in words])
+            answers, question = {"text": [], "answer_start": []}, f"after {missing}"
+        else:
+            text = words[asked + 1]
+            start = " ".join(words[: asked + 1]) + " "
+            answers, question = {"text": [text], "answer_start": [len(start)]}, f"after {words[asked]}"
+        rows.append({"question": question, "context": " ".join(words), "answers": answers})
+    return rows
+
+
+# Every task
+
+
+def test_there_is_a_file_a_recipe_and_an_embedded_data_set_for_every_task():
+    from modeling_mini.arguments import parse_arguments, recipe_names
+    from modeling_mini.embedded import EMBEDDED
+
+    recipes = {parse_arguments([name])[1].task for name in recipe_names()}
+    assert recipes == set(task_names())
+    assert {task_class(name).embedded for name in task_names()} <= set(EMBEDDED)
+    assert len({task_class(name) for name in task_names()}) == len(task_names()) == 6
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "folder"])
+def test_columns_can_be_named_and_nested_ones_reached(tmp_path, format):
+    pairs = counting(20)
+    nested = [{"id": i, "translation": {"en": p["source"], "fr": p["target"]}} for i, p in enumerate(pairs)]
+    flat = [{"id": i, "translation.en": p["source"], "translation.fr": p["target"]} for i, p in enumerate(pairs)]
+    path = tmp_path / f"pairs.{format}"
+    if format == "jsonl":
+        jsonl(path, nested)
+    elif format == "csv":
+        Dataset.from_list(flat).to_csv(path)
+    elif format == "parquet":
+        Dataset.from_list(nested).to_parquet(path)
+    else:
+        path.mkdir()
+        jsonl(path / "train.jsonl", nested)
+    columns = ["source=translation.en", "target=translation.fr"]
+    splits = build("translation", dataset=str(path), columns=columns, validation_fraction=0.25).load()
+    assert set(splits) == {"train", "validation"}
+    assert set(splits["train"].column_names) == {"source", "target"}
+    found = [*splits["train"], *splits["validation"]]
+    assert sorted(map(str, found)) == sorted(map(str, pairs))
+
+
+def test_a_test_split_is_kept_apart(tmp_path):
+    for name, rows in (("train", counting(20)), ("test", counting(5, seed=1))):
+        jsonl(tmp_path / f"{name}.jsonl", rows)
+    splits = build("translation", dataset=str(tmp_path)).load()
+    assert splits["test"].to_list() == counting(5, seed=1)
+    assert len(splits["train"]) + len(splits["validation"]) == 20
+
+
+GOOD = {
+    "translation": {"source": "one", "target": "un"},
+    "text-classification": {"text": "one", "label": "odd"},
+    "question-answering": {
+        "question": "after one",
+        "context": "one two",
+        "answers": {"text": ["two"], "answer_start": [4]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong", "sentence"),
+    [
+        ("translation", {"source": "one"}, r"line 701: there is no target in 'target'; fill it in"),
+        ("translation", {"source": "", "target": "un"}, r"line 701: there is no source in 'source'"),
+        ("translation", {"source": ["one"], "target": "un"}, r"line 701: 'source' holds list where text is wanted"),
+        ("text-classification", {"text": "one", "label": None}, r"line 701: there is no label in 'label'"),
+        ("text-classification", {"text": "one", "label": [3]}, r"line 701: 'label' holds list, and a label is a name"),
+        (
+            "question-answering",
+            {**GOOD["question-answering"], "answers": "two"},
+            r"line 701 has str in 'answers', where the lines before it have dict; correct it",
+        ),
+        (
+            "question-answering",
+            {**GOOD["question-answering"], "answers": {"text": ["two"], "answer_start": [3]}},
+            r"line 701: the answer 'two' does not stand at character 3 of its context",
+        ),
+        (
+            "question-answering",
+            {**GOOD["question-answering"], "answers": {"text": ["two"], "answer_start": []}},
+            r"line 701: there are 1 answers and 0 starts",
+        ),
+    ],
+)
+def test_one_wrong_line_is_named_before_training(tmp_path, task, wrong, sentence):
+    path = jsonl(tmp_path / "a.jsonl", [GOOD[task]] * 700 + [wrong] + [GOOD[task]] * 50)
+    with pytest.raises(UserError, match=rf"a\.jsonl.*{sentence}"):
+        build(task, dataset=path).load()
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
+    good = json.dumps(GOOD["translation"])
+    (tmp_path / "a.jsonl").write_text(f"{good}\n\n\n{good}\n" + '{"source": "two"}\n')
+    with pytest.raises(UserError, match="line 5: there is no target"):
+        build("translation", dataset=str(tmp_path / "a.jsonl")).load()
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "arguments", "sentence"),
+    [
+        ("translation", "", {}, "a.jsonl is empty; give a file"),
+        ("translation", '{"en": "one"}\n' * 5, {}, "no column 'source'; say which of en is the source with --columns"),
+        ("translation", '{"en": "one"}\n' * 5, {"columns": ["sauce=en"]}, "--columns sauce=en: write COLUMN=NAME"),
+        ("translation", '{"source": "a", "target": "b"}\n' * 5, {"streaming": True}, "--streaming"),
+        ("translation", '{"source": "a", "target": "b"}\n' * 5, {"block_size": 64}, "leaves no room for a source"),
+        ("text-classification", '{"text": "a", "label": "b"}\n' * 5, {}, "has the same label"),
+        ("fill-mask", '{"text": "a b c d"}\n' * 5, {"mask_probability": 1.0}, "--mask_probability is 1.0"),
+        (
+            "question-answering",
+            json.dumps(GOOD["question-answering"] | {"question": "why " * 99}) + "\n",
+            {},
+            "tokens",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence(tmp_path, tokenizer, task, content, arguments, sentence):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    application = build(task, **{"dataset": str(path), "block_size": 128, **arguments})
+    with pytest.raises(UserError, match=sentence):
+        prepare(application, tokenizer)
+
+
+def prepare(task, tokenizer):
+    splits = task.load(divide=False)
+    task.configure(MiniConfig(), splits["train"])
+    return task.encode(splits["train"], tokenizer, "validation")
+
+
+def test_dataset_that_is_almost_an_embedded_one_is_named():
+    with pytest.raises(UserError, match="the embedded data set is called message-catalogues"):
+        build("translation", dataset="message-catalogs").load()
+
+
+# Prompt, separator, target
+
+
+def test_packed_examples_are_whole_and_only_targets_are_learnt():
+    rng = np.random.default_rng(0)
+    examples = [rng.integers(5, 99, size=size).tolist() for size in (9, 3, 30, 12, 7, 31, 2, 16)]
+    prompts = [len(ids) // 2 for ids in examples]
+    rows = PackExamples(block_size=32, pad_token_id=0)({"input_ids": examples, "prompt_length": prompts})
+    assert len(rows["input_ids"]) == 4  # 110 tokens: no more rows than they need
+    found = []
+    for ids, positions, labels in zip(*(rows[name] for name in ("input_ids", "position_ids", "labels"))):
+        assert len(ids) == len(positions) == len(labels) == 32
+        starts = [*np.flatnonzero(np.asarray(positions) == 0), 32]
+        parts = [slice(start, end) for start, end in itertools.pairwise(starts)]
+        found += [(ids[part], labels[part]) for part in parts if any(ids[part])]
+        assert all(label == IGNORED_LABEL for part in parts if not any(ids[part]) for label in labels[part])
+    wanted = [(ids, [IGNORED_LABEL] * n + ids[n:]) for ids, n in zip(examples, prompts)]
+    assert sorted(found) == sorted(wanted)
+
+
+def test_loss_of_packed_examples_is_that_of_each_target_alone(tokenizer, tiny_model):
+    task = build("translation", dataset="unused", block_size=96, max_target_tokens=32)
+    pairs = Dataset.from_list(counting(12))
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer))
+    nats, targets = (sum(values) for values in zip(*task.losses(model, tokenizer, pairs)))
+    expected = 0.0
+    for pair in pairs:
+        prompt = [tokenizer.bos_token_id, *tokenizer(pair["source"], add_special_tokens=False).input_ids]
+        prompt.append(tokenizer.eos_token_id)
+        target = [*tokenizer(pair["target"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        logits = model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        expected += torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum").item()
+    assert targets == sum(len(tokenizer(pair["target"]).input_ids) for pair in pairs)  # bos there is eos here
+    assert nats == pytest.approx(expected, rel=1e-4)
+
+
+def test_batched_decoding_is_that_of_each_example_alone(tokenizer, tiny_model):
+    task = build("translation", dataset="unused", block_size=96, max_target_tokens=12)
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer))
+    pairs = Dataset.from_list(counting(7))
+    together = task.predict(model, tokenizer, pairs, batch_size=4)
+    alone = [task.predict(model, tokenizer, pairs.select([i]))[0] for i in range(len(pairs))]
+    assert together == alone
+
+
+def test_source_is_cut_and_target_keeps_its_end(tokenizer):
+    task = build("translation", dataset="unused", block_size=32, max_target_tokens=8)
+    long = Dataset.from_list([{"source": "one " * 50, "target": "deux " * 50}, {"source": "one", "target": "un"}])
+    rows = task.encode(long, tokenizer, "training").rows
+    ids = next(row["input_ids"] for row in rows if len(row["input_ids"]) - row["input_ids"].count(0) >= 31)
+    assert len(rows) == 2
+    assert ids[: task.source_length + 2].count(tokenizer.eos_token_id) == 1
+    assert ids[31] == tokenizer.eos_token_id
+    nothing = build("translation", dataset="unused", block_size=32, max_target_tokens=8, max_source_tokens=0)
+    short = nothing.encode(long.select([1]), tokenizer, "training").rows[0]["input_ids"]
+    assert short[:2] == [tokenizer.bos_token_id, tokenizer.eos_token_id]
+
+
+def test_first_sentence_ends_at_a_stop_or_a_blank_line():
+    assert first_sentence("Return the\n  sum. Then more.") == "Return the sum."
+    assert first_sentence("See numpy.sum for it\n\nNotes. More.") == "See numpy.sum for it"
+
+
+def test_baselines_see_what_they_say(tmp_path):
+    translation = dict(build("translation").baselines(Dataset.from_list(counting(3)), None))
+    assert translation == {"copy the source": [pair["source"] for pair in counting(3)]}
+    texts = [{"text": f"{word} item", "label": "a" if i < 5 else "b"} for i, word in enumerate(NUMBERS)] * 4
+    rows = Dataset.from_list(texts)
+    found = dict(build("text-classification").baselines(rows, rows))
+    assert found["the commonest label"] == ["a"] * len(rows)
+    assert found["bag of words + logistic regression"] == rows["label"][:]
+    assert rest_of_line("What type is `axis`?", "sum of it\naxis : int or None\n  what") == "int or None"
+
+
+# Fill-mask
+
+
+def test_masking_is_drawn_anew_for_training_and_once_for_validation(tokenizer):
+    task = build("fill-mask", dataset="unused", block_size=32)
+    texts = Dataset.from_list([{"text": " ".join(random.Random(i).choices(NUMBERS, k=40))} for i in range(40)])
+    training, validation = (task.encode(texts, tokenizer, name).rows for name in ("training", "validation"))
+    collate = task.collator(tokenizer)
+    torch.manual_seed(0)
+    draws = [collate([training[i] for i in range(len(training))]) for _ in range(2)]
+    assert not torch.equal(draws[0]["labels"], draws[1]["labels"])
+    fixed = [collate([validation[i] for i in range(len(validation))]) for _ in range(2)]
+    assert torch.equal(fixed[0]["labels"], fixed[1]["labels"])
+    for batch in (draws[0], fixed[0]):
+        hidden = batch["labels"] != IGNORED_LABEL
+        assert 0.10 < hidden.float().mean() < 0.20
+        kinds = batch["input_ids"][hidden]
+        assert 0.7 < (kinds == tokenizer.mask_token_id).float().mean() < 0.9
+        special = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id])
+        assert not torch.isin(batch["labels"][hidden], special).any()
+        assert set(batch) >= {"input_ids", "labels", "position_ids"}
+
+
+# Classification
+
+
+def test_labels_may_be_names_numbers_or_of_a_class_feature(tmp_path):
+    texts = ["a", "b", "c", "d"]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    classes = Dataset.from_dict({"text": texts, "label": [0, 1, 1, 0]}, features=features)
+    DatasetDict(train=classes, validation=classes)["train"].to_parquet(tmp_path / "classes.parquet")
+    jsonl(tmp_path / "names.jsonl", [{"text": t, "label": n} for t, n in zip(texts, ["no", "yes", "yes", "no"])])
+    jsonl(tmp_path / "numbers.jsonl", [{"text": t, "label": n} for t, n in zip(texts, [10, 9, 9, 10])])
+    found = {}
+    for name in ("classes.parquet", "names.jsonl", "numbers.jsonl"):
+        task, config = build("text-classification", dataset=str(tmp_path / name)), MiniConfig()
+        train = task.load(divide=False)["train"]
+        task.configure(config, train)
+        found[name] = (train["label"][:], config.id2label, config.num_labels)
+    assert found["classes.parquet"] == found["names.jsonl"]
+    assert found["names.jsonl"] == (["no", "yes", "yes", "no"], {0: "no", 1: "yes"}, 2)
+    assert found["numbers.jsonl"] == (["10", "9", "9", "10"], {0: "9", 1: "10"}, 2)
+
+
+def test_unknown_label_is_refused_before_training(tmp_path, tokenizer):
+    for name, labels in (("train", ["a", "b"]), ("validation", ["b", "c"])):
+        jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label} for label in labels])
+    task = build("text-classification", dataset=str(tmp_path))
+    splits = task.load()
+    task.configure(MiniConfig(), splits["train"])
+    with pytest.raises(
+        UserError, match="row 2 of the validation examples has the label 'c', and the model knows a, b"
+    ):
+        task.encode(splits["validation"], tokenizer, "validation")
+
+
+def test_model_that_knows_the_labels_keeps_their_numbers():
+    task = build("text-classification")
+    config = MiniConfig(id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1})
+    task.configure(config, Dataset.from_list([{"text": "a", "label": "no"}, {"text": "b", "label": "yes"}]))
+    assert config.label2id == {"yes": 0, "no": 1}
+    task.configure(config, Dataset.from_list([{"text": "a", "label": "no"}, {"text": "b", "label": "so"}]))
+    assert config.id2label == {0: "no", 1: "so"}
+
+
+def test_pair_is_read_as_the_tokenizer_writes_pairs(tokenizer, tiny_model):
+    task = build("text-classification", block_size=64)
+    config = {"vocab_size": len(tokenizer), "id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    model = tiny_model(MiniForSequenceClassification, is_causal=False, **config)
+    task.configure(model.config)
+    rows = [{"text": f"one {word}", "text_pair": " two" * i, "label": "no"} for i, word in enumerate(NUMBERS, start=1)]
+    examples = Dataset.from_list(rows)
+    together = task.probabilities(model, tokenizer, examples, batch_size=4)
+    for row, (label, probability) in zip(rows, together):
+        inputs = tokenizer(row["text"], row["text_pair"], return_tensors="pt")
+        expected = model(**inputs).logits.softmax(-1)[0]
+        assert model.config.label2id[label] == expected.argmax()
+        assert probability == pytest.approx(expected.max().item(), rel=1e-4)
+
+
+# Question answering
+
+
+def test_every_answer_is_found_again_from_the_tokens_of_its_windows(tokenizer):
+    task = build("question-answering", block_size=24, stride=6)
+    draw = random.Random(0)
+    for _ in range(20):
+        words = draw.choices(NUMBERS, k=40)
+        place = draw.randrange(40)
+        start = sum(len(word) + 1 for word in words[:place])
+        row = {
+            "question": "after one",
+            "context": " ".join(words),
+            "answers.text": [words[place]],
+            "answers.answer_start": [start],
+        }
+        rows = task.encode(Dataset.from_list([row]), tokenizer, "training").rows
+        assert len(rows) > 3
+        found = [(r["input_ids"], r["start_positions"], r["end_positions"]) for r in rows if r["start_positions"]]
+        assert 1 <= len(found) <= 2  # in two where windows overlap
+        assert {tokenizer.decode(ids[first : last + 1]).strip() for ids, first, last in found} == {words[place]}
+        assert all(r["end_positions"] == 0 for r in rows if r["start_positions"] == 0)
+
+
+def test_answer_that_a_window_cuts_is_not_in_it():
+    spans = [[-1, -1], [-1, -1], [0, 3], [3, 7], [7, 9]]
+    assert answer_tokens(spans, 4, 9) == (3, 4)
+    assert answer_tokens(spans, 4, 12) == (0, 0)
+    assert answer_tokens(spans, -1, -1) == (0, 0)
+
+
+def test_best_spans_are_those_of_trying_all():
+    rng = np.random.default_rng(0)
+    starts, ends = rng.normal(size=(2, 18))
+    spans = [[-1, -1]] * 3 + [[i, i + 1] for i in range(15)]
+    expected = sorted(((starts[i] + ends[j], i - 3, j - 2) for i in range(3, 18) for j in range(i, 18)), reverse=True)[
+        :4
+    ]
+    assert best_spans(starts, ends, spans, 4) == [(pytest.approx(score), *span) for score, *span in expected]
+
+
+def test_answers_of_long_contexts_do_not_depend_on_the_batch(tokenizer, tiny_model):
+    task = build("question-answering", block_size=24, stride=6)
+    model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
+    rows = [{"question": f"after {word}", "context": " ".join(NUMBERS[i:] * 4)} for i, word in enumerate(NUMBERS)]
+    examples = Dataset.from_list(rows)
+    together = task.n_best(model, tokenizer, examples, batch_size=8)
+    alone = [task.n_best(model, tokenizer, examples.select([i]), batch_size=1)[0] for i in range(len(rows))]
+    assert [[b["answer"] for b in best] for best in together] == [[b["answer"] for b in best] for best in alone]
+    for row, best in zip(rows, together):
+        assert len(best) == 3
+        assert [b["score"] for b in best] == sorted((b["score"] for b in best), reverse=True)
+        assert all(row["context"][b["start"] : b["end"]] == b["answer"] for b in best)
+
+
+def test_official_squad_json_reads_like_its_rows(tmp_path):
+    rows = questions(8)
+    paragraphs = [
+        {
+            "context": row["context"],
+            "qas": [
+                {
+                    "id": str(i),
+                    "question": row["question"],
+                    "is_impossible": not row["answers"]["text"],
+                    "answers": [
+                        {"text": text, "answer_start": start}
+                        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"])
+                    ],
+                }
+            ],
+        }
+        for i, row in enumerate(rows)
+    ]
+    nested = {"version": "v2.0", "data": [{"title": "numbers", "paragraphs": paragraphs}]}
+    (tmp_path / "dev-v2.0.json").write_text(json.dumps(nested))
+    flat = jsonl(tmp_path / "rows.jsonl", rows)
+    nested_rows, flat_rows = (
+        build("question-answering", dataset=str(path)).load(divide=False)["train"].to_list()
+        for path in (tmp_path / "dev-v2.0.json", flat)
+    )
+    assert nested_rows == flat_rows
+
+
+# From a recipe to predictions, as a user runs it
+
+
+RUNS = {
+    "translation": (counting, {"max_target_tokens": 24, "block_size": 64, "max_steps": 150}, "bleu", 60),
+    "question-answering": (questions, {"block_size": 48, "max_steps": 250}, "exact_match", 50),
+}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """`trained("translation")`: the folder of a small model that has learnt its task from rows made here."""
+
+    def run(name, *more):
+        make, options, *_ = RUNS[name]
+        folder = tmp_path / "data"
+        folder.mkdir()
+        for split, count, seed in (("train", 400, 0), ("validation", 30, 1), ("test", 60, 2)):
+            jsonl(folder / f"{split}.jsonl", make(count, seed))
+        shape = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+        options = {
+            "task": name,
+            "dataset": folder,
+            "output_dir": tmp_path / "run",
+            "config_overrides": json.dumps(shape | {"is_causal": name == "translation"}),
+            "per_device_train_batch_size": 16,
+            "learning_rate": 3e-3,
+            "use_muon": "true",
+            "warmup_steps": 10,
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": "true",
+            **options,
+        }
+        words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+        assert train(["quickstart", *words, *more]) == 0
+        return tmp_path / "run"
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_task_is_learnt_reported_evaluated_and_used(trained, name, tmp_path, capsys, monkeypatch):
+    run = trained(name)
+    metric, least = RUNS[name][2:]
+    results = json.loads((run / "metrics.json").read_text())
+    assert results[metric] > least
+    card = (run / "README.md").read_text()
+    assert f"pipeline_tag: {name}" in card
+    assert f"{results[metric]:.4f}" in card
+    assert (run / "loss.png").exists()
+
+    capsys.readouterr()
+    assert command(["eval", str(run), "--output", str(tmp_path / "eval")]) == 0
+    table = capsys.readouterr().out
+    assert f"{name}: " in table
+    assert "test, 60 examples" in table
+    evaluated = json.loads((tmp_path / "eval" / "results.json").read_text())
+    *baselines, model = evaluated["systems"].values()
+    assert model[metric] > max(scores[metric] for scores in baselines) + 10
+    predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
+    assert len(predictions) == 60
+
+    verb, inputs = {
+        "translation": ("translate", ["source"]),
+        "question-answering": ("answer", ["question", "context"]),
+    }[name]
+    lines = "".join(json.dumps({key: row[key] for key in inputs}) + "\n" for row in predictions)
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert command([verb, str(run), "--jsonl", "--batch_size", "7"]) == 0
+    said = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
+    assert said == [row["prediction"] for row in predictions]
+
+
+@pytest.mark.slow
+def test_pretraining_fine_tuning_and_the_wrong_head(tmp_path, capsys, caplog):
+    """fill-mask, then a classifier from its weights, in which the trunk is what was pretrained."""
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(NUMBERS, k=12)) for _ in range(200)]
+    corpus = jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
+    rows = [{"text": text, "label": "even" if len(text) % 2 else "odd"} for text in texts]
+    labelled = jsonl(tmp_path / "labels.jsonl", rows)
+    shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "is_causal": False})
+    common = ["--per_device_train_batch_size", "8", "--block_size", "64", "--eval_strategy", "no"]
+    common += ["--save_strategy", "no", "--report_to", "none", "--max_steps", "6"]
+    pretrained = str(tmp_path / "pretrained")
+    start = ["--task", "fill-mask", "--dataset", corpus, "--output_dir", pretrained, "--config_overrides", shape]
+    assert train(["quickstart", *start, *common]) == 0
+    assert "[guess|truth]" in (tmp_path / "pretrained" / "README.md").read_text()
+
+    classify = ["--task", "text-classification", "--dataset", labelled, "--init_from", pretrained]
+    frozen = ["--learning_rate", "0", "--use_muon", "false", "--weight_decay", "0"]
+    tuned = str(tmp_path / "tuned")
+    assert train(["quickstart", *classify, *frozen, "--output_dir", tuned, *common]) == 0
+    before, after = MiniForMaskedLM.from_pretrained(pretrained), MiniForSequenceClassification.from_pretrained(tuned)
+    assert after.config.id2label == {0: "even", 1: "odd"}
+    assert all(torch.equal(value, after.model.state_dict()[name]) for name, value in before.model.state_dict().items())
+    assert "fine-tuned from `pretrained`" in (tmp_path / "tuned" / "README.md").read_text()
+
+    wider = ["--config_overrides", json.dumps({"hidden_size": 64})]
+    assert train(["quickstart", *classify, *wider, "--output_dir", str(tmp_path / "x"), *common]) == 1
+    assert "holds weights of other shapes; leave sizes out" in caplog.messages[-1]
+    assert train(["quickstart", "--init_from", pretrained, "--output_dir", str(tmp_path / "y"), *common]) == 1
+    assert "has is_causal=False, and text-generation predicts the next word" in caplog.messages[-1]
+
+    capsys.readouterr()
+    assert command(["classify", pretrained, "one two"]) == 1
+    assert "holds a MiniForMaskedLM, and text-classification needs a MiniForSequenceC" in capsys.readouterr().err
+    assert command(["classify", tuned, "one two", "three"]) == 0
+    assert set(capsys.readouterr().out.split()) <= {"even", "odd"}
+    assert command(["eval", tuned, "--dataset", labelled, "--max_examples", "50"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"text-classification: .*labels\.jsonl, train, 50 examples", out)
+    assert command(["eval", tuned, "--split", "nowhere"]) == 1
+    assert "--split nowhere" in capsys.readouterr().err
