@@ -3,6 +3,7 @@
 import importlib.abc
 import importlib.util
 import sys
+from collections.abc import Callable
 
 import transformers
 from transformers.models.auto import modeling_auto
@@ -46,26 +47,35 @@ def register() -> None:
     for model_class in AUTO_CLASSES.values():
         setattr(sys.modules["transformers"], model_class.__name__, model_class)
 
-    _register_lora_targets()
+    _AfterImport("peft.utils.constants", _add_lora_targets).watch()
+    _AfterImport("transformers.pipelines", _add_pipelines).watch()
 
 
-def _register_lora_targets() -> None:
-    """Give PEFT the default LoRA targets of Llama, at once or, to keep this import light, when PEFT is imported."""
-    if _LoraTargets.module_name in sys.modules:
-        _LoraTargets.add(sys.modules[_LoraTargets.module_name])
-    elif not any(isinstance(finder, _LoraTargets) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _LoraTargets())
+def _add_lora_targets(constants) -> None:
+    """Give PEFT the default LoRA targets of Llama."""
+    targets = getattr(constants, "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
+    targets[MiniConfig.model_type] = ["q_proj", "v_proj"]
 
 
-class _LoraTargets(importlib.abc.MetaPathFinder):
-    """Adds our targets to PEFT's table right after its module has run, then steps aside."""
+def _add_pipelines(pipelines) -> None:
+    """Give `transformers.pipeline` the tasks that it dropped, where what they are read with is installed."""
+    if importlib.util.find_spec("datasets") is not None:
+        from .pipelines import register_pipelines
 
-    module_name = "peft.utils.constants"
+        register_pipelines()
 
-    @staticmethod
-    def add(module) -> None:
-        targets = getattr(module, "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
-        targets[MiniConfig.model_type] = ["q_proj", "v_proj"]
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Calls `action(module)` once a module has run, or at once if it has: to keep the import of this package light."""
+
+    def __init__(self, module_name: str, action: Callable):
+        self.module_name, self.action = module_name, action
+
+    def watch(self) -> None:
+        if self.module_name in sys.modules:
+            self.action(sys.modules[self.module_name])
+        elif not any(getattr(finder, "module_name", None) == self.module_name for finder in sys.meta_path):
+            sys.meta_path.insert(0, self)
 
     def find_spec(self, fullname, path, target=None):
         if fullname != self.module_name:
@@ -74,9 +84,9 @@ class _LoraTargets(importlib.abc.MetaPathFinder):
         spec = importlib.util.find_spec(fullname)
         run_module = spec.loader.exec_module
 
-        def run_and_add(module):
+        def run_and_act(module):
             run_module(module)
-            self.add(module)
+            self.action(module)
 
-        spec.loader.exec_module = run_and_add
+        spec.loader.exec_module = run_and_act
         return spec

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from transformers import GPT2Config, GPT2LMHeadModel, pipeline
 
 from modeling_mini import (
     MiniConfig,
@@ -445,6 +446,53 @@ def test_official_squad_json_reads_like_its_rows(tmp_path):
         for path in (tmp_path / "dev-v2.0.json", flat)
     )
     assert nested_rows == flat_rows
+
+
+# Pipelines
+
+
+@pytest.fixture
+def saved(tokenizer, tiny_model, tmp_path):
+    """`saved(MiniForCausalLM)`: the folder of an untrained model with its tokenizer."""
+
+    def save(model_class, **config):
+        folder = tmp_path / "saved"
+        tiny_model(model_class, vocab_size=len(tokenizer), max_position_embeddings=96, **config).save_pretrained(
+            folder
+        )
+        tokenizer.save_pretrained(folder)
+        return str(folder)
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "output"),
+    [("translation", "source", "translation_text"), ("summarization", "document", "summary_text")],
+)
+def test_writing_pipeline_says_what_the_task_says(saved, tokenizer, name, column, output):
+    folder = saved(MiniForCausalLM)
+    texts = [pair["source"] for pair in counting(5)]
+    writer = pipeline(name, model=folder)
+    task = build(name, block_size=96, max_target_tokens=9)
+    examples = Dataset.from_list([{column: text} for text in texts])
+    expected = [{output: text} for text in task.predict(writer.model, tokenizer, examples)]
+    assert writer(texts, max_new_tokens=9, batch_size=2) == expected
+    assert writer(texts[0], max_new_tokens=9) == expected[:1]
+    gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=20))
+    with pytest.raises(ValueError, match="reads modeling_mini models, and this is a gpt2 model"):
+        pipeline(name, model=gpt2, tokenizer=tokenizer)
+
+
+def test_answering_pipeline_says_what_the_task_says(saved, tokenizer):
+    answerer = pipeline("question-answering", model=saved(MiniForQuestionAnswering, is_causal=False))
+    asked = [{key: row[key] for key in ("question", "context")} for row in questions(4)]
+    task = build("question-answering", block_size=96)
+    expected = task.n_best(answerer.model, tokenizer, Dataset.from_list(asked), n=2)
+    one, several = answerer(**asked[0]), answerer(asked, top_k=2, batch_size=3)
+    assert one["answer"] == expected[0][0]["answer"]
+    assert [[best["answer"] for best in row] for row in several] == [[b["answer"] for b in row] for row in expected]
+    assert set(one) == {"answer", "start", "end", "score"}
 
 
 # From a recipe to predictions, as a user runs it
