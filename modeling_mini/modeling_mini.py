@@ -279,6 +279,9 @@ class MiniLMHead(nn.Linear):
             return super().forward(hidden_states)
         hidden_states = hidden_states.reshape(-1, self.in_features)  # [B*T, D]
         labels = labels.reshape(-1).to(hidden_states.device)  # [B*T]
+        if not is_tracing(labels):  # logits are the costliest part of a small model, and most of BERT's have no label
+            learnt = labels != IGNORED_LABEL
+            hidden_states, labels = hidden_states[learnt], labels[learnt]
         rows = max(1, LOGITS_PER_CHUNK // self.out_features)
         if labels.shape[0] <= rows:
             return self._summed_nll(hidden_states, labels)

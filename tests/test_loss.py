@@ -59,6 +59,20 @@ def assert_relatively_equal(found, expected, tolerance):
 
 
 @LANGUAGE_MODELS
+def test_logits_are_computed_only_where_there_is_a_label(tiny_model, random_ids, monkeypatch, model_class):
+    model, ids = tiny_model(model_class).train(), random_ids(3, 20)
+    labels = some_ignored(ids)
+    computed = []
+    forward = nn.functional.linear
+    monkeypatch.setattr(
+        nn.functional, "linear", lambda x, *rest: computed.append(x.shape[:-1].numel()) or forward(x, *rest)
+    )
+    model(ids, labels=labels)
+    wanted = labels[:, 1:] if model_class is MiniForCausalLM else labels
+    assert computed[-1] == (wanted != IGNORED_LABEL).sum()
+
+
+@LANGUAGE_MODELS
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.usefixtures("small_chunks")
 def test_chunked_loss_and_gradients_equal_plain_cross_entropy(tiny_model, random_ids, gradients, model_class, head):
