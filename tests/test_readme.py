@@ -1,5 +1,7 @@
 """The README does what it says: its Python runs, its commands exist."""
 
+import io
+import json
 import os
 import re
 import shlex
@@ -8,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from modeling_mini import MiniForCausalLM
 from modeling_mini import hub as sharing
 from modeling_mini.arguments import parse_arguments
 from modeling_mini.cli import main
+from modeling_mini.tasks import task_class
 from modeling_mini.tokenization import train_tokenizer
 
 
@@ -41,6 +45,20 @@ def quickstart(tiny_model, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def applications(quickstart, tiny_model, tmp_path):
+    """Beside it, untrained models where the recipes of the tasks leave theirs, and a document."""
+    tokenizer = AutoTokenizer.from_pretrained("runs/quickstart")
+    for name in ("translation", "summarization", "text-classification", "question-answering"):
+        model_class = task_class(name).model_class
+        model = tiny_model(model_class, vocab_size=len(tokenizer), is_causal=model_class is MiniForCausalLM)
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / "runs" / name)
+        data = {"task": name, "block_size": 64, "max_target_tokens": 4}
+        (tmp_path / "runs" / name / "_run.json").write_text(json.dumps({"data": data}))
+    (tmp_path / "document.txt").write_text("Return the text. It has words.")
+
+
+@pytest.fixture
 def without_verification(monkeypatch):
     monkeypatch.setattr(sharing, "verify", lambda *args: None)
 
@@ -59,9 +77,12 @@ def test_python_of_the_readme_runs(quickstart, hub, without_verification, code):
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_commands_of_the_readme_exist(quickstart, hub, without_verification, name, capsys):
+def test_commands_of_the_readme_exist(applications, hub, without_verification, name, capsys, monkeypatch):
     seen = set()
     for words in commands(name):
+        if "<" in words:
+            monkeypatch.setattr("sys.stdin", io.StringIO(Path(words.pop()).read_text()))
+            words.remove("<")
         if words[:2] == ["python", "train.py"] and words[2:] != ["--help"]:
             parse_arguments(words[2:])
             seen.add("train")
@@ -82,7 +103,15 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "configuration/README.md", "docs/hub.md"]
+    "name",
+    [
+        "README.md",
+        "README.zh-CN.md",
+        "CONTRIBUTING.md",
+        "configuration/README.md",
+        "docs/applications.md",
+        "docs/hub.md",
+    ],
 )
 def test_links_to_files_lead_somewhere(name):
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -500,7 +500,7 @@ def test_answering_pipeline_says_what_the_task_says(saved, tokenizer):
 
 RUNS = {
     "translation": (counting, {"max_target_tokens": 24, "block_size": 64, "max_steps": 150}, "bleu", 60),
-    "question-answering": (questions, {"block_size": 48, "max_steps": 250}, "exact_match", 50),
+    "question-answering": (questions, {"block_size": 48, "max_steps": 400}, "exact_match", 80),
 }
 
 
@@ -512,7 +512,7 @@ def trained(tmp_path):
         make, options, *_ = RUNS[name]
         folder = tmp_path / "data"
         folder.mkdir()
-        for split, count, seed in (("train", 400, 0), ("validation", 30, 1), ("test", 60, 2)):
+        for split, count, seed in (("train", 1500, 0), ("validation", 50, 1), ("test", 60, 2)):
             jsonl(folder / f"{split}.jsonl", make(count, seed))
         shape = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
         options = {
@@ -520,7 +520,7 @@ def trained(tmp_path):
             "dataset": folder,
             "output_dir": tmp_path / "run",
             "config_overrides": json.dumps(shape | {"is_causal": name == "translation"}),
-            "per_device_train_batch_size": 16,
+            "per_device_train_batch_size": 32,
             "learning_rate": 3e-3,
             "use_muon": "true",
             "warmup_steps": 10,
