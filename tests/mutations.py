@@ -22,12 +22,19 @@ MODEL, CONFIG, REGISTRATION, ARGUMENTS, TRAINING, REPOSITORY_CLASS, VERIFICATION
     f"modeling_mini/{name}.py" for name in NAMES
 )
 ERRORS = "modeling_mini/errors.py"
+DATA = "modeling_mini/data.py"
+PACKING = "modeling_mini/packing.py"
+PROMPTED = "modeling_mini/prompted.py"
+FILL_MASK = "modeling_mini/tasks/fill_mask.py"
+CLASSIFICATION = "modeling_mini/tasks/text_classification.py"
+ANSWERING = "modeling_mini/tasks/question_answering.py"
 OURS = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 # Most mutations are noticed here, and in seconds: the start of test processes would take longer.
 QUICK = [
     f"tests/test_{name}.py"
     for name in (
         "capabilities",
+        "tasks",
         "registration",
         "configuration",
         "parity",
@@ -351,6 +358,70 @@ MUTATIONS = [
         ERRORS,
         're.sub(r"\\bhf_\\w+", "hf_***", " ".join(str(error).split()))',
         '" ".join(str(error).split())',
+    ),
+    Mutation(
+        "logits where there is no label",
+        MODEL,
+        "        if not is_tracing(labels):",
+        "        if False:",
+    ),
+    Mutation(
+        "task: prompts are learnt",
+        PACKING,
+        "[IGNORED_LABEL] * length + ids[length:] for",
+        "ids for",
+    ),
+    Mutation(
+        "task: examples of a row see each other",
+        PACKING,
+        "np.concatenate([np.arange(len(ids)) for ids, _ in row] + [np.arange(room)])",
+        "np.arange(self.block_size)",
+    ),
+    Mutation("task: prompts are padded on the right", PROMPTED, 'padding_side="left"', 'padding_side="right"'),
+    Mutation(
+        "task: a cut target loses its end",
+        PROMPTED,
+        "[*prompt, *target[: self.target_length], eos]",
+        "[*prompt, *[*target, eos][: self.target_length]]",
+    ),
+    Mutation(
+        "task: validation is masked anew",
+        FILL_MASK,
+        'if name != "training":',
+        "if False:",
+    ),
+    Mutation(
+        "task: labels are numbered anew",
+        CLASSIFICATION,
+        "if names != set(config.label2id):",
+        "if True:",
+    ),
+    Mutation(
+        "task: half an answer in a window counts",
+        ANSWERING,
+        "if not inside or character_spans[inside[0]][0] > start or character_spans[inside[-1]][1] < end:",
+        "if not inside:",
+    ),
+    Mutation("task: windows are padded on the left", ANSWERING, 'padding_side = "right"', 'padding_side = "left"'),
+    Mutation(
+        "task: windows are taken for examples",
+        ANSWERING,
+        'example = window["example"]',
+        "example = place % len(examples)",
+    ),
+    Mutation("task: spans end before they start", ANSWERING, "(width >= 0) & ", ""),
+    Mutation("task: blank lines shift the line that is named", DATA, "full[index]", "full[0] + index"),
+    Mutation(
+        "task: an answer may stand elsewhere",
+        ANSWERING,
+        'if example["context"] and example["context"][start : start + len(text)] != text:',
+        "if False:",
+    ),
+    Mutation(
+        "task: pipelines of other models are taken over",
+        "modeling_mini/pipelines.py",
+        "if model.config.model_type != MiniConfig.model_type:",
+        "if False:",
     ),
 ]
 
