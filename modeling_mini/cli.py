@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"Stopped.{_STOPPED.get(args.command, '')}\n")
+        sys.stderr.write(f"Stopped.{_STOPPED.get(argv[0], '')}\n")
         return 128 + signal.SIGINT
     return 0
 

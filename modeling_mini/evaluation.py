@@ -86,7 +86,7 @@ def evaluate(argv: list[str]) -> None:
 
 def _completed(asked: DataArguments, checkpoint: str, given: list[str]) -> DataArguments:
     """The arguments that were given, completed by those of the run that trained the checkpoint."""
-    named = {word.lstrip("-").partition("=")[0] for word in given if word.startswith("--")}
+    named = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in given if word.startswith("--")}
     recorded = recorded_arguments(checkpoint)
     if "task" not in recorded:
         recorded["task"] = checkpoint_task(checkpoint)

@@ -30,10 +30,11 @@ class TaskPipeline(Pipeline):
             )
         super().__init__(model, **kwargs)
 
-    def _sanitize_parameters(self, max_new_tokens: int | None = None, top_k: int = 1, **unused):
-        return {}, {"max_new_tokens": max_new_tokens, "top_k": top_k}, {}
+    def _sanitize_parameters(self, max_new_tokens: int | None = None, top_k: int | None = None):
+        given = {"max_new_tokens": max_new_tokens, "top_k": top_k}
+        return {}, {name: value for name, value in given.items() if value is not None}, {}
 
-    def _forward(self, examples: list[dict], max_new_tokens: int | None, top_k: int) -> list:
+    def _forward(self, examples: list[dict], max_new_tokens: int | None = None, top_k: int = 1) -> list:
         return self._application(max_new_tokens).predict(self.model, self.tokenizer, Dataset.from_list(examples))
 
     def _application(self, max_new_tokens: int | None) -> Task:
@@ -104,7 +105,7 @@ class QuestionAnsweringPipeline(TaskPipeline):
     def preprocess(self, example: dict[str, str]) -> dict[str, str]:
         return {"question": example["question"], "context": example["context"]}
 
-    def _forward(self, examples: list[dict], max_new_tokens: int | None, top_k: int) -> list[list[dict]]:
+    def _forward(self, examples: list[dict], max_new_tokens: int | None = None, top_k: int = 1) -> list[list[dict]]:
         application = self._application(max_new_tokens)
         return application.n_best(self.model, self.tokenizer, Dataset.from_list(examples), n=top_k)
 
@@ -123,3 +124,6 @@ def register_pipelines() -> None:
         if pipeline.task_name not in PIPELINE_REGISTRY.supported_tasks:
             removed.pop(pipeline.task_name, None)
             PIPELINE_REGISTRY.register_pipeline(pipeline.task_name, pipeline, auto_class, type="text")
+
+
+register_pipelines()

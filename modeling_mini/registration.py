@@ -57,12 +57,10 @@ def _add_lora_targets(constants) -> None:
     targets[MiniConfig.model_type] = ["q_proj", "v_proj"]
 
 
-def _add_pipelines(pipelines) -> None:
+def _add_pipelines(module) -> None:
     """Give `transformers.pipeline` the tasks that it dropped, where what they are read with is installed."""
-    if importlib.util.find_spec("datasets") is not None:
-        from .pipelines import register_pipelines
-
-        register_pipelines()
+    if all(importlib.util.find_spec(name) for name in ("datasets", "evaluate")):
+        from . import pipelines  # noqa: F401, it registers them at its end
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

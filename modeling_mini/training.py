@@ -36,7 +36,7 @@ from .errors import UserError
 from .hub import push
 from .metrics import TextLoss
 from .optim import MuonAdamWFactory
-from .packing import EncodedData, check_training_rows
+from .packing import EncodedData
 from .presets import preset_path
 from .report import write_report
 from .repository import Repository
@@ -81,7 +81,6 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         task.check(tokenizer, training_args.prompt, max(config.max_position_embeddings, data_args.block_size))
         train_data = task.encode(examples["train"], tokenizer, "training")
         validation_data = task.encode(examples["validation"], tokenizer, "validation")
-    check_training_rows(train_data, data_args)
     warn_about_unknown_tokens(validation_data, tokenizer)
 
     if finished:

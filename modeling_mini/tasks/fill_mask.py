@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from ..caching import code_hash
+from ..configuration_mini import MiniConfig
 from ..data import Examples
 from ..errors import UserError
 from ..metrics import TextLoss
@@ -39,6 +40,9 @@ class FillMask(TextGeneration):
     metric = "token_loss"
 
     row_loss = staticmethod(token_nll)
+
+    def configure(self, config: MiniConfig, train: Examples | None = None) -> None:
+        config.is_causal = False  # or what is fine-tuned from it would see less than it did
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         if tokenizer.mask_token_id is None:

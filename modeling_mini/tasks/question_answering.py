@@ -270,6 +270,7 @@ class EncodeWindows:
             truncation="only_second",
             max_length=self.length,
             stride=min(self.stride, self.length // 4),
+            split_special_tokens=True,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_attention_mask=False,

@@ -11,7 +11,7 @@ from ..generation import continue_text, encode_prompt
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForCausalLM
 from ..ngram import NgramModel
-from ..packing import EncodedData, pack
+from ..packing import EncodedData, check_training_rows, pack
 from ..task import Task, next_token_nll
 
 
@@ -45,7 +45,10 @@ class TextGeneration(Task):
         encode_prompt(tokenizer, prompt, context)
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
-        return pack(examples, tokenizer, self.args, name)
+        data = pack(examples, tokenizer, self.args, name)
+        if name == "training":
+            check_training_rows(data, self.args)
+        return data
 
     def evaluate(self, model, tokenizer, examples, batch_size=32) -> tuple[dict, list]:
         predictions = self.predict(model, tokenizer, examples, batch_size)
