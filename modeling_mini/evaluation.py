@@ -90,7 +90,8 @@ def _completed(asked: DataArguments, checkpoint: str, given: list[str]) -> DataA
     recorded = recorded_arguments(checkpoint)
     if "task" not in recorded:
         recorded["task"] = checkpoint_task(checkpoint)
-    if named & {"task", "dataset"}:  # of another data set, neither the columns nor the splits hold
+    is_other = any(name in named and getattr(asked, name) != recorded.get(name) for name in ("task", "dataset"))
+    if is_other:  # neither the columns nor the splits hold
         recorded = {name: value for name, value in recorded.items() if name in (*_ENCODING, "task")}
     return DataArguments(**{**asdict(asked), **{k: v for k, v in recorded.items() if k not in named}})
 
@@ -105,7 +106,8 @@ def table(systems: dict[str, dict]) -> str:
 
 
 def _is_shown(name: str, scores: dict) -> bool:
-    return f"{name}_interval" in scores or name == "token_loss"
+    # A loss per token is compared between models of one tokenizer; bits per byte, between all.
+    return f"{name}_interval" in scores or (name == "token_loss" and "bits_per_byte" not in scores)
 
 
 def _cell(name: str, scores: dict) -> str:

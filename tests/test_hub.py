@@ -417,7 +417,9 @@ def run_card(tmp_path):
         results |= {"train_tokens": None, "train_seconds": 12.3, "hardware": "an abacus", "seed": 1, "sample": "the"}
         write_model_card(
             tmp_path,
+            "MiniForCausalLM",
             results,
+            {},
             ModelArguments(model=str(tmp_path / "shape.json")),
             DataArguments(dataset=str(tmp_path / "text.txt")),
             MiniTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training),
@@ -430,8 +432,8 @@ def run_card(tmp_path):
 def test_a_run_tells_its_results_with_intervals_and_nothing_of_the_machine(run_card, tmp_path):
     card = run_card(0.1, warmup_steps=0.25, resume=True)
     assert str(tmp_path) not in card
-    assert "shape: `shape.json`) on `text.txt`" in card
-    assert "| 2.0000 ± 0.1000 | 7.39 (6.686 to 8.166) | 1.5000 (1.425 to 1.575) |" in card
+    assert "trained from scratch (shape: `shape.json`) with\nmodeling_mini on `text.txt`" in card
+    assert "| 2.0000 (1.9000 to 2.1000) | 7.3890 (6.6859 to 8.1662) | 1.5000 (1.4250 to 1.5750) |" in card
     [entry] = ModelCard(card).data.to_dict()["model-index"]
     metrics = {metric["type"]: metric for metric in entry["results"][0]["metrics"]}
     assert metrics["bits_per_byte"]["args"]["confidence_interval_95"] == [1.425, 1.575]
@@ -442,7 +444,7 @@ def test_a_run_tells_its_results_with_intervals_and_nothing_of_the_machine(run_c
 
 def test_a_single_row_gives_no_interval(run_card):
     card = run_card(0.0)
-    assert "| 2.0000 | 7.39 | 1.5000 |" in card
+    assert "| 2.0000 | 7.3890 | 1.5000 |" in card
     assert "confidence_interval" not in card
 
 
