@@ -64,7 +64,7 @@ def test_a_metric_loaded_by_its_path_gives_what_the_imported_one_gives(name):
     assert load(stem).compute(**inputs) == compute(name, **inputs)
 
 
-@pytest.mark.parametrize("name", set(EXAMPLES) - {"TextLoss"})
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"TextLoss"}))
 def test_every_score_has_an_interval_around_it_and_nothing_to_score_is_an_error(name):
     inputs = EXAMPLES[name][1]
     found = compute(name, **inputs)
