@@ -1,7 +1,6 @@
 """`modeling-mini eval`: a checkpoint and the baselines of its task on the same examples, in one table."""
 
 import json
-import logging
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +11,11 @@ from matplotlib.figure import Figure
 from .arguments import parse_dataclasses
 from .data import DataArguments
 from .errors import UserError
+from .model_card import markdown_table
 from .prediction import checkpoint_task, load_checkpoint, recorded_arguments
 from .task import Task, show
 from .tasks import task_class
 
-
-logger = logging.getLogger(__name__)
 
 # What a checkpoint was trained with and must be read with, whatever it is evaluated on.
 _ENCODING = ("block_size", "max_source_tokens", "max_target_tokens", "stride", "mask_probability")
@@ -53,16 +51,16 @@ def evaluate(argv: list[str]) -> None:
     has_checkpoint = bool(argv) and not argv[0].startswith("-")
     checkpoint, given = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
     asked, args = parse_dataclasses((DataArguments, EvalArguments), given, "modeling-mini eval [CHECKPOINT]")
+    named = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in given if word.startswith("--")}
     if checkpoint is not None:
-        asked = _completed(asked, checkpoint, given)
+        asked = _completed(asked, checkpoint, named)
     asked.dataset = asked.dataset or task_class(asked.task).embedded
     task = task_class(asked.task)(asked)
 
     model = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint, task)
-    is_named = any(word.partition("=")[0] == "--dataset" for word in given)
-    splits = task.load(divide=not is_named)
+    splits = task.load(divide="dataset" not in named)
     split = args.split or next(name for name in ("test", "validation", "train") if name in splits)
     if split not in splits:
         raise UserError(f"--split {split}: {asked.dataset} has {', '.join(splits)}; choose one of them.")
@@ -84,9 +82,8 @@ def evaluate(argv: list[str]) -> None:
         _write(Path(args.output), asked, split, systems, examples, predictions, task)
 
 
-def _completed(asked: DataArguments, checkpoint: str, given: list[str]) -> DataArguments:
-    """The arguments that were given, completed by those of the run that trained the checkpoint."""
-    named = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in given if word.startswith("--")}
+def _completed(asked: DataArguments, checkpoint: str, named: set[str]) -> DataArguments:
+    """The arguments that were named, completed by those of the run that trained the checkpoint."""
     recorded = recorded_arguments(checkpoint)
     if "task" not in recorded:
         recorded["task"] = checkpoint_task(checkpoint)
@@ -99,10 +96,10 @@ def _completed(asked: DataArguments, checkpoint: str, given: list[str]) -> DataA
 def table(systems: dict[str, dict]) -> str:
     """Scores of several systems as a table in Markdown, with 95% intervals."""
     metrics = list(dict.fromkeys(name for scores in systems.values() for name in scores if _is_shown(name, scores)))
-    rows = [["system", *(name.replace("_", " ") for name in metrics)], ["---"] * (len(metrics) + 1)]
+    rows = [["system", *(name.replace("_", " ") for name in metrics)]]
     for system, scores in systems.items():
         rows.append([system, *(_cell(name, scores) for name in metrics)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(rows)
 
 
 def _is_shown(name: str, scores: dict) -> bool:

@@ -311,8 +311,13 @@ def _table(reported: dict[str, tuple[float, list[float] | None]]) -> str:
     cells = [
         f"{value:.4f}" + (" ({:.4f} to {:.4f})".format(*ends) if ends else "") for value, ends in reported.values()
     ]
-    rows = [[names.get(name, name.replace("_", " ")) for name in reported], ["---"] * len(cells), cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table([[names.get(name, name.replace("_", " ")) for name in reported], cells])
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    """Cells as a table in Markdown; the first row is the header."""
+    header, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body))
 
 
 def _eval_results(reported: dict, task: str, dataset: str) -> list[EvalResult]:

@@ -18,13 +18,15 @@ from .tasks import task_class, task_names
 def recorded_arguments(checkpoint: str) -> dict:
     """The `DataArguments` of the run that trained a checkpoint, where its folder holds them; else its row length."""
     folder = Path(checkpoint)
-    for place in (folder, folder.parent):
-        path = place / "_run.json"
-        if path.is_file() and (folder.name.startswith("checkpoint-") or place == folder):
-            recorded = json.loads(path.read_text(encoding="utf-8")).get("data", {})
-            known = {field.name for field in fields(DataArguments)}
-            return {name: value for name, value in recorded.items() if name in known}
-    return {"block_size": _config(checkpoint).max_position_embeddings}
+    paths = [folder / "_run.json"]
+    if folder.name.startswith("checkpoint-"):
+        paths.append(folder.parent / "_run.json")
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
+        return {"block_size": _config(checkpoint).max_position_embeddings}
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("data", {})
+    known = {field.name for field in fields(DataArguments)}
+    return {name: value for name, value in recorded.items() if name in known}
 
 
 def checkpoint_task(checkpoint: str) -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
-from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .caching import code_hash
@@ -13,7 +12,7 @@ from .data import Examples, map_options
 from .errors import UserError
 from .modeling_mini import MiniForCausalLM
 from .packing import EncodedData, PackExamples
-from .task import Task, next_token_nll
+from .task import Task, batches_of_like_length, next_token_nll
 
 
 logger = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ class PromptedTask(Task):
     def predict(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
     ) -> list[str]:
-        prompts = encode_sources(tokenizer, examples[self.columns[0]], self.source_length)
+        prompts, _ = encode_sources(tokenizer, examples[self.columns[0]], self.source_length)
         settings = GenerationConfig(
             max_new_tokens=self.args.max_target_tokens,
             do_sample=False,
@@ -75,10 +74,8 @@ class PromptedTask(Task):
             eos_token_id=tokenizer.eos_token_id,
         )
         texts = [""] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # equal lengths need no padding
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         model.eval()
-        for batch in tqdm(batches, desc=f"{self.name}", unit=" batches", disable=None):
+        for batch in batches_of_like_length(map(len, prompts), batch_size, self.name):
             inputs = tokenizer.pad(
                 {"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt"
             )
@@ -90,13 +87,20 @@ class PromptedTask(Task):
         return texts
 
 
-def encode_sources(tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int) -> list[list[int]]:
-    """Prompts: bos, at most `length` tokens of the source, eos. Raises `UserError` for a tokenizer without an eos."""
+def encode_sources(
+    tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int
+) -> tuple[list[list[int]], list[bool]]:
+    """Prompts: bos, at most `length` tokens of the source, eos; and whether each source was cut to that length.
+
+    Raises:
+        UserError: a tokenizer without an eos.
+    """
     if tokenizer.eos_token_id is None:
         raise UserError("The tokenizer has no eos token, which separates a source from its target; choose another.")
     before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     encoded = tokenizer(list(sources), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
-    return [[*before, *ids[:length], tokenizer.eos_token_id] for ids in encoded]
+    prompts = [[*before, *ids[:length], tokenizer.eos_token_id] for ids in encoded]
+    return prompts, [len(ids) > length for ids in encoded]
 
 
 @dataclass
@@ -111,8 +115,7 @@ class EncodePairs:
     code: str = _THIS_CODE
 
     def __call__(self, batch: dict) -> dict:
-        whole = encode_sources(self.tokenizer, batch[self.source], None)
-        prompts = encode_sources(self.tokenizer, batch[self.source], self.source_length)
+        prompts, is_cut = encode_sources(self.tokenizer, batch[self.source], self.source_length)
         targets = self.tokenizer(
             batch[self.target], add_special_tokens=False, split_special_tokens=True, verbose=False
         ).input_ids
@@ -122,7 +125,7 @@ class EncodePairs:
                 [*prompt, *target[: self.target_length], eos] for prompt, target in zip(prompts, targets, strict=True)
             ],
             "prompt_length": list(map(len, prompts)),
-            f"{self.source}_is_cut": [len(a) < len(b) for a, b in zip(prompts, whole, strict=True)],
+            f"{self.source}_is_cut": is_cut,
             f"{self.target}_is_cut": [len(target) > self.target_length for target in targets],
         }
 

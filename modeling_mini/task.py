@@ -33,7 +33,7 @@ class Task(ABC):
         requires: packages that its metric and its baselines import, beyond those of the `train` extra.
         needs_causal: whether the model must not see what comes next, because that is what it predicts.
         counts_bytes: whether its rows hold the whole text, so that bits per byte can be measured.
-        metric: the key of `score` that systems are compared by, and `higher_is_better`.
+        metric: the key of `score` that systems are compared by.
         logit_names, label_names: outputs of the model, and parts of a batch, that `row_loss` compares.
     """
 
@@ -48,7 +48,6 @@ class Task(ABC):
     needs_causal: ClassVar[bool] = False
     counts_bytes: ClassVar[bool] = False
     metric: ClassVar[str]
-    higher_is_better: ClassVar[bool] = True
     logit_names: ClassVar[tuple[str, ...]] = ("logits",)
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
 
@@ -198,19 +197,22 @@ def show(examples: Dataset, predictions: list, count: int = 5) -> str:
 def forward_batches(
     model: PreTrainedModel, rows: Dataset, collate: Callable, batch_size: int, name: str
 ) -> Iterator[tuple[list[int], Mapping, ModelOutput]]:
-    """The model over rows of token ids, without gradients: (places of the rows, batch, outputs) for each batch.
-
-    Rows of like length come together, so that little is padded.
-    """
-    lengths = [len(ids) for ids in rows.with_format("numpy")["input_ids"]]
-    order = sorted(range(len(rows)), key=lengths.__getitem__)
+    """The model over rows of token ids, without gradients: (places of the rows, batch, outputs) for each batch."""
+    lengths = map(len, rows.with_format("numpy")["input_ids"])
     model.eval()
-    for start in tqdm(range(0, len(order), batch_size), desc=name, unit=" batches", disable=None):
-        places = order[start : start + batch_size]
+    for places in batches_of_like_length(lengths, batch_size, name):
         batch = collate([rows[place] for place in places])
         batch = {key: value.to(model.device) for key, value in batch.items()}
         with torch.no_grad():
             yield places, batch, model(**batch)
+
+
+def batches_of_like_length(lengths: Iterable[int], batch_size: int, name: str) -> Iterator[list[int]]:
+    """Places of the rows of each batch, short rows first, so that little is padded; with a progress bar."""
+    lengths = list(lengths)
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in tqdm(range(0, len(order), batch_size), desc=name, unit=" batches", disable=None):
+        yield order[start : start + batch_size]
 
 
 def _one_or_all(values: list) -> Any:

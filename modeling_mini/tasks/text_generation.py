@@ -28,7 +28,6 @@ class TextGeneration(Task):
     needs_causal = True
     counts_bytes = True
     metric = "bits_per_byte"
-    higher_is_better = False
 
     row_loss = staticmethod(next_token_nll)
 
