@@ -69,7 +69,7 @@ def main() -> None:
         losses = torch.cat([row_losses(model, batch) for batch in held_out.iter(32)])
     nats, targets = losses.T.tolist()
     num_bytes = sum(len(text.encode()) for text in examples["validation"]["text"])
-    scores = TextLoss(keep_in_memory=True).compute(nats=nats, targets=map(int, targets), num_bytes=num_bytes)
+    scores = TextLoss(keep_in_memory=True).compute(nats=nats, targets=list(map(int, targets)), num_bytes=num_bytes)
     size = sum(parameter.numel() for parameter in model.parameters())
     print(  # noqa: T201
         f"LSTM of {args.layers} x {width}, {size:,} parameters, {updates:,} updates in {args.seconds:.0f} s, seed "
