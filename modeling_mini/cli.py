@@ -90,8 +90,8 @@ def _generate(args: argparse.Namespace) -> None:
 def _predict(args: argparse.Namespace) -> None:
     from .prediction import predict
 
-    task = _PREDICTIONS[args.command][0]
-    for line in predict(args.checkpoint, task, args.texts, sys.stdin, args.jsonl, args.batch_size):
+    tasks = _PREDICTIONS[args.command][0]
+    for line in predict(args.checkpoint, tasks, args.texts, sys.stdin, args.jsonl, args.batch_size):
         sys.stdout.write(line + "\n")
 
 
@@ -127,10 +127,10 @@ def _log_to_stdout() -> None:
 _ONE_COMMIT = " An upload is one commit, which has arrived whole or not at all; the same command ends what is left."
 _STOPPED = {"push": _ONE_COMMIT, "upgrade-repo": _ONE_COMMIT}
 _PREDICTIONS = {
-    "translate": ("translation", "write texts in the language that a model was trained to write"),
-    "summarize": ("summarization", "say in a sentence what a document says"),
-    "classify": ("text-classification", "label texts"),
-    "answer": ("question-answering", "find the answer to a question in a text"),
+    "translate": (["translation"], "write texts in the language that a model was trained to write"),
+    "summarize": (["summarization"], "say in a sentence what a document says"),
+    "classify": (["text-classification"], "label texts"),
+    "answer": (["question-answering", "generative-question-answering"], "find the answer to a question in a text"),
 }
 _EACH_LINE = "one or more; the lines of standard input if left out"
 _INPUTS = {

@@ -1,6 +1,8 @@
 """Where examples come from: embedded data, files, folders and the Hub, as splits of checked examples."""
 
+import inspect
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from datasets import Dataset, Features, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
+from .caching import code_hash
 from .embedded import EMBEDDED, load_embedded
 from .errors import UserError
 from .tasks import task_names
@@ -18,9 +21,23 @@ from .tasks import task_names
 if TYPE_CHECKING:
     from .task import Task
 
+logger = logging.getLogger(__name__)
+
 Examples = Dataset | IterableDataset
 
 _FILE_FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+# What a checkpoint was trained with and must be read with, whatever it reads.
+ENCODING_ARGUMENTS = (
+    "task",
+    "block_size",
+    "max_source_tokens",
+    "max_target_tokens",
+    "stride",
+    "no_answer",
+    "mask_probability",
+)
 
 
 @dataclass
@@ -86,6 +103,10 @@ class DataArguments:
     stride: int = field(
         default=64, metadata={"help": "Tokens that two neighbouring windows of a long context share (answering)."}
     )
+    no_answer: bool = field(
+        default=True,
+        metadata={"help": "Whether a context may hold no answer, as in SQuAD 2.0; not so in SQuAD 1.1 (answering)."},
+    )
     mask_probability: float = field(
         default=0.15, metadata={"help": "Share of the tokens that fill-mask learns to predict."}
     )
@@ -95,21 +116,22 @@ class DataArguments:
     )
 
 
-def load_splits(args: DataArguments, task: "Task", divide: bool = True) -> dict[str, Examples]:
-    """`train`, `validation` and, where the source has it, `test`: examples with the task's columns alone, checked.
+def load_splits(args: DataArguments, task: "Task", divide: bool = True, test: bool = False) -> dict[str, Examples]:
+    """`train` and `validation`: examples with the task's columns alone, checked.
 
     Without a validation split, `validation_fraction` of the training examples is set aside at random (by
-    `split_seed`); of a single text it is the last part, cut at a line; of a stream the first documents; nothing if
-    `divide` is False.
+    `split_seed`), those that share the task's `group_column` together; of a single text it is the last part, cut at a
+    line; of a stream the first documents; nothing if `divide` is False. With `test`, whatever there is of `train`,
+    `validation` and `test`. What is wrong in a data set that is not the user's own files is passed over, and counted.
 
     Raises:
         UserError: the source, the split or a column does not exist, a file does not parse, an example is not what the
             task wants, or there is none.
     """
-    _check_data_arguments(args)
+    check_data_arguments(args)
     path = Path(args.dataset)
     try:
-        return _choose_splits(_read(path, args, task), args, task, divide)
+        return _choose_splits(_read(path, args, task), args, task, divide, test)
     except DatasetGenerationError as error:
         reason = _first_bad_json_line(path) or _first_line(error.__cause__ or error)
         raise UserError(f"{args.dataset} could not be read: {reason}") from error
@@ -120,7 +142,7 @@ def load_splits(args: DataArguments, task: "Task", divide: bool = True) -> dict[
         raise UserError(
             f"--dataset {args.dataset}: there is no such file or folder, {_nearest_embedded(args)}"
         ) from error
-    except ValueError as error:  # what is wrong with a stream, or with the configuration of a Hub data set
+    except (ValueError, RuntimeError) as error:  # a stream, the configuration of a Hub data set, one that is a script
         raise UserError(f"--dataset {args.dataset}: {_first_line(error)}") from error
 
 
@@ -130,14 +152,19 @@ def _nearest_embedded(args: DataArguments) -> str:
     return "and no such data set could be reached on the Hub; check the spelling and the connection."
 
 
-def _check_data_arguments(args: DataArguments) -> None:
-    if not 0 < args.validation_fraction < 1:
-        raise UserError(f"--validation_fraction is {args.validation_fraction}; give a share between 0 and 1.")
+def check_data_arguments(args: DataArguments) -> None:
+    """Refuse what no task can use, before anything is read. Raises `UserError`."""
+    for name in ("validation_fraction", "mask_probability"):
+        if not 0 < getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; give a share between 0 and 1.")
     if args.block_size < 8:
         raise UserError(f"--block_size is {args.block_size}; give at least 8 tokens.")
-    for name in ("max_train_documents", "max_validation_documents", "preprocessing_workers"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}; give at least 1, or leave it out.")
+    least = {"max_train_documents": 1, "max_validation_documents": 1, "preprocessing_workers": 1}
+    for name, smallest in {**least, "max_source_tokens": 0, "max_target_tokens": 1, "stride": 0}.items():
+        value = getattr(args, name)
+        if value is not None and value < smallest:
+            leave_out = ", or leave it out" if DataArguments.__dataclass_fields__[name].default is None else ""
+            raise UserError(f"--{name} is {value}; give at least {smallest}{leave_out}.")
 
 
 def _read(path: Path, args: DataArguments, task: "Task") -> Mapping[str, Examples]:
@@ -162,20 +189,15 @@ def _read(path: Path, args: DataArguments, task: "Task") -> Mapping[str, Example
 
 
 def _choose_splits(
-    splits: Mapping[str, Examples], args: DataArguments, task: "Task", divide: bool
+    splits: Mapping[str, Examples], args: DataArguments, task: "Task", divide: bool, test: bool
 ) -> dict[str, Examples]:
-    if args.train_split not in splits:
-        raise UserError(
-            f"{args.dataset} has no split {args.train_split!r}; choose one of {', '.join(splits)} with --train_split."
-        )
-    chosen = {"train": check_examples(splits[args.train_split], args.train_split, args, task)}
-    for role, name in (("validation", args.validation_split), ("test", args.test_split)):
-        if name in splits and name != args.train_split:
-            chosen[role] = check_examples(splits[name], name, args, task)
-    if args.streaming:
+    chosen = {
+        role: check_examples(splits[name], name, args, task) for role, name in _split_names(splits, args, test).items()
+    }
+    if "train" in chosen and args.streaming:
         chosen["train"], chosen["validation"] = _divide_stream(chosen["train"], chosen.get("validation"), args)
-    elif divide and "validation" not in chosen:
-        chosen["train"], chosen["validation"] = _divide(chosen["train"], args)
+    elif "train" in chosen and divide and "validation" not in chosen:
+        chosen["train"], chosen["validation"] = _divide(chosen["train"], args, task.group_column)
     for role, limit in (("train", args.max_train_documents), ("validation", args.max_validation_documents)):
         if limit is not None and role in chosen:
             chosen[role] = chosen[role].take(limit)
@@ -184,6 +206,24 @@ def _choose_splits(
             name = {"train": "training"}.get(role, role)
             raise UserError(f"{args.dataset} has no {name} text; give documents that are not empty.")
     return chosen
+
+
+def _split_names(splits: Mapping[str, Examples], args: DataArguments, test: bool) -> dict[str, str]:
+    """Which split of the source is which, the training split first."""
+    names = {}
+    for role in ("train", "validation", "test") if test else ("train", "validation"):
+        name = getattr(args, f"{role}_split")
+        is_named = name != DataArguments.__dataclass_fields__[f"{role}_split"].default
+        if name in splits:
+            if role == "train" or name != args.train_split:
+                names[role] = name
+        elif is_named or (role == "train" and not test):
+            raise UserError(
+                f"{args.dataset} has no split {name!r}; choose one of {', '.join(splits)} with --{role}_split."
+            )
+    if not names:
+        raise UserError(f"{args.dataset} has the splits {', '.join(splits)}; choose one of them with --test_split.")
+    return names
 
 
 def _file_format(path: Path) -> str:
@@ -227,7 +267,12 @@ def _first_bad_json_line(path: Path) -> str | None:
 
 
 def check_examples(examples: Examples, split: str, args: DataArguments, task: "Task") -> Examples:
-    """The task's columns alone, by the task's names, without what the task passes over. Raises `UserError`."""
+    """The task's columns alone, by the task's names, without what the task passes over.
+
+    Raises:
+        UserError: a column is missing, or an example of a local file is not what the task wants; so is every example
+            of another data set, of which single ones are passed over.
+    """
     if isinstance(examples, Dataset):
         examples = examples.flatten()
     found = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
@@ -236,8 +281,19 @@ def check_examples(examples: Examples, split: str, args: DataArguments, task: "T
     renamed = {source: column for column, source in sources.items() if source != column}
     if renamed:
         examples = examples.rename_columns(renamed)
+    examples = task.prepare(examples)
     check = _CheckExample(task, args.dataset, split, sources)
-    return examples.filter(check, with_indices=True, **map_options(args, f"Checking the {split} split"))
+    kept = examples.filter(check, with_indices=True, **map_options(args, f"Checking the {split} split"))
+    if not check.is_local and isinstance(examples, Dataset) and len(kept) < len(examples):
+        problem = next((problem for example in examples if (problem := check.problem(example))), None)
+        if problem is not None and len(kept) == 0:
+            raise UserError(f"{args.dataset}: no example of the split {split!r} can be used: {problem}")
+        if problem is not None:
+            passed_over = f"{len(examples) - len(kept):,} of {len(examples):,}"
+            logger.warning(
+                "%s: %s examples of the split %r are passed over: %s", args.dataset, passed_over, split, problem
+            )
+    return kept
 
 
 def _sources(found: list[str], args: DataArguments, task: "Task") -> dict[str, str]:
@@ -263,21 +319,37 @@ def _sources(found: list[str], args: DataArguments, task: "Task") -> dict[str, s
     return sources
 
 
+_THIS_CODE = code_hash(__file__)
+
+
 @dataclass
 class _CheckExample:
-    """A filter that keeps what the task learns from, and raises `UserError` at the first example that is wrong."""
+    """A filter that keeps what the task learns from; at the first wrong example of a local file, `UserError`."""
 
     task: "Task"
     dataset: str
     split: str
     sources: dict[str, str]
+    code: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        self.code = _THIS_CODE, code_hash(inspect.getfile(type(self.task)))
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.dataset).exists()
 
     def __call__(self, example: dict, index: int) -> bool:
-        if problem := self.task.problem(example):
-            for column, source in self.sources.items():
-                problem = problem.replace(f"{{{column}}}", repr(source))
+        problem = self.problem(example)
+        if problem is not None and self.is_local:
             raise UserError(f"{self.place(index)}: {problem}")
-        return self.task.keeps(example)
+        return problem is None and self.task.keeps(example)
+
+    def problem(self, example: dict) -> str | None:
+        problem = self.task.problem(example)
+        for column, source in self.sources.items() if problem else ():
+            problem = problem.replace(f"{{{column}}}", repr(source))
+        return problem
 
     def place(self, index: int) -> str:
         path = Path(self.dataset)
@@ -305,18 +377,11 @@ def _divide_stream(train: IterableDataset, validation: IterableDataset | None, a
     return train, Dataset.from_list(list(validation.take(held_out)), features=Features({"text": Value("string")}))
 
 
-def _divide(examples: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
+def _divide(examples: Dataset, args: DataArguments, group_column: str | None) -> tuple[Dataset, Dataset]:
     if len(examples) == 0:
         raise UserError(f"{args.dataset} has no text: every document is empty.")
     if len(examples) > 1:
-        try:
-            halves = examples.train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
-        except ValueError as error:  # one part would be empty
-            raise UserError(
-                f"{args.dataset} has {len(examples)} documents, of which --validation_fraction "
-                f"{args.validation_fraction} leaves nothing on one side; choose another share."
-            ) from error
-        return halves["train"], halves["test"]
+        return _divide_at_random(examples, args, group_column)
     text = examples[0].get("text", "")
     cut = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1
     if cut == 0 or examples.column_names != ["text"]:
@@ -325,3 +390,22 @@ def _divide(examples: Dataset, args: DataArguments) -> tuple[Dataset, Dataset]:
             "documents, a validation split, or --text_unit line or paragraph."
         )
     return Dataset.from_dict({"text": [text[:cut]]}), Dataset.from_dict({"text": [text[cut:]]})
+
+
+def _divide_at_random(examples: Dataset, args: DataArguments, group_column: str | None) -> tuple[Dataset, Dataset]:
+    groups = None if group_column is None else Dataset.from_dict({"group": examples.unique(group_column)})
+    try:
+        halves = (groups or examples).train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
+    except ValueError as error:  # one part would be empty
+        count = f"{len(examples)} documents" if groups is None else f"{len(groups)} different {group_column}s"
+        raise UserError(
+            f"{args.dataset} has {count}, of which --validation_fraction {args.validation_fraction} leaves nothing on "
+            "one side; choose another share."
+        ) from error
+    if groups is None:
+        return halves["train"], halves["test"]
+    held_out = set(halves["test"]["group"])
+    places = {True: [], False: []}
+    for place, group in enumerate(examples[group_column]):
+        places[group in held_out].append(place)
+    return examples.select(places[False]), examples.select(places[True])

@@ -5,11 +5,11 @@ import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from matplotlib.figure import Figure
 
 from .arguments import parse_dataclasses
-from .data import DataArguments
+from .data import ENCODING_ARGUMENTS, DataArguments, Examples
 from .errors import UserError
 from .model_card import markdown_table
 from .prediction import checkpoint_task, load_checkpoint, recorded_arguments
@@ -17,8 +17,8 @@ from .task import Task, show
 from .tasks import task_class
 
 
-# What a checkpoint was trained with and must be read with, whatever it is evaluated on.
-_ENCODING = ("block_size", "max_source_tokens", "max_target_tokens", "stride", "mask_probability")
+STREAMED_EXAMPLES = 500  # of a stream that are evaluated unless told otherwise
+STREAMED_TRAINING_EXAMPLES = 20_000  # that the simple systems learn from
 
 
 @dataclass
@@ -52,25 +52,30 @@ def evaluate(argv: list[str]) -> None:
     checkpoint, given = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
     asked, args = parse_dataclasses((DataArguments, EvalArguments), given, "modeling-mini eval [CHECKPOINT]")
     named = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in given if word.startswith("--")}
+    divide = "dataset" not in named
     if checkpoint is not None:
-        asked = _completed(asked, checkpoint, named)
+        recorded = recorded_arguments(checkpoint)
+        divide = divide or asked.dataset == recorded.get("dataset")  # what it learnt from is no test of it
+        asked = _completed(asked, recorded, named, checkpoint)
     asked.dataset = asked.dataset or task_class(asked.task).embedded
     task = task_class(asked.task)(asked)
+
+    check_eval_arguments(args)
 
     model = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint, task)
-    splits = task.load(divide="dataset" not in named)
+    splits = task.load(divide, test=True)
     split = args.split or next(name for name in ("test", "validation", "train") if name in splits)
     if split not in splits:
         raise UserError(f"--split {split}: {asked.dataset} has {', '.join(splits)}; choose one of them.")
-    examples = splits[split]
-    if args.max_examples is not None:
-        examples = examples.take(min(args.max_examples, len(examples)))
+    examples = _stored(splits[split], args.max_examples, STREAMED_EXAMPLES)
 
     systems, predictions = {}, None
     if args.baselines:
-        train = splits["train"] if split != "train" else None
+        train = None
+        if split != "train" and "train" in splits:
+            train = _stored(splits["train"], None, STREAMED_TRAINING_EXAMPLES)
         systems = {name: task.score(said, examples) for name, said in task.baselines(examples, train)}
     if model is not None:
         name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
@@ -82,14 +87,25 @@ def evaluate(argv: list[str]) -> None:
         _write(Path(args.output), asked, split, systems, examples, predictions, task)
 
 
-def _completed(asked: DataArguments, checkpoint: str, named: set[str]) -> DataArguments:
+def check_eval_arguments(args: EvalArguments) -> None:
+    """Raises `UserError` for numbers that make no sense."""
+    for name in ("max_examples", "batch_size"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; give at least 1.")
+
+
+def _stored(examples: Examples, limit: int | None, limit_of_stream: int) -> Dataset:
+    if isinstance(examples, IterableDataset):
+        return Dataset.from_list(list(examples.take(limit or limit_of_stream)))
+    return examples if limit is None else examples.take(min(limit, len(examples)))
+
+
+def _completed(asked: DataArguments, recorded: dict, named: set[str], checkpoint: str) -> DataArguments:
     """The arguments that were named, completed by those of the run that trained the checkpoint."""
-    recorded = recorded_arguments(checkpoint)
-    if "task" not in recorded:
-        recorded["task"] = checkpoint_task(checkpoint)
+    recorded = {"task": recorded.get("task") or checkpoint_task(checkpoint), **recorded}
     is_other = any(name in named and getattr(asked, name) != recorded.get(name) for name in ("task", "dataset"))
     if is_other:  # neither the columns nor the splits hold
-        recorded = {name: value for name, value in recorded.items() if name in (*_ENCODING, "task")}
+        recorded = {name: value for name, value in recorded.items() if name in ENCODING_ARGUMENTS}
     return DataArguments(**{**asdict(asked), **{k: v for k, v in recorded.items() if k not in named}})
 
 

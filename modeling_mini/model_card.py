@@ -18,6 +18,7 @@ from .data import DataArguments
 from .embedded import EMBEDDED, EmbeddedData
 from .errors import UserError, one_line
 from .registration import AUTO_CLASS_NAMES
+from .tasks import task_class
 
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,18 @@ _TASKS = {
     ),
 }
 
+# What a task reads besides a text: the tokenizer's arguments. A source ends with the separator.
+_INPUTS = {
+    "translation": "{prompt!r} + tokenizer.eos_token",
+    "summarization": "{prompt!r} + tokenizer.eos_token",
+    "generative-question-answering": '"What is it?\\n" + {prompt!r} + tokenizer.eos_token',
+    "question-answering": '"What is it?", {prompt!r}',
+}
+_WRITE = (
+    "outputs = model.generate(**inputs, do_sample=False, max_new_tokens=64)\n"
+    "print(tokenizer.decode(outputs[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))"
+)
+
 _USE = """## Use
 
 transformers runs the code in this repository if you allow it to:
@@ -58,7 +71,7 @@ from transformers import {auto_class}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{repository}", trust_remote_code=True)
 model = {auto_class}.from_pretrained("{repository}", trust_remote_code=True)
-inputs = tokenizer({prompt!r}, return_tensors="pt")
+inputs = tokenizer({inputs}, return_tensors="pt")
 {example}
 ```
 
@@ -149,16 +162,17 @@ def write_model_card(
     reported = _reported(results, scores)
     is_local = Path(data_args.dataset).exists()
     dataset = _last_part(data_args.dataset)
+    pipeline_tag = task_class(data_args.task).pipeline_tag or data_args.task
     metadata = ModelCardData(
         language=_languages(data_args, embedded),
         license=embedded.license_of_weights if embedded else None,
         library_name="transformers",
-        pipeline_tag=data_args.task,
+        pipeline_tag=pipeline_tag,
         tags=TAGS,
         datasets=None if embedded or is_local else [dataset],
         metrics=[name for name in reported if name != "loss"],
         model_name=folder.absolute().name,
-        eval_results=_eval_results(reported, data_args.task, dataset),
+        eval_results=_eval_results(reported, pipeline_tag, dataset),
     )
     shape = _last_part(model_args.model)
     if model_args.config_overrides:
@@ -182,7 +196,7 @@ def write_model_card(
         "licence_of_text": f"\nThe text that it learnt from is under the licence of {embedded.licence}."
         if embedded
         else "",
-        "use": _use(model_class, training_args.prompt),
+        "use": _use(model_class, training_args.prompt, data_args.task),
         "train_tokens": "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}",
         **_hyper_parameters(training_args),
         "time": _time(results["train_seconds"], training_args),
@@ -266,14 +280,14 @@ def copy_file(source: Path, folder: Path) -> None:
     shutil.copyfile(source, folder / source.name)
 
 
-def _use(model_class: str, prompt: str = "The ") -> str:
+def _use(model_class: str, prompt: str = "The ", task: str | None = None) -> str:
     auto_class = AUTO_CLASS_NAMES[model_class]
     names = ", ".join(f"`{name}`" for name in AUTO_CLASS_NAMES.values() if name != auto_class)
     return _USE.format(
         auto_class=auto_class,
         repository=REPOSITORY,
-        prompt=prompt,
-        example=_TASKS[model_class][1],
+        inputs=_INPUTS.get(task, "{prompt!r}").format(prompt=prompt),
+        example=_WRITE if model_class == "MiniForCausalLM" and task in _INPUTS else _TASKS[model_class][1],
         others="\n".join(textwrap.wrap(names, 110)),
     )
 

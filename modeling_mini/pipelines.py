@@ -10,6 +10,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_mini import MiniConfig
 from .data import DataArguments
+from .errors import UserError
+from .prediction import recorded_arguments
 from .task import Task
 from .tasks import task_class
 
@@ -30,17 +32,14 @@ class TaskPipeline(Pipeline):
             )
         super().__init__(model, **kwargs)
 
-    def _sanitize_parameters(self, max_new_tokens: int | None = None, top_k: int | None = None):
-        given = {"max_new_tokens": max_new_tokens, "top_k": top_k}
-        return {}, {name: value for name, value in given.items() if value is not None}, {}
-
-    def _forward(self, examples: list[dict], max_new_tokens: int | None = None, top_k: int = 1) -> list:
-        return self._application(max_new_tokens).predict(self.model, self.tokenizer, Dataset.from_list(examples))
-
-    def _application(self, max_new_tokens: int | None) -> Task:
-        longest = {} if max_new_tokens is None else {"max_target_tokens": max_new_tokens}
-        context = self.model.config.max_position_embeddings
-        return task_class(self.task_name)(DataArguments(task=self.task_name, block_size=context, **longest))
+    def _application(self, **arguments) -> Task:
+        """The task, with what the checkpoint was trained with, where that is recorded."""
+        try:
+            recorded = recorded_arguments(self.model.name_or_path)
+        except UserError:  # a model that was built here, or whose folder is gone
+            recorded = {"block_size": self.model.config.max_position_embeddings}
+        arguments = {**recorded, **arguments, "task": self.task_name}
+        return task_class(self.task_name)(DataArguments(**arguments))
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
         return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
@@ -70,8 +69,14 @@ class WritingPipeline(TaskPipeline):
     def __call__(self, inputs: str | list[str], **parameters) -> list[dict[str, str]]:
         return super().__call__([inputs] if isinstance(inputs, str) else inputs, **parameters)
 
+    def _sanitize_parameters(self, max_new_tokens: int | None = None):
+        return {}, {} if max_new_tokens is None else {"max_target_tokens": max_new_tokens}, {}
+
     def preprocess(self, text: str) -> dict[str, str]:
         return {self.column: text}
+
+    def _forward(self, examples: list[dict], **arguments) -> list[str]:
+        return self._application(**arguments).predict(self.model, self.tokenizer, Dataset.from_list(examples))
 
     def postprocess(self, text: str) -> dict[str, str]:
         return {self.output: text}
@@ -102,12 +107,14 @@ class QuestionAnsweringPipeline(TaskPipeline):
         asked = {"question": question, "context": context} if inputs is None else inputs
         return super().__call__(asked, **parameters)
 
+    def _sanitize_parameters(self, top_k: int | None = None):
+        return {}, {} if top_k is None else {"n": top_k}, {}
+
     def preprocess(self, example: dict[str, str]) -> dict[str, str]:
         return {"question": example["question"], "context": example["context"]}
 
-    def _forward(self, examples: list[dict], max_new_tokens: int | None = None, top_k: int = 1) -> list[list[dict]]:
-        application = self._application(max_new_tokens)
-        return application.n_best(self.model, self.tokenizer, Dataset.from_list(examples), n=top_k)
+    def _forward(self, examples: list[dict], n: int = 1) -> list[list[dict]]:
+        return self._application().n_best(self.model, self.tokenizer, Dataset.from_list(examples), n=n)
 
     def postprocess(self, best: list[dict]) -> dict | list[dict]:
         return best[0] if len(best) == 1 else best

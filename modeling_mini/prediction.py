@@ -8,6 +8,7 @@ from typing import TextIO
 
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import cached_file
 
 from .data import DataArguments
 from .errors import UserError
@@ -16,17 +17,26 @@ from .tasks import task_class, task_names
 
 
 def recorded_arguments(checkpoint: str) -> dict:
-    """The `DataArguments` of the run that trained a checkpoint, where its folder holds them; else its row length."""
+    """The `DataArguments` of the run that trained a checkpoint, as far as they are recorded; else its row length.
+
+    The folder of a run holds all of them, and what was pushed to the Hub those that say how an input is read.
+    """
     folder = Path(checkpoint)
     paths = [folder / "_run.json"]
     if folder.name.startswith("checkpoint-"):
         paths.append(folder.parent / "_run.json")
     path = next(filter(Path.is_file, paths), None)
-    if path is None:
-        return {"block_size": _config(checkpoint).max_position_embeddings}
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("data", {})
+    if path is not None:
+        recorded = json.loads(path.read_text(encoding="utf-8")).get("data", {})
+    else:
+        recorded = {"block_size": _config(checkpoint).max_position_embeddings} | _pushed_arguments(checkpoint)
     known = {field.name for field in fields(DataArguments)}
     return {name: value for name, value in recorded.items() if name in known}
+
+
+def _pushed_arguments(checkpoint: str) -> dict:
+    path = cached_file(checkpoint, "metrics.json", _raise_exceptions_for_missing_entries=False)
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8")).get("encoding", {})
 
 
 def checkpoint_task(checkpoint: str) -> str:
@@ -53,6 +63,7 @@ def load_checkpoint(checkpoint: str, task: Task) -> tuple[PreTrainedModel, PreTr
         )
     model, tokenizer = load_model(checkpoint, task.model_class)
     task.configure(model.config)
+    task.adopt(model.config)
     return model, tokenizer
 
 
@@ -67,21 +78,36 @@ def load_model(checkpoint: str, model_class: type) -> tuple[PreTrainedModel, Pre
 
 
 def predict(
-    checkpoint: str, task_name: str, texts: list[str], stream: TextIO, is_jsonl: bool = False, batch_size: int = 32
+    checkpoint: str,
+    task_names: list[str],
+    texts: list[str],
+    stream: TextIO,
+    is_jsonl: bool = False,
+    batch_size: int = 32,
 ) -> Iterator[str]:
-    """What a checkpoint says to texts, or to those of a stream if there are none: a line for each.
+    """What a checkpoint says to texts, or to those of a stream if there are none: a line for each, blank for a blank.
 
     With `is_jsonl`, the stream holds JSON objects of the task's inputs, and each line is that object with the
-    `prediction`.
+    `prediction`. Of several tasks, it is the one that the checkpoint was trained for.
 
     Raises:
         UserError: no such checkpoint, one for another task, or input that is not as it should be.
     """
-    task = task_class(task_name)(DataArguments(**{**recorded_arguments(checkpoint), "task": task_name}))
-    examples = Dataset.from_list(_json_lines(stream, task) if is_jsonl else task.inputs(texts, stream))
+    if batch_size < 1:
+        raise UserError(f"--batch_size is {batch_size}; give at least 1.")
+    recorded = recorded_arguments(checkpoint)
+    name = recorded.get("task") if recorded.get("task") in task_names else task_names[0]
+    task = task_class(name)(DataArguments(**{**recorded, "task": name}))
+    examples = _json_lines(stream, task) if is_jsonl else task.inputs(texts, stream)
+    asked = [example for example in examples if example[task.input_columns[0]].strip()]
     model, tokenizer = load_checkpoint(checkpoint, task)
-    for example, prediction in zip(examples, task.predict(model, tokenizer, examples, batch_size), strict=True):
-        yield json.dumps({**example, "prediction": prediction}, ensure_ascii=False) if is_jsonl else prediction
+    predictions = iter(task.predict(model, tokenizer, Dataset.from_list(asked), batch_size) if asked else [])
+    for example in examples:
+        prediction = next(predictions) if example[task.input_columns[0]].strip() else ""
+        if is_jsonl:
+            yield json.dumps({**example, "prediction": prediction}, ensure_ascii=False)
+        else:
+            yield " ".join(prediction.splitlines())
 
 
 def _json_lines(stream: TextIO, task: Task) -> list[dict]:

@@ -21,10 +21,11 @@ _THIS_CODE = code_hash(__file__)
 
 
 class PromptedTask(Task):
-    """bos, source, eos, target, eos: the loss is that of the target and of the eos that ends it.
+    """bos, source, eos, target, eos: the loss is that of the target and of the eos that ends it, where it is whole.
 
     The end of the source is the separator: it is what the tokenizer writes between the two texts of a pair, and what
-    stood at the end of a text in pretraining. `columns` of a subclass are the source and the target.
+    stood at the end of a text in pretraining. Without methods of its own, the `columns` of a
+    subclass are the source and the target.
     """
 
     model_class = MiniForCausalLM
@@ -43,30 +44,33 @@ class PromptedTask(Task):
             )
         return fitting if self.args.max_source_tokens is None else min(fitting, self.args.max_source_tokens)
 
+    def sources(self, examples: Examples) -> list[str]:
+        """What the model reads."""
+        return examples[self.columns[0]][:]
+
+    def targets(self, examples: Examples) -> list[str]:
+        """What it is to write."""
+        return examples[self.columns[1]][:]
+
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
-        encode = EncodePairs(tokenizer, *self.columns, self.source_length, self.args.max_target_tokens)
-        encoded = examples.map(
-            encode,
-            batched=True,
-            remove_columns=examples.column_names,
-            **map_options(self.args, f"Tokenizing {name} examples"),
-        )
-        for column, limit in zip(self.columns, (self.source_length, self.args.max_target_tokens), strict=True):
-            if cut := sum(encoded[f"{column}_is_cut"]):
-                share = cut / len(encoded)
-                logger.info(
-                    "%.1f%% of the %s examples have their %s cut to %d tokens", 100 * share, name, column, limit
-                )
+        pairs = Dataset.from_dict({"source": self.sources(examples), "target": self.targets(examples)})
+        encode = EncodePairs(tokenizer, self.source_length, self.args.max_target_tokens)
+        options = map_options(self.args, f"Tokenizing {name} examples")
+        encoded = pairs.map(encode, batched=True, remove_columns=pairs.column_names, **options)
+        for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
+            if cut := sum(encoded[f"{part}_is_cut"]):
+                share = 100 * cut / len(encoded)
+                logger.info("%.1f%% of the %s examples have their %s cut to %d tokens", share, name, part, limit)
         pack = PackExamples(self.args.block_size, tokenizer.pad_token_id)
         rows = encoded.map(pack, batched=True, remove_columns=encoded.column_names, desc=f"Packing {name} rows")
-        num_bytes = sum(len(text.encode()) for column in self.columns for text in examples[column])
+        num_bytes = sum(len(text.encode()) for column in ("source", "target") for text in pairs[column])
         num_tokens = sum(map(len, encoded.with_format("numpy")["input_ids"]))
         return EncodedData(rows, self.args.block_size, len(examples), num_bytes, num_tokens)
 
     def predict(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
     ) -> list[str]:
-        prompts, _ = encode_sources(tokenizer, examples[self.columns[0]], self.source_length)
+        prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length)
         settings = GenerationConfig(
             max_new_tokens=self.args.max_target_tokens,
             do_sample=False,
@@ -105,29 +109,28 @@ def encode_sources(
 
 @dataclass
 class EncodePairs:
-    """Batched map: source and target -> `input_ids`, `prompt_length`, and whether each of them was cut."""
+    """Batched map: `source` and `target` -> `input_ids`, `prompt_length`, and whether each of them was cut."""
 
     tokenizer: PreTrainedTokenizerBase
-    source: str
-    target: str
     source_length: int
     target_length: int
     code: str = _THIS_CODE
 
     def __call__(self, batch: dict) -> dict:
-        prompts, is_cut = encode_sources(self.tokenizer, batch[self.source], self.source_length)
+        prompts, is_cut = encode_sources(self.tokenizer, batch["source"], self.source_length)
         targets = self.tokenizer(
-            batch[self.target], add_special_tokens=False, split_special_tokens=True, verbose=False
+            batch["target"], add_special_tokens=False, split_special_tokens=True, verbose=False
         ).input_ids
-        eos = self.tokenizer.eos_token_id
         return {
-            "input_ids": [
-                [*prompt, *target[: self.target_length], eos] for prompt, target in zip(prompts, targets, strict=True)
-            ],
+            "input_ids": [[*prompt, *self._target(ids)] for prompt, ids in zip(prompts, targets, strict=True)],
             "prompt_length": list(map(len, prompts)),
-            f"{self.source}_is_cut": is_cut,
-            f"{self.target}_is_cut": [len(target) > self.target_length for target in targets],
+            "source_is_cut": is_cut,
+            "target_is_cut": [len(target) > self.target_length for target in targets],
         }
+
+    def _target(self, ids: list[int]) -> list[int]:
+        """The target and its end, or its beginning alone: a model must not learn to stop in the middle."""
+        return ids[: self.target_length] if len(ids) > self.target_length else [*ids, self.tokenizer.eos_token_id]
 
 
 def script_language(texts: list[str]) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from transformers import Trainer
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
+from .data import ENCODING_ARGUMENTS
 from .model_card import write_model_card
 from .packing import EncodedData
 
@@ -49,6 +50,7 @@ def write_report(
             (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
         ),
         "hardware": hardware(training_args.world_size),
+        "encoding": {name: getattr(data_args, name) for name in ENCODING_ARGUMENTS},
         "train_documents": train_data.num_documents,
         "train_bytes": train_data.num_bytes,
         "train_tokens": train_data.num_tokens,

@@ -20,15 +20,20 @@ from .modeling_mini import IGNORED_LABEL
 from .packing import EncodedData
 
 
+REPORTED_EXAMPLES = 500
+
+
 class Task(ABC):
     """One application. A subclass in `modeling_mini/tasks` says what differs from one to the next.
 
     Attributes:
-        name: as the Hub names it.
+        name: that of its file; as the Hub names the task, where it does.
+        pipeline_tag: how the Hub names it, if not so.
         model_class: the head that is trained.
         columns: what an example holds; `text_columns` of them must be text that is not blank.
         optional_columns: what it may hold besides.
         input_columns: what the model is given of it.
+        group_column: examples that share it are never divided between training and validation.
         embedded: the embedded data set that it learns from by default.
         requires: packages that its metric and its baselines import, beyond those of the `train` extra.
         needs_causal: whether the model must not see what comes next, because that is what it predicts.
@@ -38,11 +43,13 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
+    pipeline_tag: ClassVar[str | None] = None
     model_class: ClassVar[type[PreTrainedModel]]
     columns: ClassVar[tuple[str, ...]]
     text_columns: ClassVar[tuple[str, ...]]
     optional_columns: ClassVar[tuple[str, ...]] = ()
     input_columns: ClassVar[tuple[str, ...]]
+    group_column: ClassVar[str | None] = None
     embedded: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     needs_causal: ClassVar[bool] = False
@@ -56,7 +63,7 @@ class Task(ABC):
 
     # Examples
 
-    def load(self, divide: bool = True) -> dict[str, Examples]:
+    def load(self, divide: bool = True, test: bool = False) -> dict[str, Examples]:
         """Checked examples by split: `data.load_splits`. Raises `UserError`."""
         if missing := [name for name in self.requires if find_spec(name) is None]:
             raise UserError(
@@ -65,11 +72,15 @@ class Task(ABC):
             )
         if self.args.streaming:
             raise UserError(f"--streaming: {self.name} reads its examples whole; leave it out.")
-        return load_splits(self.args, self, divide)
+        return load_splits(self.args, self, divide, test)
 
     def read_file(self, path: Path) -> Dataset | None:
         """Examples of a file in a format of the task's own, or None where `datasets` reads it."""
         return None
+
+    def prepare(self, examples: Examples) -> Examples:
+        """Examples of a split as `problem` wants them, whatever the data set has; the training split comes first."""
+        return examples
 
     def problem(self, example: dict) -> str | None:
         """What is wrong with an example, and how to mend it, `{column}` standing for the name of a column."""
@@ -96,7 +107,7 @@ class Task(ABC):
     # Training
 
     def configure(self, config: MiniConfig, train: Examples | None = None) -> None:
-        """Write into the config what the training examples decide, such as labels; without them, read it there.
+        """Write into the config what the task decides, and the training examples once they are loaded: labels.
 
         Raises:
             UserError: a bidirectional model for a task that predicts the next token.
@@ -106,6 +117,9 @@ class Task(ABC):
                 f"The model has is_causal=False, and {self.name} predicts the next word, which such a model sees; "
                 "choose a causal one."
             )
+
+    def adopt(self, config: MiniConfig) -> None:  # noqa: B027
+        """Read from the config of a trained model what its training examples decided."""
 
     def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
         """Refuse what would fail only after the examples are encoded, or the model trained. Raises `UserError`."""
@@ -134,10 +148,9 @@ class Task(ABC):
             UserError: there is no text.
         """
         texts = texts or [line.rstrip("\n") for line in stream]
-        examples = [{self.input_columns[0]: text} for text in texts if text.strip()]
-        if not examples:
+        if not any(text.strip() for text in texts):
             raise UserError("There is no text; give it as an argument, or on standard input.")
-        return examples
+        return [{self.input_columns[0]: text} for text in texts]
 
     # Evaluation
 
@@ -180,7 +193,11 @@ class Task(ABC):
     def report(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
     ) -> tuple[dict, str]:
-        """Metrics besides the loss, and what a person looks at: the first examples with what the model says."""
+        """Metrics besides the loss, and what a person looks at: the first examples with what the model says.
+
+        Of no more than `REPORTED_EXAMPLES`, drawn at random, because writing takes longer than reading.
+        """
+        examples = examples.shuffle(seed=0).take(min(REPORTED_EXAMPLES, len(examples)))
         predictions = self.predict(model, tokenizer, examples)
         return self.score(predictions, examples), show(examples, predictions)
 

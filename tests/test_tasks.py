@@ -90,7 +90,7 @@ def test_there_is_a_file_a_recipe_and_an_embedded_data_set_for_every_task():
     recipes = {parse_arguments([name])[1].task for name in recipe_names()}
     assert recipes == set(task_names())
     assert {task_class(name).embedded for name in task_names()} <= set(EMBEDDED)
-    assert len({task_class(name) for name in task_names()}) == len(task_names()) == 6
+    assert len({task_class(name) for name in task_names()}) == len(task_names()) == 7
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "folder"])
@@ -116,15 +116,73 @@ def test_columns_can_be_named_and_nested_ones_reached(tmp_path, format):
     assert sorted(map(str, found)) == sorted(map(str, pairs))
 
 
-def test_a_test_split_is_kept_apart(tmp_path):
+def test_a_test_split_is_kept_apart_and_training_does_not_look_at_it(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
     for name, rows in (("train", counting(20)), ("test", counting(5, seed=1))):
-        jsonl(tmp_path / f"{name}.jsonl", rows)
-    splits = build("translation", dataset=str(tmp_path)).load()
+        jsonl(folder / f"{name}.jsonl", rows)
+    splits = build("translation", dataset=str(folder)).load(test=True)
     assert splits["test"].to_list() == counting(5, seed=1)
     assert len(splits["train"]) + len(splits["validation"]) == 20
+    jsonl(folder / "test.jsonl", [{"source": "one", "target": ""}])
+    assert set(build("translation", dataset=str(folder)).load()) == {"train", "validation"}
+    with pytest.raises(UserError, match="split 'test': there is no target"):
+        build("translation", dataset=str(folder)).load(test=True)
+
+
+def test_a_source_without_a_training_split_can_be_evaluated_on(tmp_path):
+    (tmp_path / "data").mkdir()
+    jsonl(tmp_path / "data" / "test.jsonl", counting(5))
+    task = build("translation", dataset=str(tmp_path / "data"))
+    assert set(task.load(test=True)) == {"test"}
+    with pytest.raises(UserError, match="no split 'train'; choose one of test with --train_split"):
+        task.load()
+
+
+@pytest.mark.parametrize("name", ["question-answering", "generative-question-answering"])
+def test_questions_on_one_context_are_not_divided(tmp_path, name):
+    rows = [row | {"question": f"{row['question']} {i}"} for row in questions(40) for i in range(3)]
+    splits = build(name, dataset=jsonl(tmp_path / "a.jsonl", rows), validation_fraction=0.25).load()
+    train, validation = (set(splits[split]["context"]) for split in ("train", "validation"))
+    assert not train & validation
+    assert (len(splits["train"]), len(splits["validation"])) == (90, 30)
+    with pytest.raises(UserError, match="1 different contexts, of which"):
+        build(name, dataset=jsonl(tmp_path / "b.jsonl", rows[:3])).load()
+
+
+@pytest.fixture
+def on_the_hub(monkeypatch):
+    """`on_the_hub(DatasetDict(...))`: what every name of a data set then stands for."""
+    return lambda splits: monkeypatch.setattr("modeling_mini.data.load_dataset", lambda *args, **options: splits)
+
+
+def test_what_is_wrong_in_a_data_set_of_the_hub_is_passed_over_and_counted(on_the_hub, caplog):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["yes", "no"])})
+    train = Dataset.from_dict({"text": ["a", "", "c", "d"], "label": [0, 1, 1, 0]}, features=features)
+    hidden = Dataset.from_dict({"text": ["a", "b"], "label": [-1, -1]}, features=features)
+    on_the_hub(DatasetDict(train=train, validation=train, test=hidden))
+    caplog.set_level("WARNING", "modeling_mini")
+    task, config = build("text-classification", dataset="someone/some-data"), MiniConfig()
+    splits = task.load()
+    assert splits["train"].to_list() == [{"text": t, "label": n} for t, n in (("a", "yes"), ("c", "no"), ("d", "yes"))]
+    assert "1 of 4 examples of the split 'train' are passed over: there is no text in 'text'" in caplog.messages[0]
+    task.configure(config, splits["train"])
+    assert config.id2label == {0: "yes", 1: "no"}  # as the Hub numbers them
+    with pytest.raises(UserError, match="no example of the split 'test' can be used: there is no label in 'label'"):
+        build("text-classification", dataset="someone/some-data").load(test=True)
+
+
+def test_data_set_that_is_a_script_is_refused_with_a_sentence(monkeypatch):
+    def refuse(*args, **options):
+        raise RuntimeError("Dataset scripts are no longer supported, but found old.py")
+
+    monkeypatch.setattr("modeling_mini.data.load_dataset", refuse)
+    with pytest.raises(UserError, match="--dataset someone/old: Dataset scripts are no longer supported"):
+        build("translation", dataset="someone/old").load()
 
 
 GOOD = {
+    "generative-question-answering": {"question": "after one", "context": "one two", "answers": {"text": ["two"]}},
     "translation": {"source": "one", "target": "un"},
     "text-classification": {"text": "one", "label": "odd"},
     "question-answering": {
@@ -185,9 +243,23 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
         ("fill-mask", '{"text": "a b c d"}\n' * 5, {"mask_probability": 1.0}, "--mask_probability is 1.0"),
         (
             "question-answering",
-            json.dumps(GOOD["question-answering"] | {"question": "why " * 99}) + "\n",
+            json.dumps(GOOD["question-answering"]),
+            {"stride": -1},
+            "--stride is -1; give at least 0",
+        ),
+        ("translation", '{"source": "a", "target": "b"}\n', {"max_target_tokens": 0}, "--max_target_tokens is 0"),
+        ("translation", '{"source": "a", "target": "b"}\n', {"max_source_tokens": -2}, "at least 0, or leave it out"),
+        (
+            "translation",
+            '{"source": "a", "target": "b"}\n',
+            {"validation_split": "dev"},
+            "no split 'dev'; choose one of",
+        ),
+        (
+            "generative-question-answering",
+            json.dumps(GOOD["question-answering"] | {"answers": {"text": "two", "answer_start": 4}}),
             {},
-            "tokens",
+            "line 1: 'answers.text' is no list",
         ),
     ],
 )
@@ -255,17 +327,18 @@ def test_batched_decoding_is_that_of_each_example_alone(tokenizer, tiny_model):
     assert together == alone
 
 
-def test_source_is_cut_and_target_keeps_its_end(tokenizer):
+def test_source_and_target_are_cut_and_only_a_whole_target_has_an_end(tokenizer):
     task = build("translation", dataset="unused", block_size=32, max_target_tokens=8)
     long = Dataset.from_list([{"source": "one " * 50, "target": "deux " * 50}, {"source": "one", "target": "un"}])
     rows = task.encode(long, tokenizer, "training").rows
     ids = next(row["input_ids"] for row in rows if len(row["input_ids"]) - row["input_ids"].count(0) >= 31)
     assert len(rows) == 2
     assert ids[: task.source_length + 2].count(tokenizer.eos_token_id) == 1
-    assert ids[31] == tokenizer.eos_token_id
+    assert ids.count(tokenizer.eos_token_id) == 1
     nothing = build("translation", dataset="unused", block_size=32, max_target_tokens=8, max_source_tokens=0)
     short = nothing.encode(long.select([1]), tokenizer, "training").rows[0]["input_ids"]
     assert short[:2] == [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    assert short.count(tokenizer.eos_token_id) == 2
 
 
 def test_first_sentence_ends_at_a_stop_or_a_blank_line():
@@ -281,6 +354,13 @@ def test_baselines_see_what_they_say(tmp_path):
     found = dict(build("text-classification").baselines(rows, rows))
     assert found["the commonest label"] == ["a"] * len(rows)
     assert found["bag of words + logistic regression"] == rows["label"][:]
+    pairs = [(word, "no", "the rest") for word in NUMBERS] + [(word, "yes", f"the {word}") for word in NUMBERS]
+    pairs = Dataset.from_list([{"text": f"{w} item", "text_pair": pair, "label": label} for w, label, pair in pairs])
+    found = dict(build("text-classification").baselines(pairs, pairs))
+    assert found["share of common words + logistic regression"] == pairs["label"][:]
+    chinese = Dataset.from_list([{"text": t, "label": t[0]} for t in ("打开文件", "打开窗口", "关闭文件", "关闭窗口")])
+    found = dict(build("text-classification").baselines(chinese, chinese))
+    assert found["bag of words + logistic regression"] == chinese["label"][:]
     assert rest_of_line("What type is `axis`?", "sum of it\naxis : int or None\n  what") == "int or None"
 
 
@@ -328,25 +408,41 @@ def test_labels_may_be_names_numbers_or_of_a_class_feature(tmp_path):
     assert found["numbers.jsonl"] == (["10", "9", "9", "10"], {0: "9", 1: "10"}, 2)
 
 
-def test_unknown_label_is_refused_before_training(tmp_path, tokenizer):
+def test_unknown_label_is_refused_before_training(tmp_path, tiny_model):
     for name, labels in (("train", ["a", "b"]), ("validation", ["b", "c"])):
         jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label} for label in labels])
-    task = build("text-classification", dataset=str(tmp_path))
-    splits = task.load()
-    task.configure(MiniConfig(), splits["train"])
-    with pytest.raises(
-        UserError, match="row 2 of the validation examples has the label 'c', and the model knows a, b"
-    ):
-        task.encode(splits["validation"], tokenizer, "validation")
+    with pytest.raises(UserError, match="row 2 of the split 'validation': 'label' is 'c', and the labels are a, b"):
+        build("text-classification", dataset=str(tmp_path)).load()
+    trained = build("text-classification", dataset=str(tmp_path / "train.jsonl"))
+    trained.adopt(MiniConfig(id2label={0: "b", 1: "c"}, label2id={"b": 0, "c": 1}))
+    with pytest.raises(UserError, match=r"train\.jsonl, line 1: 'label' is 'a', and the labels are b, c; correct it"):
+        trained.load(divide=False, test=True)
 
 
-def test_model_that_knows_the_labels_keeps_their_numbers():
-    task = build("text-classification")
-    config = MiniConfig(id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1})
-    task.configure(config, Dataset.from_list([{"text": "a", "label": "no"}, {"text": "b", "label": "yes"}]))
+def test_label_that_only_validation_has_is_still_one(tmp_path):
+    labels = ["rare", *["a", "b"] * 10]
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "one", "label": label} for label in labels])
+    for seed in range(20):
+        task = build("text-classification", dataset=path, split_seed=seed, validation_fraction=0.3)
+        splits = task.load()
+        if "rare" in splits["validation"]["label"]:
+            break
+    config = MiniConfig()
+    task.configure(config, splits["train"])
+    assert "rare" not in splits["train"]["label"]
+    assert config.id2label == {0: "a", 1: "b", 2: "rare"}
+
+
+def test_model_that_knows_the_labels_keeps_their_numbers(tokenizer):
+    texts = [{"text": "a", "label": "no"}, {"text": "b", "label": "yes"}]
+    task, config = build("text-classification"), MiniConfig(id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1})
+    rows = task.prepare(Dataset.from_list(texts))
+    task.configure(config, rows)
     assert config.label2id == {"yes": 0, "no": 1}
-    task.configure(config, Dataset.from_list([{"text": "a", "label": "no"}, {"text": "b", "label": "so"}]))
-    assert config.id2label == {0: "no", 1: "so"}
+    assert task.encode(rows, tokenizer, "training").rows["labels"][:] == [1, 0]
+    task = build("text-classification")
+    task.configure(config, task.prepare(Dataset.from_list([*texts, {"text": "c", "label": "so"}])))
+    assert config.id2label == {0: "no", 1: "so", 2: "yes"}
 
 
 def test_pair_is_read_as_the_tokenizer_writes_pairs(tokenizer, tiny_model):
@@ -402,7 +498,26 @@ def test_best_spans_are_those_of_trying_all():
     expected = sorted(((starts[i] + ends[j], i - 3, j - 2) for i in range(3, 18) for j in range(i, 18)), reverse=True)[
         :4
     ]
-    assert best_spans(starts, ends, spans, 4) == [(pytest.approx(score), *span) for score, *span in expected]
+    assert best_spans(starts, ends, spans, 15, 4) == [(pytest.approx(score), *span) for score, *span in expected]
+    assert all(end - start <= 2 for _, start, end in best_spans(starts, ends, spans, 2, 9))
+
+
+def test_overlong_question_is_cut_and_the_context_read(tokenizer):
+    row = GOOD["question-answering"]["answers"]
+    row = {"question": "why " * 99, "context": "one two", "answers.text": row["text"], "answers.answer_start": [4]}
+    rows = build("question-answering", block_size=32).encode(Dataset.from_list([row]), tokenizer, "training").rows
+    ids, first, last = (rows[0][name] for name in ("input_ids", "start_positions", "end_positions"))
+    assert len(ids) <= 32
+    assert tokenizer.decode(ids[first : last + 1]).strip() == "two"
+
+
+def test_no_answer_is_a_candidate_only_where_the_data_may_lack_one(tokenizer, tiny_model):
+    model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
+    model.qa_outputs.weight.data.zero_()  # every span is as good as none
+    row = Dataset.from_list([{"question": "after one", "context": "one two"}])
+    for no_answer in (True, False):
+        best = build("question-answering", no_answer=no_answer).n_best(model, tokenizer, row, n=20)[0]
+        assert ("" in [b["answer"] for b in best]) == no_answer
 
 
 def test_answers_of_long_contexts_do_not_depend_on_the_batch(tokenizer, tiny_model):
@@ -499,8 +614,15 @@ def test_answering_pipeline_says_what_the_task_says(saved, tokenizer):
 
 
 RUNS = {
-    "translation": (counting, {"max_target_tokens": 24, "block_size": 64, "max_steps": 150}, "bleu", 60),
-    "question-answering": (questions, {"block_size": 48, "max_steps": 400}, "exact_match", 80),
+    "translation": (counting, 1500, {"max_target_tokens": 24, "block_size": 64, "max_steps": 150}, "bleu", 60),
+    "question-answering": (questions, 1500, {"block_size": 48, "max_steps": 400}, "exact_match", 80),
+    "generative-question-answering": (
+        questions,
+        12000,
+        {"block_size": 64, "max_target_tokens": 8, "max_steps": 400},
+        "exact_match",
+        80,
+    ),
 }
 
 
@@ -509,17 +631,17 @@ def trained(tmp_path):
     """`trained("translation")`: the folder of a small model that has learnt its task from rows made here."""
 
     def run(name, *more):
-        make, options, *_ = RUNS[name]
+        make, size, options, *_ = RUNS[name]
         folder = tmp_path / "data"
         folder.mkdir()
-        for split, count, seed in (("train", 1500, 0), ("validation", 50, 1), ("test", 60, 2)):
+        for split, count, seed in (("train", size, 0), ("validation", 50, 1), ("test", 60, 2)):
             jsonl(folder / f"{split}.jsonl", make(count, seed))
         shape = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
         options = {
             "task": name,
             "dataset": folder,
             "output_dir": tmp_path / "run",
-            "config_overrides": json.dumps(shape | {"is_causal": name == "translation"}),
+            "config_overrides": json.dumps(shape | {"is_causal": name != "question-answering"}),
             "per_device_train_batch_size": 32,
             "learning_rate": 3e-3,
             "use_muon": "true",
@@ -541,11 +663,12 @@ def trained(tmp_path):
 @pytest.mark.parametrize("name", RUNS)
 def test_task_is_learnt_reported_evaluated_and_used(trained, name, tmp_path, capsys, monkeypatch):
     run = trained(name)
-    metric, least = RUNS[name][2:]
+    metric, least = RUNS[name][3:]
     results = json.loads((run / "metrics.json").read_text())
     assert results[metric] > least
     card = (run / "README.md").read_text()
-    assert f"pipeline_tag: {name}" in card
+    assert f"pipeline_tag: {name.removeprefix('generative-')}" in card
+    assert ("tokenizer.eos_token, return_tensors" in card) == (name != "question-answering")
     assert f"{results[metric]:.4f}" in card
     assert (run / "loss.png").exists()
 
@@ -563,16 +686,23 @@ def test_task_is_learnt_reported_evaluated_and_used(trained, name, tmp_path, cap
     verb, inputs = {
         "translation": ("translate", ["source"]),
         "question-answering": ("answer", ["question", "context"]),
+        "generative-question-answering": ("answer", ["question", "context"]),
     }[name]
     lines = "".join(json.dumps({key: row[key] for key in inputs}) + "\n" for row in predictions)
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     assert command([verb, str(run), "--jsonl", "--batch_size", "7"]) == 0
     said = [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()]
     assert said == [row["prediction"] for row in predictions]
+    (run / "_run.json").unlink()  # as on the Hub
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    assert command([verb, str(run), "--jsonl", "--batch_size", "7"]) == 0
+    assert [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()] == said
+    assert command(["eval", str(run), "--dataset", str(tmp_path / "data"), "--no_baselines"]) == 0
+    assert f"{name}: " in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_pretraining_fine_tuning_and_the_wrong_head(tmp_path, capsys, caplog):
+def test_pretraining_fine_tuning_and_the_wrong_head(tmp_path, capsys, caplog, monkeypatch):
     """fill-mask, then a classifier from its weights, in which the trunk is what was pretrained."""
     draw = random.Random(0)
     texts = [" ".join(draw.choices(NUMBERS, k=12)) for _ in range(200)]
@@ -607,8 +737,17 @@ def test_pretraining_fine_tuning_and_the_wrong_head(tmp_path, capsys, caplog):
     assert "holds a MiniForMaskedLM, and text-classification needs a MiniForSequenceC" in capsys.readouterr().err
     assert command(["classify", tuned, "one two", "three"]) == 0
     assert set(capsys.readouterr().out.split()) <= {"even", "odd"}
-    assert command(["eval", tuned, "--dataset", labelled, "--max_examples", "50"]) == 0
-    out = capsys.readouterr().out
-    assert re.search(r"text-classification: .*labels\.jsonl, train, 50 examples", out)
+    monkeypatch.setattr("sys.stdin", io.StringIO("one two\n\nthree\n"))
+    assert command(["classify", tuned]) == 0
+    assert [bool(line) for line in capsys.readouterr().out.splitlines()] == [True, False, True]
+    assert command(["classify", tuned, "one", "--batch_size", "0"]) == 1
+    assert "--batch_size is 0" in capsys.readouterr().err
+    assert command(["eval", tuned, "--dataset", labelled]) == 0  # what it learnt from, so what was held out
+    assert re.search(r"text-classification: .*labels\.jsonl, validation, 10 examples", capsys.readouterr().out)
+    other = jsonl(tmp_path / "other.jsonl", rows)
+    assert command(["eval", tuned, "--dataset", other, "--max_examples", "50"]) == 0
+    assert re.search(r"text-classification: .*other\.jsonl, train, 50 examples", capsys.readouterr().out)
+    assert command(["eval", tuned, "--max_examples", "0"]) == 1
+    assert "--max_examples is 0" in capsys.readouterr().err
     assert command(["eval", tuned, "--split", "nowhere"]) == 1
     assert "--split nowhere" in capsys.readouterr().err

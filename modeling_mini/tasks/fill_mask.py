@@ -55,13 +55,10 @@ class FillMask(TextGeneration):
         return data
 
     def _masking(self, tokenizer: PreTrainedTokenizerBase, seed: int | None) -> DataCollatorForLanguageModeling:
-        if not 0 < self.args.mask_probability < 1:
-            raise UserError(f"--mask_probability is {self.args.mask_probability}; give a share between 0 and 1.")
         return DataCollatorForLanguageModeling(tokenizer, mlm_probability=self.args.mask_probability, seed=seed)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
-        mask = self._masking(tokenizer, seed=None)
-        return lambda rows: default_data_collator(rows) if "labels" in rows[0] else mask(rows)
+        return MaskUnmasked(self._masking(tokenizer, seed=None))
 
     def score(self, predictions: list[tuple[float, int]], examples: Dataset) -> dict:
         nats, targets = zip(*predictions, strict=True)
@@ -83,6 +80,16 @@ class FillMask(TextGeneration):
             for token, label, guess in zip(row["input_ids"], row["labels"], best.tolist(), strict=True)
         ]
         return {}, "[guess|truth] where a token was hidden:\n" + "".join(filled)
+
+
+@dataclass
+class MaskUnmasked:
+    """A collator that hides tokens of the rows, unless that was done before."""
+
+    mask: DataCollatorForLanguageModeling
+
+    def __call__(self, rows: list[dict]) -> Mapping[str, torch.Tensor]:
+        return default_data_collator(rows) if "labels" in rows[0] else self.mask(rows)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
 from ..caching import code_hash
@@ -26,7 +26,6 @@ from ..task import Task, forward_batches
 
 _THIS_CODE = code_hash(__file__)
 
-LONGEST_ANSWER = 30  # tokens, as in BERT's evaluation on SQuAD
 BEST_ENDS = 20  # starts, and ends, that are combined into spans
 
 
@@ -41,33 +40,14 @@ class QuestionAnswering(Task):
     model_class = MiniForQuestionAnswering
     columns = ("question", "context", "answers.text", "answers.answer_start")
     text_columns = input_columns = ("question", "context")
+    group_column = "context"
     embedded = "docstring-questions"
     metric = "exact_match"
     logit_names = ("start_logits", "end_logits")
     label_names = ("start_positions", "end_positions")
 
     def read_file(self, path: Path) -> Dataset | None:
-        """The nested JSON of the official SQuAD files."""
-        if not path.name.endswith(".json"):
-            return None
-        try:
-            articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-            rows = [
-                {
-                    "question": question["question"],
-                    "context": paragraph["context"],
-                    "answers": {
-                        key: [answer[key] for answer in question.get("answers", [])]
-                        for key in ("text", "answer_start")
-                    },
-                }
-                for article in articles
-                for paragraph in article["paragraphs"]
-                for question in paragraph["qas"]
-            ]
-        except (ValueError, KeyError, TypeError):  # a table as JSON, or no JSON, of which `datasets` says more
-            return None
-        return Dataset.from_list(rows)
+        return read_squad(path)
 
     def problem(self, example: dict) -> str | None:
         texts, starts = example["answers.text"], example["answers.answer_start"]
@@ -85,13 +65,7 @@ class QuestionAnswering(Task):
         return super().problem(example)
 
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
-        """A question, and its context as a second text or from the stream."""
-        if len(texts) not in (1, 2):
-            raise UserError("Give one question in quotes, and the text with its answer after it or on standard input.")
-        question, context = [*texts, stream.read()] if len(texts) == 1 else texts
-        if not (question.strip() and context.strip()):
-            raise UserError("The question or its context is empty.")
-        return [{"question": question, "context": context}]
+        return question_and_context(texts, stream)
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride)
@@ -132,7 +106,8 @@ class QuestionAnswering(Task):
         """The `n` best answers of each example: `{"answer", "start", "end", "score"}`, the best first.
 
         `start` and `end` count characters of the context, and `score` is the sum of the two logits, less that of no
-        answer, which is itself a candidate: "" from 0 to 0 with score 0 (Devlin et al. 2019, section 4.3).
+        answer, which is itself a candidate: "" from 0 to 0 with score 0 (Devlin et al. 2019, section 4.3); not so
+        with `no_answer` off, unless there is no other.
         """
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride, keep_places=True)
         asked = examples.select_columns(["question", "context"])
@@ -147,15 +122,18 @@ class QuestionAnswering(Task):
                 example = window["example"]
                 # What no window holds must be missing in the one that is surest of it.
                 nothing[example] = min(nothing[example], float(start_logits[0] + end_logits[0]))
-                spans[example] += best_spans(start_logits, end_logits, window["character_spans"], n)
+                spans[example] += best_spans(
+                    start_logits, end_logits, window["character_spans"], self.args.max_target_tokens, n
+                )
         return [
             self._ranked(example["context"], candidates, null, n)
             for example, candidates, null in zip(asked, spans, nothing, strict=True)
         ]
 
-    @staticmethod
-    def _ranked(context: str, candidates: list[tuple[float, int, int]], nothing: float, n: int) -> list[dict]:
-        found = {(start, end): score - nothing for score, start, end in sorted(candidates)} | {(0, 0): 0.0}
+    def _ranked(self, context: str, candidates: list[tuple[float, int, int]], nothing: float, n: int) -> list[dict]:
+        found = {(start, end): score - nothing for score, start, end in sorted(candidates)}
+        if self.args.no_answer or not found:
+            found[0, 0] = 0.0
         best = heapq.nlargest(n, found.items(), key=lambda item: item[1])
         return [
             {"answer": context[start:end], "start": start, "end": end, "score": score} for (start, end), score in best
@@ -166,18 +144,54 @@ class QuestionAnswering(Task):
         return metric.compute(predictions=predictions, references=examples["answers.text"][:])
 
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
-        asked = list(examples.select_columns(["question", "context"]))
-        yield "no answer", [""] * len(asked)
-        yield "rest of the line after the rarest word of the question", [rest_of_line(**example) for example in asked]
-        if train is not None:
-            common = [
-                answer
-                for answer, _ in Counter(text for texts in train["answers.text"] for text in texts).most_common(1000)
-            ]
-            yield (
-                "commonest answer that is in the context",
-                [next((answer for answer in common if answer in example["context"]), "") for example in asked],
-            )
+        return trivial_answers(examples, train)
+
+
+def question_and_context(texts: list[str], stream: TextIO) -> list[dict]:
+    """A question, and its context as a second text or from the stream. Raises `UserError`."""
+    if len(texts) not in (1, 2):
+        raise UserError("Give one question in quotes, and the text with its answer after it or on standard input.")
+    question, context = [*texts, stream.read()] if len(texts) == 1 else texts
+    if not (question.strip() and context.strip()):
+        raise UserError("The question or its context is empty.")
+    return [{"question": question, "context": context}]
+
+
+def read_squad(path: Path) -> Dataset | None:
+    """The nested JSON of the official SQuAD files as a row a question; None for another file."""
+    if not path.name.endswith(".json"):
+        return None
+    try:
+        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+        rows = [
+            {
+                "question": question["question"],
+                "context": paragraph["context"],
+                "answers": {
+                    key: [answer[key] for answer in question.get("answers", [])] for key in ("text", "answer_start")
+                },
+            }
+            for article in articles
+            for paragraph in article["paragraphs"]
+            for question in paragraph["qas"]
+        ]
+    except (ValueError, KeyError, TypeError):  # a table as JSON, or no JSON, of which `datasets` says more
+        return None
+    return Dataset.from_list(rows)
+
+
+def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
+    """Answers by rules that read no question, or one word of it."""
+    asked = list(examples.select_columns(["question", "context"]))
+    yield "no answer", [""] * len(asked)
+    yield "rest of the line after the rarest word of the question", [rest_of_line(**example) for example in asked]
+    if train is not None:
+        counts = Counter(text for texts in train["answers.text"] for text in texts)
+        common = [answer for answer, _ in counts.most_common(1000)]
+        yield (
+            "commonest answer that is in the context",
+            [next((answer for answer in common if answer in example["context"]), "") for example in asked],
+        )
 
 
 def rest_of_line(question: str, context: str) -> str:
@@ -194,9 +208,9 @@ def rest_of_line(question: str, context: str) -> str:
 
 
 def best_spans(
-    start_logits: np.ndarray, end_logits: np.ndarray, character_spans: list[list[int]], n: int
+    start_logits: np.ndarray, end_logits: np.ndarray, character_spans: list[list[int]], longest: int, n: int
 ) -> list[tuple[float, int, int]]:
-    """The `n` best spans of a window: (sum of logits, first character, last character + 1).
+    """The `n` best spans of a window, of at most `longest` tokens: (sum of logits, first character, last + 1).
 
     `character_spans` `[T, 2]` is where each token stands in the context, and `[-1, -1]` outside it.
     """
@@ -206,7 +220,7 @@ def best_spans(
     starts = np.argsort(np.where(inside, start_logits[:length], -np.inf))[::-1][:BEST_ENDS]
     ends = np.argsort(np.where(inside, end_logits[:length], -np.inf))[::-1][:BEST_ENDS]
     width = ends[None, :] - starts[:, None]
-    possible = (width >= 0) & (width < LONGEST_ANSWER) & inside[starts][:, None] & inside[ends][None, :]
+    possible = (width >= 0) & (width < longest) & inside[starts][:, None] & inside[ends][None, :]
     scores = np.where(possible, start_logits[starts][:, None] + end_logits[ends][None, :], -np.inf)
     best = np.argsort(scores, axis=None)[::-1][:n]
     rows, columns = np.unravel_index(best, scores.shape)
@@ -256,16 +270,9 @@ class EncodeWindows:
             "end_positions": [last for _, last in places],
         }
 
-    def _tokenize(self, batch: dict):
-        room = self.length // 2
-        questions = self.tokenizer(batch["question"], add_special_tokens=False).input_ids
-        if (longest := max(map(len, questions))) > room:
-            raise UserError(
-                f"A question has {longest} tokens, more than half of --block_size {self.length}; shorten it, or raise "
-                "--block_size."
-            )
+    def _tokenize(self, batch: dict) -> BatchEncoding:
         return self.tokenizer(
-            batch["question"],
+            self._questions(batch["question"]),
             batch["context"],
             truncation="only_second",
             max_length=self.length,
@@ -275,6 +282,15 @@ class EncodeWindows:
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
+
+    def _questions(self, questions: list[str]) -> list[str]:
+        """The questions, cut to half of a row, so that every window holds some context."""
+        longest = self.length // 2
+        ends = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [
+            question if len(end) <= longest else question[: end[longest - 1][1]]
+            for question, end in zip(questions, ends, strict=True)
+        ]
 
     @staticmethod
     def _answer(batch: dict, example: int) -> tuple[int, int]:

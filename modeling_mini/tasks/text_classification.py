@@ -1,9 +1,11 @@
 """Text classification: a label for a text, or for a pair of texts, such as whether one follows from the other."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from datasets import ClassLabel, Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
@@ -11,10 +13,11 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 from .. import metrics
 from ..caching import code_hash
 from ..configuration_mini import MiniConfig
-from ..data import Examples, map_options
+from ..data import DataArguments, Examples, map_options
 from ..errors import UserError
 from ..modeling_mini import MiniForSequenceClassification
 from ..packing import EncodedData, encoded_examples
+from ..prompted import script_language
 from ..task import Task, forward_batches
 
 
@@ -36,14 +39,34 @@ class TextClassification(Task):
     requires = ("sklearn",)
     metric = "macro_f1"
 
-    def load(self, divide: bool = True) -> dict[str, Examples]:
-        return {split: _name_labels(examples) for split, examples in super().load(divide).items()}
+    def __init__(self, args: DataArguments):
+        super().__init__(args)
+        self.labels = None  # in the order of their numbers, once they are known
+
+    def prepare(self, examples: Dataset) -> Dataset:
+        """Labels as names, whatever they are in the data set; None for the -1 that hides a label on the Hub."""
+        feature = examples.features["label"]
+        numbers = examples["label"][:]
+        if isinstance(feature, ClassLabel):
+            names = [None if number in (None, -1) else feature.int2str(number) for number in numbers]
+        elif not all(number is None or isinstance(number, (str, int)) for number in numbers):
+            return examples  # which `problem` refuses
+        else:
+            names = [None if number in (None, "") else str(number) for number in numbers]
+        if self.labels is None:
+            known = feature.names if isinstance(feature, ClassLabel) else sorted({*names} - {None}, key=_label_order)
+            self.labels = list(known)
+        return examples.remove_columns("label").add_column("label", names)
 
     def problem(self, example: dict) -> str | None:
-        if example["label"] in (None, "", -1):  # -1 hides the labels of a test split on the Hub
+        label = example["label"]
+        if label is None:
             return "there is no label in {label}; fill it in, or remove the row."
-        if not isinstance(example["label"], (str, int)):
-            return f"{{label}} holds {type(example['label']).__name__}, and a label is a name or a whole number."
+        if not isinstance(label, str):
+            return f"{{label}} holds {type(label).__name__}, and a label is a name or a whole number."
+        if self.labels and label not in self.labels:
+            known = ", ".join(self.labels)
+            return f"{{label}} is {label!r}, and the labels are {known}; correct it, or remove the row."
         if "text_pair" in example and not isinstance(example["text_pair"], str):
             return "there is no text in {text_pair}; fill it in, or remove the row."
         return super().problem(example)
@@ -56,25 +79,22 @@ class TextClassification(Task):
 
     def configure(self, config: MiniConfig, train: Examples | None = None) -> None:
         super().configure(config, train)
-        if train is not None:
-            names = set(train["label"])
-            if len(names) < 2:
-                raise UserError(f"{self.args.dataset}: every training example has the same label; give two or more.")
-            if names != set(config.label2id):  # or a model that knows them keeps its numbers
-                config.id2label = dict(enumerate(sorted(names, key=_label_order)))
-                config.label2id = {name: number for number, name in config.id2label.items()}
-            config.problem_type = "single_label_classification"
-        self.label2id = config.label2id
+        if train is None:
+            return
+        if len(set(train["label"])) < 2:
+            raise UserError(f"{self.args.dataset}: every training example has the same label; give two or more.")
+        if set(self.labels) == set(config.label2id):  # a model that knows them keeps its numbers
+            self.adopt(config)
+        config.id2label = dict(enumerate(self.labels))
+        config.label2id = {name: number for number, name in config.id2label.items()}
+        config.problem_type = "single_label_classification"
+
+    def adopt(self, config: MiniConfig) -> None:
+        self.labels = [config.id2label[number] for number in range(config.num_labels)]
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
-        if unknown := set(examples["label"]) - set(self.label2id):
-            row = examples["label"].index(min(unknown)) + 1
-            raise UserError(
-                f"{self.args.dataset}: row {row} of the {name} examples has the label {min(unknown)!r}, and the model "
-                f"knows {', '.join(self.label2id)}; correct it, or remove the row."
-            )
         rows = examples.map(
-            EncodeTexts(tokenizer, self.args.block_size, self.label2id),
+            EncodeTexts(tokenizer, self.args.block_size, self.labels),
             batched=True,
             remove_columns=examples.column_names,
             **map_options(self.args, f"Tokenizing {name} examples"),
@@ -124,10 +144,18 @@ class TextClassification(Task):
             return
         commonest = Counter(train["label"]).most_common(1)[0][0]
         yield "the commonest label", [commonest] * len(examples)
+        if "text_pair" in train.column_names:
+            overlap = LogisticRegression().fit(shared_words(train), train["label"][:])
+            yield "share of common words + logistic regression", overlap.predict(shared_words(examples)).tolist()
+        texts = list(self._joined(train))
+        # Where there are no spaces between words, characters are counted.
+        unit = {"token_pattern": r"\b\w+\b"} if script_language(texts) == "en" else {"analyzer": "char"}
+        rarest = 2 if len(texts) >= 1000 else 1
         bag_of_words = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2), LogisticRegression(C=10, max_iter=1000)
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=rarest, **unit),
+            LogisticRegression(C=10, max_iter=1000),
         )
-        bag_of_words.fit(list(self._joined(train)), train["label"][:])
+        bag_of_words.fit(texts, train["label"][:])
         yield "bag of words + logistic regression", bag_of_words.predict(list(self._joined(examples))).tolist()
 
     def _joined(self, examples: Dataset) -> Iterator[str]:
@@ -136,13 +164,22 @@ class TextClassification(Task):
         )
 
 
+def shared_words(examples: Dataset) -> np.ndarray:
+    """`[N, 2]`: the share of the words of each text that stand in its pair, and of those of the pair in the text."""
+    shares = []
+    for example in examples:
+        text, pair = (set(re.findall(r"\w+", example[column].lower())) for column in ("text", "text_pair"))
+        shares.append([len(text & pair) / max(len(text), 1), len(text & pair) / max(len(pair), 1)])
+    return np.array(shares)
+
+
 @dataclass
 class EncodeTexts:
     """Batched map: `text`, perhaps `text_pair`, perhaps `label` -> `input_ids` of at most `length`, and `labels`."""
 
     tokenizer: PreTrainedTokenizerBase
     length: int
-    label2id: dict[str, int] | None = None
+    labels: list[str] | None = None
     code: str = _THIS_CODE
 
     def __call__(self, batch: dict) -> dict:
@@ -154,16 +191,8 @@ class EncodeTexts:
             split_special_tokens=True,
             return_attention_mask=False,
         )
-        labels = {} if self.label2id is None else {"labels": [self.label2id[name] for name in batch["label"]]}
+        labels = {} if self.labels is None else {"labels": [self.labels.index(name) for name in batch["label"]]}
         return {"input_ids": encoded["input_ids"], **labels}
-
-
-def _name_labels(examples: Dataset) -> Dataset:
-    """Labels as names, whatever they were in the data set."""
-    feature = examples.features["label"]
-    name = feature.int2str if isinstance(feature, ClassLabel) else str
-    names = [name(label) for label in examples["label"]]
-    return examples.remove_columns("label").add_column("label", names)
 
 
 def _label_order(name: str) -> tuple:

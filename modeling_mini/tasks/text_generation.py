@@ -31,8 +31,8 @@ class TextGeneration(Task):
 
     row_loss = staticmethod(next_token_nll)
 
-    def load(self, divide: bool = True) -> dict[str, Examples]:
-        return load_splits(self.args, self, divide)
+    def load(self, divide: bool = True, test: bool = False) -> dict[str, Examples]:
+        return load_splits(self.args, self, divide, test)
 
     def problem(self, example: dict) -> str | None:
         return super().problem(example) if example["text"] else None

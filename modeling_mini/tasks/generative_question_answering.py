@@ -1,0 +1,55 @@
+"""Generative question answering: write the answer to a question on a text, or nothing where the text has none."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from datasets import Dataset
+
+from .. import metrics
+from ..data import Examples
+from ..prompted import PromptedTask
+from .question_answering import question_and_context, read_squad, trivial_answers
+
+
+class GenerativeQuestionAnswering(PromptedTask):
+    """The data, the metric and the baselines of extractive answering, with a decoder that writes its answer.
+
+    The source is the question, a line break and the context, of which the end is cut where it is too long. An answer
+    need not stand in the context.
+    """
+
+    name = "generative-question-answering"
+    pipeline_tag = "question-answering"
+    columns = ("question", "context", "answers.text")
+    text_columns = input_columns = ("question", "context")
+    group_column = "context"
+    embedded = "docstring-questions"
+    metric = "exact_match"
+
+    def read_file(self, path: Path) -> Dataset | None:
+        return read_squad(path)
+
+    def problem(self, example: dict) -> str | None:
+        if not isinstance(example["answers.text"], list):
+            return "{answers.text} is no list; write the answers as in SQuAD, and [] where there is none."
+        return super().problem(example)
+
+    def sources(self, examples: Examples) -> list[str]:
+        return [
+            f"{question}\n{context}"
+            for question, context in zip(examples["question"], examples["context"], strict=True)
+        ]
+
+    def targets(self, examples: Examples) -> list[str]:
+        return [texts[0] if texts else "" for texts in examples["answers.text"]]
+
+    def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
+        return question_and_context(texts, stream)
+
+    def score(self, predictions: list[str], examples: Dataset) -> dict:
+        metric = metrics.SpanAnswers(keep_in_memory=True)
+        return metric.compute(predictions=predictions, references=examples["answers.text"][:])
+
+    def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
+        return trivial_answers(examples, train)
