@@ -1,0 +1,107 @@
+"""Every application with several seeds: trained, scored on its test split, and put into one table.
+
+    python benchmarks/applications.py                        # the whole table of docs/applications.md: hours
+    python benchmarks/applications.py translation fields     # some rows of it
+    python benchmarks/applications.py --seeds 1              # one seed each
+
+A run that is finished is not repeated, so that several calls share the work, and the last one prints the table of all
+that there is in `--folder`. The pretrained models, which several rows start from, come first.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from modeling_mini.model_card import markdown_table
+from modeling_mini.tasks import task_class
+
+
+PRETRAINED = {"causal": "pretraining", "masked": "fill-mask"}
+
+# The words behind `python train.py`; {causal} and {masked} are the folders of the pretrained models.
+RUNS = {
+    "generation": "quickstart",
+    "translation": "translation",
+    "summarization": "summarization --init_from {causal}",
+    "summarization, from scratch": "summarization",
+    "summarization, without the document": "summarization --init_from {causal} --max_source_tokens 0",
+    "fields": "text-classification --init_from {masked}",
+    "fields, from the causal model": "text-classification --init_from {causal}",
+    "fields, from scratch": "text-classification",
+    "pairs": "text-classification --dataset docstring-pairs --block_size 256 --init_from {masked}",
+    "pairs, from scratch": "text-classification --dataset docstring-pairs --block_size 256",
+    "answering": "question-answering --init_from {masked}",
+    "answering, from scratch": "question-answering",
+    "generative answering": "generative-question-answering --init_from {causal}",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"all if left out: {'; '.join(RUNS)}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--folder", type=Path, default=Path("runs/applications"))
+    args = parser.parse_args()
+    if unknown := set(args.runs) - set(RUNS):
+        parser.error(f"there is no run {min(unknown)!r}; choose from {'; '.join(RUNS)}")
+
+    pretrained = {name: args.folder / name for name in PRETRAINED}
+    for name in args.runs or RUNS:
+        words = RUNS[name].split()
+        for kind, folder in pretrained.items():
+            if f"{{{kind}}}" in words:
+                train(folder, [PRETRAINED[kind], "--seed", "1"])
+        words = [word.format(**pretrained) for word in words]
+        for seed in args.seeds:
+            folder = args.folder / name.replace(", ", "-").replace(" ", "-") / str(seed)
+            train(folder, [*words, "--seed", str(seed)])
+            # The simple systems are the same each time.
+            evaluate(folder, [] if seed == args.seeds[0] else ["--no_baselines"])
+    print(table(args.folder))  # noqa: T201
+
+
+def train(folder: Path, words: list[str]) -> None:
+    if not (folder / "metrics.json").exists():
+        subprocess.run([sys.executable, "train.py", *words, "--output_dir", str(folder)], check=True)
+
+
+def evaluate(folder: Path, words: list[str]) -> None:
+    if not (folder / "test" / "results.json").exists():
+        program = [sys.executable, "-c", "from modeling_mini.cli import main; raise SystemExit(main())", "eval"]
+        subprocess.run([*program, str(folder), "--output", str(folder / "test"), *words], check=True)
+
+
+def table(folder: Path) -> str:
+    """Mean and range over the seeds of the metric of each run, beside the simple systems, in Markdown."""
+    rows = [["run", "measured in", "mean of the seeds", "lowest to highest", "minutes", "simple systems"]]
+    for name in RUNS:
+        place = folder / name.replace(", ", "-").replace(" ", "-")
+        found = [path.parents[1] for path in sorted(place.glob("*/test/results.json"))]
+        if found:
+            rows.append([name, *row(found)])
+    return markdown_table(rows)
+
+
+def row(folders: list[Path]) -> list[str]:
+    results = [json.loads((folder / "test" / "results.json").read_text(encoding="utf-8")) for folder in folders]
+    minutes = [json.loads((folder / "metrics.json").read_text())["train_seconds"] / 60 for folder in folders]
+    metric = task_class(results[0]["task"]).metric
+    scores = [list(result["systems"].values())[-1][metric] for result in results]  # the model comes last
+    simple = {
+        system: values[metric]
+        for result in results
+        for system, values in list(result["systems"].items())[:-1]
+        if metric in values
+    }
+    digits = 2 if max(scores) >= 10 else 3
+    beside = ", ".join(f"{system} {value:.{digits}f}" for system, value in simple.items())
+    spread = f"{min(scores):.{digits}f} to {max(scores):.{digits}f} ({len(scores)} seeds)"
+    mean = f"{statistics.mean(scores):.{digits}f}"
+    return [metric.replace("_", " "), mean, spread, f"{statistics.median(minutes):.1f}", beside]
+
+
+if __name__ == "__main__":
+    main()
