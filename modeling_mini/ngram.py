@@ -67,7 +67,7 @@ class NgramModel:
             probability = (self.counts.get(history + symbol, 0) + kinds * probability) / (total + kinds)
         return probability
 
-    def document_bits(self, documents: Iterable[bytes | str]) -> list[float]:
+    def bits(self, documents: Iterable[bytes | str]) -> list[float]:
         """Bits to encode each of the documents, with its end: the sum of -log2 P over its symbols."""
         bits = []
         for document in tqdm(documents, desc=f"{self.order}-gram score", unit=" documents", disable=None):
@@ -78,27 +78,7 @@ class NgramModel:
             bits.append(-sum(map(math.log2, probabilities)))
         return bits
 
-    def bits(self, documents: Iterable[bytes | str]) -> float:
-        """Bits to encode the documents, with the end of each."""
-        return math.fsum(self.document_bits(documents))
-
-    def bits_per_byte(self, documents: Iterable[bytes | str]) -> float:
-        """`bits` over the number of bytes, in which the ends are not counted. Raises `ValueError` without a byte."""
-        documents = list(documents)
-        size = count_bytes(documents)
-        if size == 0:
-            raise ValueError("The documents to score hold no byte; give at least one that is not empty.")
-        return self.bits(documents) / size
-
-
-def count_bytes(documents: Iterable[bytes | str]) -> int:
-    """Bytes of all documents, text in UTF-8."""
-    return sum(len(_as_bytes(document)) for document in documents)
-
-
-def _as_bytes(document: bytes | str) -> bytes:
-    return document.encode("utf-8") if isinstance(document, str) else document
-
 
 def _with_boundaries(document: bytes | str) -> str:
-    return BOUNDARY + _as_bytes(document).decode("latin-1") + BOUNDARY
+    text = document.encode("utf-8") if isinstance(document, str) else document
+    return BOUNDARY + text.decode("latin-1") + BOUNDARY

@@ -379,10 +379,10 @@ MUTATIONS = [
     ),
     Mutation("task: prompts are padded on the right", PROMPTED, 'padding_side="left"', 'padding_side="right"'),
     Mutation(
-        "task: a cut target loses its end",
+        "task: a cut target has an end",
         PROMPTED,
-        "[*prompt, *target[: self.target_length], eos]",
-        "[*prompt, *[*target, eos][: self.target_length]]",
+        "ids[: self.target_length] if len(ids) > self.target_length else [*ids, self.tokenizer.eos_token_id]",
+        "[*ids[: self.target_length], self.tokenizer.eos_token_id]",
     ),
     Mutation(
         "task: validation is masked anew",
@@ -393,8 +393,8 @@ MUTATIONS = [
     Mutation(
         "task: labels are numbered anew",
         CLASSIFICATION,
-        "if names != set(config.label2id):",
-        "if True:",
+        "if set(self.labels) == set(config.label2id):",
+        "if False:",
     ),
     Mutation(
         "task: half an answer in a window counts",
@@ -416,6 +416,43 @@ MUTATIONS = [
         ANSWERING,
         'if example["context"] and example["context"][start : start + len(text)] != text:',
         "if False:",
+    ),
+    Mutation(
+        "task: questions on one context are divided",
+        DATA,
+        "_divide_at_random(examples, args, group_column)",
+        "_divide_at_random(examples, args, None)",
+    ),
+    Mutation(
+        "task: training reads the test split",
+        DATA,
+        'for role in ("train", "validation", "test") if test else ("train", "validation"):',
+        'for role in ("train", "validation", "test"):',
+    ),
+    Mutation(
+        "task: one hidden label of a Hub data set stops a run",
+        DATA,
+        "if problem is not None and self.is_local:",
+        "if problem is not None:",
+    ),
+    Mutation(
+        "task: labels are those of what is left to train on",
+        CLASSIFICATION,
+        "config.id2label = dict(enumerate(self.labels))",
+        'config.id2label = dict(enumerate(sorted(set(train["label"]))))',
+    ),
+    Mutation("task: no answer wherever", ANSWERING, "if self.args.no_answer or not found:", "if True:"),
+    Mutation(
+        "task: a blank line has no line of its own",
+        "modeling_mini/prediction.py",
+        'else ""\n',
+        "else next(predictions)\n",
+    ),
+    Mutation(
+        "task: a checkpoint of the Hub forgets what it was trained with",
+        "modeling_mini/report.py",
+        '"encoding": {name: getattr(data_args, name) for name in ENCODING_ARGUMENTS}',
+        '"encoding": {}',
     ),
     Mutation(
         "task: pipelines of other models are taken over",

@@ -68,7 +68,7 @@ class TextGeneration(Task):
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list]]:
         if train is not None:
             ngrams = NgramModel(order=5).fit(train["text"])
-            nats = [bits * math.log(2) for bits in ngrams.document_bits(examples["text"])]
+            nats = [bits * math.log(2) for bits in ngrams.bits(examples["text"])]
             symbols = [len(text.encode()) + 1 for text in examples["text"]]  # with the end
             yield "5-gram over bytes", list(zip(nats, symbols, strict=True))
 
