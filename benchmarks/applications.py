@@ -1,4 +1,4 @@
-"""Every application with several seeds: trained, scored on its test split, and put into one table.
+"""Every application with several seeds: trained, scored on what training did not see, and put into one table.
 
     python benchmarks/applications.py                        # the whole table of docs/applications.md: hours
     python benchmarks/applications.py translation fields     # some rows of it
@@ -10,6 +10,7 @@ that there is in `--folder`. The pretrained models, which several rows start fro
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -56,15 +57,20 @@ def main() -> None:
                 train(folder, [PRETRAINED[kind], "--seed", "1"])
         words = [word.format(**pretrained) for word in words]
         for seed in args.seeds:
-            folder = args.folder / name.replace(", ", "-").replace(" ", "-") / str(seed)
+            folder = folder_of(name, args.folder) / str(seed)
             train(folder, [*words, "--seed", str(seed)])
             # The simple systems are the same each time.
             evaluate(folder, [] if seed == args.seeds[0] else ["--no_baselines"])
     print(table(args.folder))  # noqa: T201
 
 
+def folder_of(name: str, folder: Path) -> Path:
+    return folder / name.replace(", ", "-").replace(" ", "-")
+
+
 def train(folder: Path, words: list[str]) -> None:
     if not (folder / "metrics.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped, whose time would be wrong
         subprocess.run([sys.executable, "train.py", *words, "--output_dir", str(folder)], check=True)
 
 
@@ -76,10 +82,9 @@ def evaluate(folder: Path, words: list[str]) -> None:
 
 def table(folder: Path) -> str:
     """Mean and range over the seeds of the metric of each run, beside the simple systems, in Markdown."""
-    rows = [["run", "measured in", "mean of the seeds", "lowest to highest", "minutes", "simple systems"]]
+    rows = [["run", "split", "measured in", "mean", "lowest to highest", "nats per target", "minutes", "beside it"]]
     for name in RUNS:
-        place = folder / name.replace(", ", "-").replace(" ", "-")
-        found = [path.parents[1] for path in sorted(place.glob("*/test/results.json"))]
+        found = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
         if found:
             rows.append([name, *row(found)])
     return markdown_table(rows)
@@ -100,7 +105,10 @@ def row(folders: list[Path]) -> list[str]:
     beside = ", ".join(f"{system} {value:.{digits}f}" for system, value in simple.items())
     spread = f"{min(scores):.{digits}f} to {max(scores):.{digits}f} ({len(scores)} seeds)"
     mean = f"{statistics.mean(scores):.{digits}f}"
-    return [metric.replace("_", " "), mean, spread, f"{statistics.median(minutes):.1f}", beside]
+    losses = [list(result["systems"].values())[-1]["token_loss"] for result in results]
+    loss = f"{statistics.mean(losses):.3f} ({min(losses):.3f} to {max(losses):.3f})"
+    minutes = f"{statistics.median(minutes):.1f}"
+    return [results[0]["split"], metric.replace("_", " "), mean, spread, loss, minutes, beside]
 
 
 if __name__ == "__main__":

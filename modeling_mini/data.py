@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 Examples = Dataset | IterableDataset
 
+LEARNT_FROM = ("train", "validation")
+
+_SPLIT_WORDS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
 _FILE_FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -35,7 +38,7 @@ ENCODING_ARGUMENTS = (
     "max_source_tokens",
     "max_target_tokens",
     "stride",
-    "no_answer",
+    "unanswerable",
     "mask_probability",
 )
 
@@ -103,9 +106,12 @@ class DataArguments:
     stride: int = field(
         default=64, metadata={"help": "Tokens that two neighbouring windows of a long context share (answering)."}
     )
-    no_answer: bool = field(
+    unanswerable: bool = field(
         default=True,
-        metadata={"help": "Whether a context may hold no answer, as in SQuAD 2.0; not so in SQuAD 1.1 (answering)."},
+        metadata={
+            "help": "Whether a context may lack the answer, as in SQuAD 2.0; --no_unanswerable for SQuAD 1.1 "
+            "(answering)."
+        },
     )
     mask_probability: float = field(
         default=0.15, metadata={"help": "Share of the tokens that fill-mask learns to predict."}
@@ -116,13 +122,19 @@ class DataArguments:
     )
 
 
-def load_splits(args: DataArguments, task: "Task", divide: bool = True, test: bool = False) -> dict[str, Examples]:
-    """`train` and `validation`: examples with the task's columns alone, checked.
+def load_splits(
+    args: DataArguments,
+    task: "Task",
+    divide: bool = True,
+    roles: tuple[str, ...] = LEARNT_FROM,
+    needs_train: bool = True,
+) -> dict[str, Examples]:
+    """Those of `train`, `validation` and `test` that `roles` names: examples with the task's columns alone, checked.
 
     Without a validation split, `validation_fraction` of the training examples is set aside at random (by
     `split_seed`), those that share the task's `group_column` together; of a single text it is the last part, cut at a
-    line; of a stream the first documents; nothing if `divide` is False. With `test`, whatever there is of `train`,
-    `validation` and `test`. What is wrong in a data set that is not the user's own files is passed over, and counted.
+    line; of a stream the first documents; nothing if `divide` is False. What is wrong in a data set that is not the
+    user's own files is passed over, and counted.
 
     Raises:
         UserError: the source, the split or a column does not exist, a file does not parse, an example is not what the
@@ -131,7 +143,9 @@ def load_splits(args: DataArguments, task: "Task", divide: bool = True, test: bo
     check_data_arguments(args)
     path = Path(args.dataset)
     try:
-        return _choose_splits(_read(path, args, task), args, task, divide, test)
+        splits = _read(path, args, task)
+        names = _split_names(splits, args, roles, needs_train)
+        return _choose_splits({role: splits[name] for role, name in names.items()}, names, args, task, divide)
     except DatasetGenerationError as error:
         reason = _first_bad_json_line(path) or _first_line(error.__cause__ or error)
         raise UserError(f"{args.dataset} could not be read: {reason}") from error
@@ -183,16 +197,53 @@ def _read(path: Path, args: DataArguments, task: "Task") -> Mapping[str, Example
         options = {"data_files": str(path), **_text_options(file_format, args)}
         return load_dataset(file_format, streaming=args.streaming, **options)
     if path.is_dir():
+        if own := _read_own_files(path, task):
+            return own
         file_format = "text" if any(path.rglob("*.txt")) else None
         return load_dataset(str(path), streaming=args.streaming, **_text_options(file_format, args))
     return load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
 
 
+def _read_own_files(folder: Path, task: "Task") -> dict[str, Dataset]:
+    """Splits from files in a format of the task's own, which have the name of their split in theirs."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        split = next((split for word, split in _SPLIT_WORDS.items() if word in path.name.lower()), None)
+        if split is not None and (examples := task.read_file(path)) is not None:
+            found[split] = examples
+    return found
+
+
+def _split_names(
+    splits: Mapping[str, Examples], args: DataArguments, roles: tuple[str, ...], needs_train: bool
+) -> dict[str, str]:
+    """Which split of the source is which."""
+    names = {}
+    for role in roles:
+        name = getattr(args, f"{role}_split")
+        is_named = name != DataArguments.__dataclass_fields__[f"{role}_split"].default
+        if name in splits:
+            if role == "train" or name != args.train_split:
+                names[role] = name
+        elif is_named or (role == "train" and needs_train):
+            raise UserError(
+                f"{args.dataset} has no split {name!r}; choose one of {', '.join(splits)} with --{role}_split."
+            )
+    if not names:
+        raise UserError(
+            f"{args.dataset} has the splits {', '.join(splits)}; say with --{roles[-1]}_split which one is meant."
+        )
+    return names
+
+
 def _choose_splits(
-    splits: Mapping[str, Examples], args: DataArguments, task: "Task", divide: bool, test: bool
+    found: Mapping[str, Examples], names: dict[str, str], args: DataArguments, task: "Task", divide: bool
 ) -> dict[str, Examples]:
+    # The training split first: it says which labels there are.
     chosen = {
-        role: check_examples(splits[name], name, args, task) for role, name in _split_names(splits, args, test).items()
+        role: check_examples(found[role], names[role], args, task)
+        for role in ("train", "validation", "test")
+        if role in names
     }
     if "train" in chosen and args.streaming:
         chosen["train"], chosen["validation"] = _divide_stream(chosen["train"], chosen.get("validation"), args)
@@ -206,24 +257,6 @@ def _choose_splits(
             name = {"train": "training"}.get(role, role)
             raise UserError(f"{args.dataset} has no {name} text; give documents that are not empty.")
     return chosen
-
-
-def _split_names(splits: Mapping[str, Examples], args: DataArguments, test: bool) -> dict[str, str]:
-    """Which split of the source is which, the training split first."""
-    names = {}
-    for role in ("train", "validation", "test") if test else ("train", "validation"):
-        name = getattr(args, f"{role}_split")
-        is_named = name != DataArguments.__dataclass_fields__[f"{role}_split"].default
-        if name in splits:
-            if role == "train" or name != args.train_split:
-                names[role] = name
-        elif is_named or (role == "train" and not test):
-            raise UserError(
-                f"{args.dataset} has no split {name!r}; choose one of {', '.join(splits)} with --{role}_split."
-            )
-    if not names:
-        raise UserError(f"{args.dataset} has the splits {', '.join(splits)}; choose one of them with --test_split.")
-    return names
 
 
 def _file_format(path: Path) -> str:
@@ -285,14 +318,15 @@ def check_examples(examples: Examples, split: str, args: DataArguments, task: "T
     check = _CheckExample(task, args.dataset, split, sources)
     kept = examples.filter(check, with_indices=True, **map_options(args, f"Checking the {split} split"))
     if not check.is_local and isinstance(examples, Dataset) and len(kept) < len(examples):
-        problem = next((problem for example in examples if (problem := check.problem(example))), None)
-        if problem is not None and len(kept) == 0:
-            raise UserError(f"{args.dataset}: no example of the split {split!r} can be used: {problem}")
-        if problem is not None:
-            passed_over = f"{len(examples) - len(kept):,} of {len(examples):,}"
-            logger.warning(
-                "%s: %s examples of the split %r are passed over: %s", args.dataset, passed_over, split, problem
+        wrong = examples.filter(check.is_wrong, **map_options(args, f"Counting what is wrong in the {split} split"))
+        reason = check.problem(wrong[0]).partition(";")[0] if len(wrong) > 0 else None  # without advice on a file
+        if 0 < len(wrong) == len(examples):
+            raise UserError(
+                f"{args.dataset}: no example of the split {split!r} can be used: {reason}; choose another."
             )
+        if reason is not None:
+            count = f"{len(wrong):,} of {len(examples):,}"
+            logger.warning("%s: %s examples of %r are passed over: %s", args.dataset, count, split, reason)
     return kept
 
 
@@ -333,7 +367,8 @@ class _CheckExample:
     code: tuple[str, ...] = ()
 
     def __post_init__(self):
-        self.code = _THIS_CODE, code_hash(inspect.getfile(type(self.task)))
+        own = [parent for parent in type(self.task).__mro__ if parent.__module__.startswith(__package__)]
+        self.code = _THIS_CODE, *(code_hash(inspect.getfile(parent)) for parent in own)
 
     @property
     def is_local(self) -> bool:
@@ -350,6 +385,9 @@ class _CheckExample:
         for column, source in self.sources.items() if problem else ():
             problem = problem.replace(f"{{{column}}}", repr(source))
         return problem
+
+    def is_wrong(self, example: dict) -> bool:
+        return self.problem(example) is not None
 
     def place(self, index: int) -> str:
         path = Path(self.dataset)

@@ -17,6 +17,7 @@ from .task import Task, show
 from .tasks import task_class
 
 
+SPLITS = ("test", "validation", "train")  # in the order in which one is chosen
 STREAMED_EXAMPLES = 500  # of a stream that are evaluated unless told otherwise
 STREAMED_TRAINING_EXAMPLES = 20_000  # that the simple systems learn from
 
@@ -52,30 +53,26 @@ def evaluate(argv: list[str]) -> None:
     checkpoint, given = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
     asked, args = parse_dataclasses((DataArguments, EvalArguments), given, "modeling-mini eval [CHECKPOINT]")
     named = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in given if word.startswith("--")}
+    named |= {name.removeprefix("no_") for name in named}
     divide = "dataset" not in named
     if checkpoint is not None:
         recorded = recorded_arguments(checkpoint)
-        divide = divide or asked.dataset == recorded.get("dataset")  # what it learnt from is no test of it
+        if is_same_data(asked.dataset, recorded.get("dataset")):  # what it learnt from is no test of it
+            divide, asked.dataset = True, recorded["dataset"]
         asked = _completed(asked, recorded, named, checkpoint)
     asked.dataset = asked.dataset or task_class(asked.task).embedded
     task = task_class(asked.task)(asked)
 
     check_eval_arguments(args)
+    if args.output is not None:
+        make_folder(args.output)
 
     model = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint, task)
-    splits = task.load(divide, test=True)
-    split = args.split or next(name for name in ("test", "validation", "train") if name in splits)
-    if split not in splits:
-        raise UserError(f"--split {split}: {asked.dataset} has {', '.join(splits)}; choose one of them.")
-    examples = _stored(splits[split], args.max_examples, STREAMED_EXAMPLES)
-
+    split, examples, train = _choose(task, args, divide)
     systems, predictions = {}, None
     if args.baselines:
-        train = None
-        if split != "train" and "train" in splits:
-            train = _stored(splits["train"], None, STREAMED_TRAINING_EXAMPLES)
         systems = {name: task.score(said, examples) for name, said in task.baselines(examples, train)}
     if model is not None:
         name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
@@ -88,10 +85,39 @@ def evaluate(argv: list[str]) -> None:
 
 
 def check_eval_arguments(args: EvalArguments) -> None:
-    """Raises `UserError` for numbers that make no sense."""
+    """Raises `UserError` for what makes no sense."""
     for name in ("max_examples", "batch_size"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1.")
+    if args.split not in (None, *SPLITS):
+        raise UserError(f"--split {args.split}: choose one of {', '.join(SPLITS)}.")
+
+
+def is_same_data(asked: str | None, recorded: str | None) -> bool:
+    """Whether two names are of one data set, or lead to one file."""
+    if asked is None or recorded is None:
+        return False
+    return asked == recorded or (Path(asked).exists() and Path(asked).resolve() == Path(recorded).resolve())
+
+
+def make_folder(path: str) -> None:
+    """Before any long work. Raises `UserError`."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {path}: {error.strerror}; choose another folder.") from error
+
+
+def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:
+    """Name and examples of the split to evaluate on, and what the simple systems learn from."""
+    roles = SPLITS if args.split is None else tuple({"train", args.split})
+    splits = task.load(divide, roles, needs_train=False)
+    split = args.split or next(name for name in SPLITS if name in splits)
+    if split not in splits:
+        raise UserError(f"--split {split}: {task.args.dataset} has {', '.join(splits)}; choose one of them.")
+    train = splits["train"] if split != "train" and "train" in splits else None
+    examples = _stored(splits[split], args.max_examples, STREAMED_EXAMPLES)
+    return split, examples, train and _stored(train, None, STREAMED_TRAINING_EXAMPLES)
 
 
 def _stored(examples: Examples, limit: int | None, limit_of_stream: int) -> Dataset:
@@ -141,16 +167,17 @@ def _write(
     predictions: list | None,
     task: Task,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     results = {"task": data_args.task, "dataset": data_args.dataset, "split": split, "systems": systems}
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     plot(systems, task.metric, folder / "results.png")
-    if predictions is not None and len(predictions) == len(examples):
+    written = ["results.json", "results.png"]
+    if predictions is not None and task.says_one_thing_to_each:
+        written.append("predictions.jsonl")
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
             for example, prediction in zip(examples, predictions, strict=True):
                 lines.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
         sys.stdout.write(f"\nThe first five:\n\n{show(examples, predictions)}\n")
-    sys.stdout.write(f"\nresults.json, results.png and predictions are in {folder}\n")
+    sys.stdout.write(f"\n{folder} holds {', '.join(written)}\n")
 
 
 def plot(systems: dict[str, dict], metric: str, path: Path) -> None:

@@ -50,13 +50,7 @@ _TASKS = {
     ),
 }
 
-# What a task reads besides a text: the tokenizer's arguments. A source ends with the separator.
-_INPUTS = {
-    "translation": "{prompt!r} + tokenizer.eos_token",
-    "summarization": "{prompt!r} + tokenizer.eos_token",
-    "generative-question-answering": '"What is it?\\n" + {prompt!r} + tokenizer.eos_token',
-    "question-answering": '"What is it?", {prompt!r}',
-}
+# What a model writes after its input, where that ends with the separator.
 _WRITE = (
     "outputs = model.generate(**inputs, do_sample=False, max_new_tokens=64)\n"
     "print(tokenizer.decode(outputs[0, inputs.input_ids.shape[1] :], skip_special_tokens=True))"
@@ -162,7 +156,8 @@ def write_model_card(
     reported = _reported(results, scores)
     is_local = Path(data_args.dataset).exists()
     dataset = _last_part(data_args.dataset)
-    pipeline_tag = task_class(data_args.task).pipeline_tag or data_args.task
+    task = task_class(data_args.task)
+    pipeline_tag = task.pipeline_tag or task.name
     metadata = ModelCardData(
         language=_languages(data_args, embedded),
         license=embedded.license_of_weights if embedded else None,
@@ -189,14 +184,16 @@ def write_model_card(
         "task": data_args.task.replace("-", " "),
         "origin": origin,
         "corpus": embedded.description if embedded else f"`{dataset}`",
-        "held_out": f"{data_args.block_size}-token rows of the same corpus" if is_generator else "examples",
+        "held_out": f"{data_args.block_size}-token rows of the same corpus" if is_generator else _held_out(scores),
         "table": _table(reported),
-        "sample_title": sampling if is_generator else "The first held-out examples, each with the model's answer",
+        "sample_title": sampling
+        if is_generator
+        else "Held-out examples, drawn at random, each with the model's answer",
         "limits": _LIMITS.get(data_args.task, _OTHER_LIMITS),
         "licence_of_text": f"\nThe text that it learnt from is under the licence of {embedded.licence}."
         if embedded
         else "",
-        "use": _use(model_class, training_args.prompt, data_args.task),
+        "use": _use(model_class, training_args.prompt, task.card_input),
         "train_tokens": "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}",
         **_hyper_parameters(training_args),
         "time": _time(results["train_seconds"], training_args),
@@ -255,6 +252,11 @@ def complete_card(
     _save(metadata, text.replace(REPOSITORY, repo_id), folder)
 
 
+def _held_out(scores: dict) -> str:
+    count = scores.get("scored_examples")
+    return "examples" if count is None else f"examples (the loss of all; the rest of {count:,}, drawn at random)"
+
+
 def _last_part(path_or_name: str) -> str:
     """Of a local path, the last part alone: the rest is nobody else's business."""
     return Path(path_or_name).absolute().name if Path(path_or_name).exists() else path_or_name
@@ -280,14 +282,14 @@ def copy_file(source: Path, folder: Path) -> None:
     shutil.copyfile(source, folder / source.name)
 
 
-def _use(model_class: str, prompt: str = "The ", task: str | None = None) -> str:
+def _use(model_class: str, prompt: str = "The ", card_input: str = "{prompt!r}") -> str:
     auto_class = AUTO_CLASS_NAMES[model_class]
     names = ", ".join(f"`{name}`" for name in AUTO_CLASS_NAMES.values() if name != auto_class)
     return _USE.format(
         auto_class=auto_class,
         repository=REPOSITORY,
-        inputs=_INPUTS.get(task, "{prompt!r}").format(prompt=prompt),
-        example=_WRITE if model_class == "MiniForCausalLM" and task in _INPUTS else _TASKS[model_class][1],
+        inputs=card_input.format(prompt=prompt),
+        example=_WRITE if card_input.endswith("eos_token") else _TASKS[model_class][1],
         others="\n".join(textwrap.wrap(names, 110)),
     )
 

@@ -1,4 +1,7 @@
-"""Pipelines for the tasks that transformers 5 no longer has one for, with the inputs and outputs of its old ones."""
+"""Pipelines for the tasks that transformers 5 has dropped, with the inputs and outputs of its old ones.
+
+Of their parameters: `batch_size`, `max_new_tokens` for what is written, `top_k` for answers.
+"""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -12,7 +15,6 @@ from .configuration_mini import MiniConfig
 from .data import DataArguments
 from .errors import UserError
 from .prediction import recorded_arguments
-from .task import Task
 from .tasks import task_class
 
 
@@ -30,16 +32,15 @@ class TaskPipeline(Pipeline):
                 f"The pipeline {self.task_name!r} reads modeling_mini models, and this is a {model.config.model_type} "
                 "model; transformers 5 suggests its text-generation pipeline for it."
             )
+        found, wanted = model.config.architectures, task_class(self.task_name).model_class.__name__
+        if found and wanted not in found:
+            raise ValueError(f"The pipeline {self.task_name!r} wants a {wanted}, and the checkpoint is a {found[0]}.")
         super().__init__(model, **kwargs)
-
-    def _application(self, **arguments) -> Task:
-        """The task, with what the checkpoint was trained with, where that is recorded."""
         try:
-            recorded = recorded_arguments(self.model.name_or_path)
-        except UserError:  # a model that was built here, or whose folder is gone
-            recorded = {"block_size": self.model.config.max_position_embeddings}
-        arguments = {**recorded, **arguments, "task": self.task_name}
-        return task_class(self.task_name)(DataArguments(**arguments))
+            recorded = recorded_arguments(model.name_or_path, revision=getattr(model.config, "_commit_hash", None))
+        except (UserError, OSError):  # a model that was built here, or whose folder is gone
+            recorded = {"block_size": model.config.max_position_embeddings}
+        self.application = task_class(self.task_name)(DataArguments(**{**recorded, "task": self.task_name}))
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
         return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
@@ -70,13 +71,14 @@ class WritingPipeline(TaskPipeline):
         return super().__call__([inputs] if isinstance(inputs, str) else inputs, **parameters)
 
     def _sanitize_parameters(self, max_new_tokens: int | None = None):
-        return {}, {} if max_new_tokens is None else {"max_target_tokens": max_new_tokens}, {}
+        return {}, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}, {}
 
     def preprocess(self, text: str) -> dict[str, str]:
         return {self.column: text}
 
-    def _forward(self, examples: list[dict], **arguments) -> list[str]:
-        return self._application(**arguments).predict(self.model, self.tokenizer, Dataset.from_list(examples))
+    def _forward(self, examples: list[dict], max_new_tokens: int | None = None) -> list[str]:
+        rows = Dataset.from_list(examples)
+        return self.application.predict(self.model, self.tokenizer, rows, len(rows), max_new_tokens)
 
     def postprocess(self, text: str) -> dict[str, str]:
         return {self.output: text}
@@ -104,7 +106,12 @@ class QuestionAnsweringPipeline(TaskPipeline):
     task_name = "question-answering"
 
     def __call__(self, inputs: dict | list[dict] | None = None, question=None, context=None, **parameters):
-        asked = {"question": question, "context": context} if inputs is None else inputs
+        asked = inputs
+        if inputs is None and isinstance(question, list):
+            contexts = [context] * len(question) if isinstance(context, str) else context
+            asked = [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
+        elif inputs is None:
+            asked = {"question": question, "context": context}
         return super().__call__(asked, **parameters)
 
     def _sanitize_parameters(self, top_k: int | None = None):
@@ -114,7 +121,8 @@ class QuestionAnsweringPipeline(TaskPipeline):
         return {"question": example["question"], "context": example["context"]}
 
     def _forward(self, examples: list[dict], n: int = 1) -> list[list[dict]]:
-        return self._application().n_best(self.model, self.tokenizer, Dataset.from_list(examples), n=n)
+        rows = Dataset.from_list(examples)
+        return self.application.n_best(self.model, self.tokenizer, rows, len(rows), n)
 
     def postprocess(self, best: list[dict]) -> dict | list[dict]:
         return best[0] if len(best) == 1 else best

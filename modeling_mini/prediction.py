@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import compress
 from pathlib import Path
 from typing import TextIO
 
 from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
 from .data import DataArguments
@@ -16,10 +17,11 @@ from .task import Task
 from .tasks import task_class, task_names
 
 
-def recorded_arguments(checkpoint: str) -> dict:
+def recorded_arguments(checkpoint: str, **hub: str | None) -> dict:
     """The `DataArguments` of the run that trained a checkpoint, as far as they are recorded; else its row length.
 
-    The folder of a run holds all of them, and what was pushed to the Hub those that say how an input is read.
+    The folder of a run holds all of them, and what was pushed to the Hub those that say how an input is read; `hub`
+    may be `revision` and `token`.
     """
     folder = Path(checkpoint)
     paths = [folder / "_run.json"]
@@ -29,14 +31,12 @@ def recorded_arguments(checkpoint: str) -> dict:
     if path is not None:
         recorded = json.loads(path.read_text(encoding="utf-8")).get("data", {})
     else:
-        recorded = {"block_size": _config(checkpoint).max_position_embeddings} | _pushed_arguments(checkpoint)
+        recorded = {"block_size": _config(checkpoint, **hub).max_position_embeddings}
+        pushed = cached_file(checkpoint, "metrics.json", _raise_exceptions_for_missing_entries=False, **hub)
+        if pushed is not None:
+            recorded |= json.loads(Path(pushed).read_text(encoding="utf-8")).get("encoding", {})
     known = {field.name for field in fields(DataArguments)}
     return {name: value for name, value in recorded.items() if name in known}
-
-
-def _pushed_arguments(checkpoint: str) -> dict:
-    path = cached_file(checkpoint, "metrics.json", _raise_exceptions_for_missing_entries=False)
-    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8")).get("encoding", {})
 
 
 def checkpoint_task(checkpoint: str) -> str:
@@ -96,14 +96,18 @@ def predict(
     if batch_size < 1:
         raise UserError(f"--batch_size is {batch_size}; give at least 1.")
     recorded = recorded_arguments(checkpoint)
-    name = recorded.get("task") if recorded.get("task") in task_names else task_names[0]
+    name = recorded.get("task", task_names[0])
+    if name not in task_names:
+        raise UserError(f"{checkpoint} was trained for {name}, not for {' or '.join(task_names)}; choose another.")
     task = task_class(name)(DataArguments(**{**recorded, "task": name}))
     examples = _json_lines(stream, task) if is_jsonl else task.inputs(texts, stream)
-    asked = [example for example in examples if example[task.input_columns[0]].strip()]
+    known = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]
+    is_asked = [bool(example[task.input_columns[0]].strip()) for example in examples]
+    asked = [{name: example[name] for name in known} for example in compress(examples, is_asked)]
     model, tokenizer = load_checkpoint(checkpoint, task)
     predictions = iter(task.predict(model, tokenizer, Dataset.from_list(asked), batch_size) if asked else [])
-    for example in examples:
-        prediction = next(predictions) if example[task.input_columns[0]].strip() else ""
+    for example, has_prediction in zip(examples, is_asked, strict=True):
+        prediction = next(predictions) if has_prediction else ""
         if is_jsonl:
             yield json.dumps({**example, "prediction": prediction}, ensure_ascii=False)
         else:
@@ -111,35 +115,38 @@ def predict(
 
 
 def _json_lines(stream: TextIO, task: Task) -> list[dict]:
-    examples = []
+    examples, optional = [], None
     for number, line in enumerate(stream, start=1):
         if not line.strip():
             continue
         try:
             example = json.loads(line)
-            missing = [name for name in task.input_columns if not isinstance(example[name], str)]
+            present = [name for name in task.optional_columns if name in example]
+            missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
         except ValueError as error:
             raise UserError(f"Standard input, line {number} is not JSON ({error}).") from error
         except (KeyError, TypeError):
             missing = task.input_columns
         if missing:
             raise UserError(f"Standard input, line {number} lacks text in {' and '.join(missing)}.")
-        examples.append(
-            {name: example[name] for name in (*task.input_columns, *task.optional_columns) if name in example}
-        )
+        if optional not in (None, present):
+            columns = " and ".join(task.optional_columns)
+            raise UserError(f"Standard input, line {number}: give {columns} in every line, or in none.")
+        optional = present
+        examples.append(example)
     if not examples:
         raise UserError("Standard input is empty; give a JSON object in each line.")
     return examples
 
 
-def _config(checkpoint: str):
+def _config(checkpoint: str, **hub: str | None) -> PretrainedConfig:
     if any(Path(checkpoint).glob("checkpoint-*")) and not (Path(checkpoint) / "config.json").exists():
         raise UserError(
             f"{checkpoint} is a run that did not end; continue it with --resume, or take one of the checkpoint "
             "folders in it."
         )
     try:
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **hub)
     except (OSError, ValueError) as error:
         found = "" if Path(checkpoint).exists() else " there is no such folder, and on the Hub:"
         raise UserError(f"{checkpoint}:{found} {str(error).splitlines()[0]}") from error

@@ -29,6 +29,7 @@ class PromptedTask(Task):
     """
 
     model_class = MiniForCausalLM
+    card_input = "{prompt!r} + tokenizer.eos_token"
     needs_causal = True
 
     row_loss = staticmethod(next_token_nll)
@@ -44,35 +45,40 @@ class PromptedTask(Task):
             )
         return fitting if self.args.max_source_tokens is None else min(fitting, self.args.max_source_tokens)
 
-    def sources(self, examples: Examples) -> list[str]:
-        """What the model reads."""
-        return examples[self.columns[0]][:]
+    def sources(self, examples: Examples | dict) -> list[str]:
+        """What the model reads, of examples or of a batch of them."""
+        return list(examples[self.columns[0]])
 
-    def targets(self, examples: Examples) -> list[str]:
+    def targets(self, examples: Examples | dict) -> list[str]:
         """What it is to write."""
-        return examples[self.columns[1]][:]
+        return list(examples[self.columns[1]])
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
-        pairs = Dataset.from_dict({"source": self.sources(examples), "target": self.targets(examples)})
-        encode = EncodePairs(tokenizer, self.source_length, self.args.max_target_tokens)
         options = map_options(self.args, f"Tokenizing {name} examples")
-        encoded = pairs.map(encode, batched=True, remove_columns=pairs.column_names, **options)
+        encoded = examples.map(
+            EncodePairs(self, tokenizer), batched=True, remove_columns=examples.column_names, **options
+        )
         for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
             if cut := sum(encoded[f"{part}_is_cut"]):
                 share = 100 * cut / len(encoded)
                 logger.info("%.1f%% of the %s examples have their %s cut to %d tokens", share, name, part, limit)
         pack = PackExamples(self.args.block_size, tokenizer.pad_token_id)
         rows = encoded.map(pack, batched=True, remove_columns=encoded.column_names, desc=f"Packing {name} rows")
-        num_bytes = sum(len(text.encode()) for column in ("source", "target") for text in pairs[column])
         num_tokens = sum(map(len, encoded.with_format("numpy")["input_ids"]))
-        return EncodedData(rows, self.args.block_size, len(examples), num_bytes, num_tokens)
+        return EncodedData(rows, self.args.block_size, len(examples), sum(encoded["num_bytes"]), num_tokens)
 
     def predict(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Dataset,
+        batch_size: int = 32,
+        max_new_tokens: int | None = None,
     ) -> list[str]:
+        """What the model writes; `max_new_tokens` are `max_target_tokens` if left out."""
         prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length)
         settings = GenerationConfig(
-            max_new_tokens=self.args.max_target_tokens,
+            max_new_tokens=max_new_tokens or self.args.max_target_tokens,
             do_sample=False,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -109,28 +115,29 @@ def encode_sources(
 
 @dataclass
 class EncodePairs:
-    """Batched map: `source` and `target` -> `input_ids`, `prompt_length`, and whether each of them was cut."""
+    """Batched map: examples -> `input_ids`, `prompt_length`, whether source and target were cut, and `num_bytes`."""
 
+    task: PromptedTask
     tokenizer: PreTrainedTokenizerBase
-    source_length: int
-    target_length: int
     code: str = _THIS_CODE
 
     def __call__(self, batch: dict) -> dict:
-        prompts, is_cut = encode_sources(self.tokenizer, batch["source"], self.source_length)
-        targets = self.tokenizer(
-            batch["target"], add_special_tokens=False, split_special_tokens=True, verbose=False
-        ).input_ids
+        sources, targets = self.task.sources(batch), self.task.targets(batch)
+        prompts, is_cut = encode_sources(self.tokenizer, sources, self.task.source_length)
+        encoded = self.tokenizer(targets, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+        longest = self.task.args.max_target_tokens
+        written = [self._target(ids, longest) for ids in encoded]
         return {
-            "input_ids": [[*prompt, *self._target(ids)] for prompt, ids in zip(prompts, targets, strict=True)],
+            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, written, strict=True)],
             "prompt_length": list(map(len, prompts)),
             "source_is_cut": is_cut,
-            "target_is_cut": [len(target) > self.target_length for target in targets],
+            "target_is_cut": [len(ids) > longest for ids in encoded],
+            "num_bytes": [len(f"{pair[0]}{pair[1]}".encode()) for pair in zip(sources, targets, strict=True)],
         }
 
-    def _target(self, ids: list[int]) -> list[int]:
+    def _target(self, ids: list[int], longest: int) -> list[int]:
         """The target and its end, or its beginning alone: a model must not learn to stop in the middle."""
-        return ids[: self.target_length] if len(ids) > self.target_length else [*ids, self.tokenizer.eos_token_id]
+        return ids[:longest] if len(ids) > longest else [*ids, self.tokenizer.eos_token_id]
 
 
 def script_language(texts: list[str]) -> str:

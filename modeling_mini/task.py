@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, default_data_
 from transformers.utils import ModelOutput
 
 from .configuration_mini import MiniConfig
-from .data import DataArguments, Examples, load_splits
+from .data import LEARNT_FROM, DataArguments, Examples, load_splits
 from .errors import UserError
 from .metrics import TextLoss
 from .modeling_mini import IGNORED_LABEL
@@ -29,6 +29,8 @@ class Task(ABC):
     Attributes:
         name: that of its file; as the Hub names the task, where it does.
         pipeline_tag: how the Hub names it, if not so.
+        card_input: what a model card gives to the tokenizer, as Python, with `{prompt!r}` for a text.
+        says_one_thing_to_each: whether `predict` returns something to show for each example.
         model_class: the head that is trained.
         columns: what an example holds; `text_columns` of them must be text that is not blank.
         optional_columns: what it may hold besides.
@@ -44,6 +46,8 @@ class Task(ABC):
 
     name: ClassVar[str]
     pipeline_tag: ClassVar[str | None] = None
+    card_input: ClassVar[str] = "{prompt!r}"
+    says_one_thing_to_each: ClassVar[bool] = True
     model_class: ClassVar[type[PreTrainedModel]]
     columns: ClassVar[tuple[str, ...]]
     text_columns: ClassVar[tuple[str, ...]]
@@ -63,7 +67,9 @@ class Task(ABC):
 
     # Examples
 
-    def load(self, divide: bool = True, test: bool = False) -> dict[str, Examples]:
+    def load(
+        self, divide: bool = True, roles: tuple[str, ...] = LEARNT_FROM, needs_train: bool = True
+    ) -> dict[str, Examples]:
         """Checked examples by split: `data.load_splits`. Raises `UserError`."""
         if missing := [name for name in self.requires if find_spec(name) is None]:
             raise UserError(
@@ -72,7 +78,7 @@ class Task(ABC):
             )
         if self.args.streaming:
             raise UserError(f"--streaming: {self.name} reads its examples whole; leave it out.")
-        return load_splits(self.args, self, divide, test)
+        return load_splits(self.args, self, divide, roles, needs_train)
 
     def read_file(self, path: Path) -> Dataset | None:
         """Examples of a file in a format of the task's own, or None where `datasets` reads it."""
@@ -86,13 +92,13 @@ class Task(ABC):
         """What is wrong with an example, and how to mend it, `{column}` standing for the name of a column."""
         for column in self.text_columns:
             value = example[column]
-            if value is None or value == "":
-                return f"there is no {column} in {{{column}}}; fill it in, or remove the row."
-            if not isinstance(value, str):
+            if value is not None and not isinstance(value, str):
                 return (
                     f"{{{column}}} holds {type(value).__name__} where text is wanted; choose another column with "
                     f"--columns {column}=NAME."
                 )
+            if not (value and value.strip()):
+                return f"there is no {column} in {{{column}}}; fill it in, or remove the row."
         return None
 
     def keeps(self, example: dict) -> bool:
@@ -199,7 +205,7 @@ class Task(ABC):
         """
         examples = examples.shuffle(seed=0).take(min(REPORTED_EXAMPLES, len(examples)))
         predictions = self.predict(model, tokenizer, examples)
-        return self.score(predictions, examples), show(examples, predictions)
+        return {**self.score(predictions, examples), "scored_examples": len(examples)}, show(examples, predictions)
 
 
 def show(examples: Dataset, predictions: list, count: int = 5) -> str:

@@ -23,6 +23,7 @@ from modeling_mini import (
 from modeling_mini.cli import main as command
 from modeling_mini.data import DataArguments
 from modeling_mini.errors import UserError
+from modeling_mini.evaluation import SPLITS
 from modeling_mini.modeling_mini import IGNORED_LABEL
 from modeling_mini.packing import PackExamples
 from modeling_mini.tasks import task_class, task_names
@@ -121,20 +122,20 @@ def test_a_test_split_is_kept_apart_and_training_does_not_look_at_it(tmp_path):
     folder.mkdir()
     for name, rows in (("train", counting(20)), ("test", counting(5, seed=1))):
         jsonl(folder / f"{name}.jsonl", rows)
-    splits = build("translation", dataset=str(folder)).load(test=True)
+    splits = build("translation", dataset=str(folder)).load(roles=SPLITS)
     assert splits["test"].to_list() == counting(5, seed=1)
     assert len(splits["train"]) + len(splits["validation"]) == 20
     jsonl(folder / "test.jsonl", [{"source": "one", "target": ""}])
     assert set(build("translation", dataset=str(folder)).load()) == {"train", "validation"}
     with pytest.raises(UserError, match="split 'test': there is no target"):
-        build("translation", dataset=str(folder)).load(test=True)
+        build("translation", dataset=str(folder)).load(roles=SPLITS, needs_train=False)
 
 
 def test_a_source_without_a_training_split_can_be_evaluated_on(tmp_path):
     (tmp_path / "data").mkdir()
     jsonl(tmp_path / "data" / "test.jsonl", counting(5))
     task = build("translation", dataset=str(tmp_path / "data"))
-    assert set(task.load(test=True)) == {"test"}
+    assert set(task.load(roles=SPLITS, needs_train=False)) == {"test"}
     with pytest.raises(UserError, match="no split 'train'; choose one of test with --train_split"):
         task.load()
 
@@ -165,11 +166,13 @@ def test_what_is_wrong_in_a_data_set_of_the_hub_is_passed_over_and_counted(on_th
     task, config = build("text-classification", dataset="someone/some-data"), MiniConfig()
     splits = task.load()
     assert splits["train"].to_list() == [{"text": t, "label": n} for t, n in (("a", "yes"), ("c", "no"), ("d", "yes"))]
-    assert "1 of 4 examples of the split 'train' are passed over: there is no text in 'text'" in caplog.messages[0]
+    assert caplog.messages[0].endswith("1 of 4 examples of 'train' are passed over: there is no text in 'text'")
     task.configure(config, splits["train"])
     assert config.id2label == {0: "yes", 1: "no"}  # as the Hub numbers them
-    with pytest.raises(UserError, match="no example of the split 'test' can be used: there is no label in 'label'"):
-        build("text-classification", dataset="someone/some-data").load(test=True)
+    with pytest.raises(
+        UserError, match="no example of the split 'test' can be used: there is no label in 'label'; choose another"
+    ):
+        build("text-classification", dataset="someone/some-data").load(roles=SPLITS, needs_train=False)
 
 
 def test_data_set_that_is_a_script_is_refused_with_a_sentence(monkeypatch):
@@ -198,6 +201,7 @@ GOOD = {
     [
         ("translation", {"source": "one"}, r"line 701: there is no target in 'target'; fill it in"),
         ("translation", {"source": "", "target": "un"}, r"line 701: there is no source in 'source'"),
+        ("translation", {"source": " ", "target": "un"}, r"line 701: there is no source in 'source'"),
         ("translation", {"source": ["one"], "target": "un"}, r"line 701: 'source' holds list where text is wanted"),
         ("text-classification", {"text": "one", "label": None}, r"line 701: there is no label in 'label'"),
         ("text-classification", {"text": "one", "label": [3]}, r"line 701: 'label' holds list, and a label is a name"),
@@ -259,7 +263,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
             "generative-question-answering",
             json.dumps(GOOD["question-answering"] | {"answers": {"text": "two", "answer_start": 4}}),
             {},
-            "line 1: 'answers.text' is no list",
+            "line 1: 'answers.text' is no list of texts",
         ),
     ],
 )
@@ -408,6 +412,12 @@ def test_labels_may_be_names_numbers_or_of_a_class_feature(tmp_path):
     assert found["numbers.jsonl"] == (["10", "9", "9", "10"], {0: "9", 1: "10"}, 2)
 
 
+def test_row_without_a_label_is_the_one_that_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\none,0\ntwo,\nthree,1\n")
+    with pytest.raises(UserError, match="row 2 of the split 'train': there is no label"):
+        build("text-classification", dataset=str(tmp_path / "a.csv")).load()
+
+
 def test_unknown_label_is_refused_before_training(tmp_path, tiny_model):
     for name, labels in (("train", ["a", "b"]), ("validation", ["b", "c"])):
         jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label} for label in labels])
@@ -416,7 +426,7 @@ def test_unknown_label_is_refused_before_training(tmp_path, tiny_model):
     trained = build("text-classification", dataset=str(tmp_path / "train.jsonl"))
     trained.adopt(MiniConfig(id2label={0: "b", 1: "c"}, label2id={"b": 0, "c": 1}))
     with pytest.raises(UserError, match=r"train\.jsonl, line 1: 'label' is 'a', and the labels are b, c; correct it"):
-        trained.load(divide=False, test=True)
+        trained.load(divide=False)
 
 
 def test_label_that_only_validation_has_is_still_one(tmp_path):
@@ -515,9 +525,9 @@ def test_no_answer_is_a_candidate_only_where_the_data_may_lack_one(tokenizer, ti
     model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
     model.qa_outputs.weight.data.zero_()  # every span is as good as none
     row = Dataset.from_list([{"question": "after one", "context": "one two"}])
-    for no_answer in (True, False):
-        best = build("question-answering", no_answer=no_answer).n_best(model, tokenizer, row, n=20)[0]
-        assert ("" in [b["answer"] for b in best]) == no_answer
+    for unanswerable in (True, False):
+        best = build("question-answering", unanswerable=unanswerable).n_best(model, tokenizer, row, n=20)[0]
+        assert ("" in [b["answer"] for b in best]) == unanswerable
 
 
 def test_answers_of_long_contexts_do_not_depend_on_the_batch(tokenizer, tiny_model):
@@ -532,6 +542,14 @@ def test_answers_of_long_contexts_do_not_depend_on_the_batch(tokenizer, tiny_mod
         assert len(best) == 3
         assert [b["score"] for b in best] == sorted((b["score"] for b in best), reverse=True)
         assert all(row["context"][b["start"] : b["end"]] == b["answer"] for b in best)
+
+
+def test_answers_have_no_spaces_around_them(tokenizer, tiny_model):
+    model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
+    row = {"question": "after one", "context": "one two  three\nfour"}
+    best = build("question-answering").n_best(model, tokenizer, Dataset.from_list([row]), n=20)[0]
+    assert len({(b["start"], b["end"]) for b in best}) == len(best) > 5
+    assert all(b["answer"] == b["answer"].strip() == row["context"][b["start"] : b["end"]] for b in best)
 
 
 def test_official_squad_json_reads_like_its_rows(tmp_path):
@@ -561,6 +579,18 @@ def test_official_squad_json_reads_like_its_rows(tmp_path):
         for path in (tmp_path / "dev-v2.0.json", flat)
     )
     assert nested_rows == flat_rows
+    folder = tmp_path / "squad"
+    folder.mkdir()
+    for name in ("train-v2.0.json", "dev-v2.0.json"):
+        (folder / name).write_text(json.dumps(nested))
+    splits = build("question-answering", dataset=str(folder)).load()
+    assert splits["train"].to_list() == splits["validation"].to_list() == flat_rows
+    del nested["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"]
+    (folder / "dev-v2.0.json").write_text(json.dumps(nested))
+    with pytest.raises(
+        UserError, match=r"dev-v2\.0\.json: the question 0 is not as in SQuAD, for want of 'answer_start'"
+    ):
+        build("question-answering", dataset=str(folder)).load()
 
 
 # Pipelines
@@ -608,6 +638,20 @@ def test_answering_pipeline_says_what_the_task_says(saved, tokenizer):
     assert one["answer"] == expected[0][0]["answer"]
     assert [[best["answer"] for best in row] for row in several] == [[b["answer"] for b in row] for row in expected]
     assert set(one) == {"answer", "start", "end", "score"}
+    contexts = [row["context"] for row in asked]
+    together = answerer(question=[row["question"] for row in asked], context=contexts)
+    assert together == [answerer(**row) for row in asked]
+    with pytest.raises(ValueError, match="wants a MiniForQuestionAnswering, and the checkpoint is a MiniForCausalLM"):
+        pipeline("question-answering", model=saved(MiniForCausalLM))
+
+
+def test_pipeline_reads_as_much_as_training_did(saved, tokenizer, tmp_path):
+    folder = saved(MiniForCausalLM)
+    encoding = {"task": "translation", "block_size": 40, "max_target_tokens": 16}
+    Path(folder, "metrics.json").write_text(json.dumps({"encoding": encoding}))
+    writer = pipeline("translation", model=folder)
+    assert writer.application.source_length == 40 - 16 - 3
+    assert len(tokenizer(writer("one", max_new_tokens=90)[0]["translation_text"]).input_ids) > 16  # untrained: no end
 
 
 # From a recipe to predictions, as a user runs it
@@ -667,8 +711,9 @@ def test_task_is_learnt_reported_evaluated_and_used(trained, name, tmp_path, cap
     results = json.loads((run / "metrics.json").read_text())
     assert results[metric] > least
     card = (run / "README.md").read_text()
-    assert f"pipeline_tag: {name.removeprefix('generative-')}" in card
+    assert f"pipeline_tag: {task_class(name).pipeline_tag or name}" in card
     assert ("tokenizer.eos_token, return_tensors" in card) == (name != "question-answering")
+    assert "the rest of 50, drawn at random" in card
     assert f"{results[metric]:.4f}" in card
     assert (run / "loss.png").exists()
 
@@ -733,10 +778,19 @@ def test_pretraining_fine_tuning_and_the_wrong_head(tmp_path, capsys, caplog, mo
     assert "has is_causal=False, and text-generation predicts the next word" in caplog.messages[-1]
 
     capsys.readouterr()
-    assert command(["classify", pretrained, "one two"]) == 1
+    assert command(["eval", pretrained, "--task", "text-classification", "--dataset", labelled]) == 1
     assert "holds a MiniForMaskedLM, and text-classification needs a MiniForSequenceC" in capsys.readouterr().err
     assert command(["classify", tuned, "one two", "three"]) == 0
     assert set(capsys.readouterr().out.split()) <= {"even", "odd"}
+    pairs = [{"text": "one", "id": 7}, {"text": "two", "text_pair": "three"}]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(pair) + "\n" for pair in pairs)))
+    assert command(["classify", tuned, "--jsonl"]) == 1
+    assert "line 2: give text_pair in every line, or in none" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(pairs[0])))
+    assert command(["classify", tuned, "--jsonl"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == 7
+    assert command(["translate", tuned, "one"]) == 1
+    assert "was trained for text-classification, not for translation" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO("one two\n\nthree\n"))
     assert command(["classify", tuned]) == 0
     assert [bool(line) for line in capsys.readouterr().out.splitlines()] == [True, False, True]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import (
@@ -17,7 +18,7 @@ from ..configuration_mini import MiniConfig
 from ..data import Examples
 from ..errors import UserError
 from ..metrics import TextLoss
-from ..modeling_mini import MiniForMaskedLM
+from ..modeling_mini import IGNORED_LABEL, MiniForMaskedLM
 from ..packing import EncodedData
 from ..task import token_nll
 from .text_generation import TextGeneration
@@ -52,6 +53,8 @@ class FillMask(TextGeneration):
         if name != "training":
             mask = MaskRows(self._masking(tokenizer, seed=0))
             data.rows = data.rows.map(mask, batched=True, desc=f"Masking {name} rows")
+            if not (np.array(data.rows["labels"]) != IGNORED_LABEL).any():
+                raise UserError(f"{self.args.dataset}: no token of the {name} text is hidden; give more text.")
         return data
 
     def _masking(self, tokenizer: PreTrainedTokenizerBase, seed: int | None) -> DataCollatorForLanguageModeling:

@@ -20,7 +20,8 @@ class GenerativeQuestionAnswering(PromptedTask):
     """
 
     name = "generative-question-answering"
-    pipeline_tag = "question-answering"
+    pipeline_tag = "text-generation"  # the Hub's question-answering finds spans
+    card_input = '"What is it?\\n" + {prompt!r} + tokenizer.eos_token'
     columns = ("question", "context", "answers.text")
     text_columns = input_columns = ("question", "context")
     group_column = "context"
@@ -31,17 +32,16 @@ class GenerativeQuestionAnswering(PromptedTask):
         return read_squad(path)
 
     def problem(self, example: dict) -> str | None:
-        if not isinstance(example["answers.text"], list):
-            return "{answers.text} is no list; write the answers as in SQuAD, and [] where there is none."
+        texts = example["answers.text"]
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return "{answers.text} is no list of texts; write the answers as in SQuAD, and [] where there is none."
         return super().problem(example)
 
-    def sources(self, examples: Examples) -> list[str]:
-        return [
-            f"{question}\n{context}"
-            for question, context in zip(examples["question"], examples["context"], strict=True)
-        ]
+    def sources(self, examples: Examples | dict) -> list[str]:
+        pairs = zip(examples["question"], examples["context"], strict=True)
+        return [f"{question}\n{context}" for question, context in pairs]
 
-    def targets(self, examples: Examples) -> list[str]:
+    def targets(self, examples: Examples | dict) -> list[str]:
         return [texts[0] if texts else "" for texts in examples["answers.text"]]
 
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:

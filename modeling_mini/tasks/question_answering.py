@@ -41,6 +41,7 @@ class QuestionAnswering(Task):
     columns = ("question", "context", "answers.text", "answers.answer_start")
     text_columns = input_columns = ("question", "context")
     group_column = "context"
+    card_input = '"What is it?", {prompt!r}'
     embedded = "docstring-questions"
     metric = "exact_match"
     logit_names = ("start_logits", "end_logits")
@@ -57,6 +58,8 @@ class QuestionAnswering(Task):
         if len(texts) != len(starts):
             return f"there are {len(texts)} answers and {len(starts)} starts; give each answer its answer_start."
         for text, start in zip(texts, starts, strict=True):
+            if not (isinstance(text, str) and isinstance(start, int)):
+                return f"the answer {text!r} at {start!r} is no text with its place; correct it, or remove the row."
             if example["context"] and example["context"][start : start + len(text)] != text:
                 return (
                     f"the answer {text!r} does not stand at character {start} of its context; correct answer_start, "
@@ -107,11 +110,11 @@ class QuestionAnswering(Task):
 
         `start` and `end` count characters of the context, and `score` is the sum of the two logits, less that of no
         answer, which is itself a candidate: "" from 0 to 0 with score 0 (Devlin et al. 2019, section 4.3); not so
-        with `no_answer` off, unless there is no other.
+        with `unanswerable` off, unless there is no other.
         """
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride, keep_places=True)
         asked = examples.select_columns(["question", "context"])
-        windows = asked.map(encode, with_indices=True, batched=True, remove_columns=asked.column_names)
+        windows = Dataset.from_dict(encode(asked[:], range(len(asked))))
         spans = [[] for _ in range(len(examples))]
         nothing = [float("inf")] * len(examples)
         rows = windows.select_columns(["input_ids"])
@@ -131,8 +134,10 @@ class QuestionAnswering(Task):
         ]
 
     def _ranked(self, context: str, candidates: list[tuple[float, int, int]], nothing: float, n: int) -> list[dict]:
-        found = {(start, end): score - nothing for score, start, end in sorted(candidates)}
-        if self.args.no_answer or not found:
+        found = {}
+        for score, start, end in sorted(candidates):  # the best of those that are equal without their spaces
+            found[trimmed(context, start, end)] = score - nothing
+        if self.args.unanswerable or not found:
             found[0, 0] = 0.0
         best = heapq.nlargest(n, found.items(), key=lambda item: item[1])
         return [
@@ -163,21 +168,24 @@ def read_squad(path: Path) -> Dataset | None:
         return None
     try:
         articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-        rows = [
-            {
-                "question": question["question"],
-                "context": paragraph["context"],
-                "answers": {
-                    key: [answer[key] for answer in question.get("answers", [])] for key in ("text", "answer_start")
-                },
-            }
+        questions = [
+            (paragraph["context"], question)
             for article in articles
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
     except (ValueError, KeyError, TypeError):  # a table as JSON, or no JSON, of which `datasets` says more
         return None
-    return Dataset.from_list(rows)
+    return Dataset.from_list([_squad_row(path, context, question) for context, question in questions])
+
+
+def _squad_row(path: Path, context: str, question: dict) -> dict:
+    try:
+        answers = {key: [answer[key] for answer in question.get("answers", [])] for key in ("text", "answer_start")}
+        return {"question": question["question"], "context": context, "answers": answers}
+    except (KeyError, TypeError) as error:
+        name = question.get("id", "without an id") if isinstance(question, dict) else question
+        raise UserError(f"{path}: the question {name} is not as in SQuAD, for want of {error}; correct it.") from error
 
 
 def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
@@ -192,6 +200,12 @@ def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[
             "commonest answer that is in the context",
             [next((answer for answer in common if answer in example["context"]), "") for example in asked],
         )
+
+
+def trimmed(context: str, start: int, end: int) -> tuple[int, int]:
+    """Start and end without the spaces at both: a token holds that before its word."""
+    text = context[start:end]
+    return start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
 
 
 def rest_of_line(question: str, context: str) -> str:

@@ -46,7 +46,7 @@ class TextClassification(Task):
     def prepare(self, examples: Dataset) -> Dataset:
         """Labels as names, whatever they are in the data set; None for the -1 that hides a label on the Hub."""
         feature = examples.features["label"]
-        numbers = examples["label"][:]
+        numbers = [int(n) if isinstance(n, float) and n.is_integer() else n for n in examples["label"]]
         if isinstance(feature, ClassLabel):
             names = [None if number in (None, -1) else feature.int2str(number) for number in numbers]
         elif not all(number is None or isinstance(number, (str, int)) for number in numbers):
@@ -120,7 +120,7 @@ class TextClassification(Task):
         """The likeliest label of each text, and its probability."""
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
         encode = EncodeTexts(tokenizer, self.args.block_size)
-        rows = examples.select_columns(texts).map(encode, batched=True, remove_columns=texts)
+        rows = Dataset.from_dict(encode(examples.select_columns(texts)[:]))
         found = [None] * len(rows)
         for places, _, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, self.name):
             best = outputs.logits.float().softmax(-1).max(-1)

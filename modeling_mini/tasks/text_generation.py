@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import Examples, load_splits
+from ..data import LEARNT_FROM, Examples, load_splits
 from ..generation import continue_text, encode_prompt
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForCausalLM
@@ -27,18 +27,22 @@ class TextGeneration(Task):
     embedded = "python-docs"
     needs_causal = True
     counts_bytes = True
+    says_one_thing_to_each = False
     metric = "bits_per_byte"
 
     row_loss = staticmethod(next_token_nll)
 
-    def load(self, divide: bool = True, test: bool = False) -> dict[str, Examples]:
-        return load_splits(self.args, self, divide, test)
+    def load(
+        self, divide: bool = True, roles: tuple[str, ...] = LEARNT_FROM, needs_train: bool = True
+    ) -> dict[str, Examples]:
+        return load_splits(self.args, self, divide, roles, needs_train)
 
     def problem(self, example: dict) -> str | None:
-        return super().problem(example) if example["text"] else None
+        return super().problem(example) if self.keeps(example) else None
 
     def keeps(self, example: dict) -> bool:
-        return bool(example["text"] and example["text"].strip())
+        text = example["text"]
+        return text is not None and not (isinstance(text, str) and not text.strip())
 
     def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
         encode_prompt(tokenizer, prompt, context)
