@@ -368,6 +368,18 @@ def test_baselines_see_what_they_say(tmp_path):
     assert rest_of_line("What type is `axis`?", "sum of it\naxis : int or None\n  what") == "int or None"
 
 
+# Text
+
+
+def test_a_tokenizer_without_a_start_is_said_to_flatter(caplog):
+    without = train_tokenizer(["one two"], vocab_size=300)
+    build("text-generation").check(without, "one", 16)
+    assert not caplog.messages
+    without.bos_token = None
+    build("text-generation").check(without, "one", 16)
+    assert "leave that one out" in caplog.messages[0]
+
+
 # Fill-mask
 
 

@@ -1,5 +1,6 @@
 """Text generation: predict the next token of a text."""
 
+import logging
 import math
 from collections.abc import Iterator
 
@@ -13,6 +14,9 @@ from ..modeling_mini import MiniForCausalLM
 from ..ngram import NgramModel
 from ..packing import EncodedData, check_training_rows, pack
 from ..task import Task, next_token_nll
+
+
+logger = logging.getLogger(__name__)
 
 
 class TextGeneration(Task):
@@ -46,6 +50,11 @@ class TextGeneration(Task):
 
     def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
         encode_prompt(tokenizer, prompt, context)
+        if tokenizer.bos_token_id is None:
+            logger.warning(
+                "The tokenizer has no bos token, from which the first token of a document could be predicted: bits "
+                "per byte leave that one out and are a little too low."
+            )
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         data = pack(examples, tokenizer, self.args, name)
