@@ -82,7 +82,8 @@ def evaluate(folder: Path, words: list[str]) -> None:
 
 def table(folder: Path) -> str:
     """Mean and range over the seeds of the metric of each run, beside the simple systems, in Markdown."""
-    rows = [["run", "split", "measured in", "mean", "lowest to highest", "nats per target", "minutes", "beside it"]]
+    titles = ["run", "split", "measured in", "mean", "lowest to highest (seeds)", "nats per target", "minutes"]
+    rows = [[*titles, "beside it"]]
     for name in RUNS:
         found = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
         if found:
@@ -103,7 +104,7 @@ def row(folders: list[Path]) -> list[str]:
     }
     digits = 2 if max(scores) >= 10 else 3
     beside = ", ".join(f"{system} {value:.{digits}f}" for system, value in simple.items())
-    spread = f"{min(scores):.{digits}f} to {max(scores):.{digits}f} ({len(scores)} seeds)"
+    spread = f"{min(scores):.{digits}f} to {max(scores):.{digits}f} ({len(scores)})"
     mean = f"{statistics.mean(scores):.{digits}f}"
     losses = [list(result["systems"].values())[-1]["token_loss"] for result in results]
     loss = f"{statistics.mean(losses):.3f} ({min(losses):.3f} to {max(losses):.3f})"
