@@ -2,12 +2,12 @@
 
 import logging
 from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from .caching import code_hash
 from .data import Examples, map_options
 from .errors import UserError
 from .modeling_mini import MiniForCausalLM
@@ -16,8 +16,6 @@ from .task import Task, batches_of_like_length, next_token_nll
 
 
 logger = logging.getLogger(__name__)
-
-_THIS_CODE = code_hash(__file__)
 
 
 class PromptedTask(Task):
@@ -31,6 +29,7 @@ class PromptedTask(Task):
     model_class = MiniForCausalLM
     card_input = "{prompt!r} + tokenizer.eos_token"
     needs_causal = True
+    truncation_side: ClassVar[Literal["left", "right"]] = "right"  # of a source that is too long
 
     row_loss = staticmethod(next_token_nll)
 
@@ -76,7 +75,7 @@ class PromptedTask(Task):
         max_new_tokens: int | None = None,
     ) -> list[str]:
         """What the model writes; `max_new_tokens` are `max_target_tokens` if left out."""
-        prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length)
+        prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens or self.args.max_target_tokens,
             do_sample=False,
@@ -98,7 +97,7 @@ class PromptedTask(Task):
 
 
 def encode_sources(
-    tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int
+    tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int, truncation_side: str
 ) -> tuple[list[list[int]], list[bool]]:
     """Prompts: bos, at most `length` tokens of the source, eos; and whether each source was cut to that length.
 
@@ -109,7 +108,8 @@ def encode_sources(
         raise UserError("The tokenizer has no eos token, which separates a source from its target; choose another.")
     before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     encoded = tokenizer(list(sources), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
-    prompts = [[*before, *ids[:length], tokenizer.eos_token_id] for ids in encoded]
+    cut = [ids[-length:] if truncation_side == "left" and len(ids) > length > 0 else ids[:length] for ids in encoded]
+    prompts = [[*before, *ids, tokenizer.eos_token_id] for ids in cut]
     return prompts, [len(ids) > length for ids in encoded]
 
 
@@ -119,11 +119,14 @@ class EncodePairs:
 
     task: PromptedTask
     tokenizer: PreTrainedTokenizerBase
-    code: str = _THIS_CODE
+    code: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        self.code = self.task.code
 
     def __call__(self, batch: dict) -> dict:
         sources, targets = self.task.sources(batch), self.task.targets(batch)
-        prompts, is_cut = encode_sources(self.tokenizer, sources, self.task.source_length)
+        prompts, is_cut = encode_sources(self.tokenizer, sources, self.task.source_length, self.task.truncation_side)
         encoded = self.tokenizer(targets, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         longest = self.task.args.max_target_tokens
         written = [self._target(ids, longest) for ids in encoded]

@@ -1,5 +1,6 @@
 """What an application is: its examples, their rows, what the model says to them, and how good that is."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, default_data_collator
 from transformers.utils import ModelOutput
 
+from .caching import code_hash
 from .configuration_mini import MiniConfig
 from .data import LEARNT_FROM, DataArguments, Examples, load_splits
 from .errors import UserError
@@ -64,6 +66,12 @@ class Task(ABC):
 
     def __init__(self, args: DataArguments):
         self.args = args
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Cache key of the files that say how its examples are read."""
+        own = [parent for parent in type(self).__mro__ if parent.__module__.startswith(__package__)]
+        return tuple(code_hash(inspect.getfile(parent)) for parent in own)
 
     # Examples
 

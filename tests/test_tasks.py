@@ -345,6 +345,15 @@ def test_source_and_target_are_cut_and_only_a_whole_target_has_an_end(tokenizer)
     assert short.count(tokenizer.eos_token_id) == 2
 
 
+def test_context_of_a_question_is_cut_and_the_question_kept(tokenizer):
+    task = build("generative-question-answering", dataset="unused", block_size=32, max_target_tokens=8)
+    row = {"question": "after one", "context": "nine " * 50, "answers.text": ["two"]}
+    ids = task.encode(Dataset.from_list([row]), tokenizer, "training").rows[0]["input_ids"]
+    prompt = ids[1 : ids.index(tokenizer.eos_token_id)]
+    assert len(prompt) == task.source_length
+    assert tokenizer.decode(prompt).endswith("nine \nafter one")
+
+
 def test_first_sentence_ends_at_a_stop_or_a_blank_line():
     assert first_sentence("Return the\n  sum. Then more.") == "Return the sum."
     assert first_sentence("See numpy.sum for it\n\nNotes. More.") == "See numpy.sum for it"

@@ -15,16 +15,18 @@ from .question_answering import question_and_context, read_squad, trivial_answer
 class GenerativeQuestionAnswering(PromptedTask):
     """The data, the metric and the baselines of extractive answering, with a decoder that writes its answer.
 
-    The source is the question, a line break and the context, of which the end is cut where it is too long. An answer
-    need not stand in the context.
+    The source is the context, a line break and the question, as in GPT-3 (Brown et al. 2020, appendix G): what follows
+    a name of the question in the context is then for the model to repeat. Where the source is too long, the start of
+    the context is cut. An answer need not stand in it.
     """
 
     name = "generative-question-answering"
     pipeline_tag = "text-generation"  # the Hub's question-answering finds spans
-    card_input = '"What is it?\\n" + {prompt!r} + tokenizer.eos_token'
+    card_input = '{prompt!r} + "\\nWhat is it?" + tokenizer.eos_token'
     columns = ("question", "context", "answers.text")
     text_columns = input_columns = ("question", "context")
     group_column = "context"
+    truncation_side = "left"
     embedded = "docstring-questions"
     metric = "exact_match"
 
@@ -39,7 +41,7 @@ class GenerativeQuestionAnswering(PromptedTask):
 
     def sources(self, examples: Examples | dict) -> list[str]:
         pairs = zip(examples["question"], examples["context"], strict=True)
-        return [f"{question}\n{context}" for question, context in pairs]
+        return [f"{context}\n{question}" for question, context in pairs]
 
     def targets(self, examples: Examples | dict) -> list[str]:
         return [texts[0] if texts else "" for texts in examples["answers.text"]]
