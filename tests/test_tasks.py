@@ -684,9 +684,9 @@ RUNS = {
     "generative-question-answering": (
         questions,
         12000,
-        {"block_size": 64, "max_target_tokens": 8, "max_steps": 400},
+        {"block_size": 64, "max_target_tokens": 8, "max_steps": 500},
         "exact_match",
-        80,
+        40,
     ),
 }
 
