@@ -26,6 +26,7 @@ Examples = Dataset | IterableDataset
 
 LEARNT_FROM = ("train", "validation")
 
+_THIS_CODE = code_hash(__file__)
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
 _FILE_FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -350,9 +351,6 @@ def _sources(found: list[str], args: DataArguments, task: "Task") -> dict[str, s
                 f"--columns {column}=NAME."
             )
     return sources
-
-
-_THIS_CODE = code_hash(__file__)
 
 
 @dataclass

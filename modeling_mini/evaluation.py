@@ -110,7 +110,7 @@ def make_folder(path: str) -> None:
 
 def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:
     """Name and examples of the split to evaluate on, and what the simple systems learn from."""
-    roles = SPLITS if args.split is None else tuple({"train", args.split})
+    roles = SPLITS if args.split is None else tuple(dict.fromkeys(("train", args.split)))
     splits = task.load(divide, roles, needs_train=False)
     split = args.split or next(name for name in SPLITS if name in splits)
     if split not in splits:
