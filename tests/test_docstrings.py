@@ -187,7 +187,7 @@ def test_answers_are_spans_of_contexts_that_keep_their_parameters():
     for row in rows:
         (text,), (start,) = row["answers"]["text"], row["answers"]["answer_start"]
         assert row["context"][start : start + len(text)] == text
-        assert len(row["context"]) <= 1500
+        assert len(row["context"]) <= 600
         number = re.search(r"`p(\d+)`", row["question"])[1]
         assert text in (f"kind{number}", f"The meaning of number {number}")
 

@@ -53,7 +53,7 @@ _SKIPPED_FOLDERS = {
 _DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _INNER = (ast.stmt, ast.ExceptHandler, ast.match_case)
 
-_MOST_CONTEXT = 1500  # characters
+_MOST_CONTEXT = 600  # characters
 _MOST_QUESTIONS = 6  # on one docstring, so that no function dominates
 _UNANSWERABLE = 0.15
 
@@ -236,7 +236,7 @@ def questions(records: Dataset | None = None) -> DatasetDict:
     """Questions on parameters in the format of SQuAD 2.0 (Rajpurkar et al. 2018): `{"id", "title", "context",
     "question", "answers": {"text", "answer_start"}}`.
 
-    The context is a docstring, of at most 1500 characters: a longer one is cut at a line, and where its parameters
+    The context is a docstring, of at most 600 characters: a longer one is cut at a line, and where its parameters
     would be lost, what stands between its first paragraph and them is left out. A question asks for the type, the
     default or the meaning (the first sentence, of at most 120 characters) of a parameter; the answer is a span of the
     context. About 15% name a parameter of another docstring of the package, that the context does not have: their
