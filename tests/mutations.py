@@ -381,8 +381,8 @@ MUTATIONS = [
     Mutation(
         "task: a cut target has an end",
         PROMPTED,
-        "ids[: self.target_length] if len(ids) > self.target_length else [*ids, self.tokenizer.eos_token_id]",
-        "[*ids[: self.target_length], self.tokenizer.eos_token_id]",
+        "ids[:longest] if len(ids) > longest else [*ids, self.tokenizer.eos_token_id]",
+        "[*ids[:longest], self.tokenizer.eos_token_id]",
     ),
     Mutation(
         "task: validation is masked anew",
@@ -426,8 +426,8 @@ MUTATIONS = [
     Mutation(
         "task: training reads the test split",
         DATA,
-        'for role in ("train", "validation", "test") if test else ("train", "validation"):',
-        'for role in ("train", "validation", "test"):',
+        "    names = {}\n    for role in roles:",
+        '    names = {}\n    for role in (*roles, "test"):',
     ),
     Mutation(
         "task: one hidden label of a Hub data set stops a run",
@@ -441,7 +441,7 @@ MUTATIONS = [
         "config.id2label = dict(enumerate(self.labels))",
         'config.id2label = dict(enumerate(sorted(set(train["label"]))))',
     ),
-    Mutation("task: no answer wherever", ANSWERING, "if self.args.no_answer or not found:", "if True:"),
+    Mutation("task: no answer wherever", ANSWERING, "if self.args.unanswerable or not found:", "if True:"),
     Mutation(
         "task: a blank line has no line of its own",
         "modeling_mini/prediction.py",
