@@ -34,7 +34,7 @@ RUNS = {
     "fields, from scratch": "text-classification",
     "pairs": "text-classification --dataset docstring-pairs --block_size 256 --init_from {masked}",
     "pairs, from scratch": "text-classification --dataset docstring-pairs --block_size 256",
-    "answering": "question-answering --init_from {masked}",
+    "answering": "question-answering --init_from {causal}",
     "answering, from scratch": "question-answering",
     "generative answering": "generative-question-answering --init_from {causal}",
 }
@@ -95,7 +95,8 @@ def row(folders: list[Path]) -> list[str]:
     results = [json.loads((folder / "test" / "results.json").read_text(encoding="utf-8")) for folder in folders]
     minutes = [json.loads((folder / "metrics.json").read_text())["train_seconds"] / 60 for folder in folders]
     metric = task_class(results[0]["task"]).metric
-    scores = [list(result["systems"].values())[-1][metric] for result in results]  # the model comes last
+    models = [list(result["systems"].values())[-1] for result in results]  # the simple systems come first
+    scores = [model[metric] for model in models]
     simple = {
         system: values[metric]
         for result in results
@@ -106,7 +107,7 @@ def row(folders: list[Path]) -> list[str]:
     beside = ", ".join(f"{system} {value:.{digits}f}" for system, value in simple.items())
     spread = f"{min(scores):.{digits}f} to {max(scores):.{digits}f} ({len(scores)})"
     mean = f"{statistics.mean(scores):.{digits}f}"
-    losses = [list(result["systems"].values())[-1]["token_loss"] for result in results]
+    losses = [model["token_loss"] for model in models]
     loss = f"{statistics.mean(losses):.3f} ({min(losses):.3f} to {max(losses):.3f})"
     minutes = f"{statistics.median(minutes):.1f}"
     return [results[0]["split"], metric.replace("_", " "), mean, spread, loss, minutes, beside]
