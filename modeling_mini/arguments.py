@@ -127,6 +127,8 @@ def parse_dataclasses(classes: tuple[type, ...], argv: list[str], command: str) 
         )
     except ValueError as error:  # values that the Trainer refuses together
         raise UserError(str(error).splitlines()[0]) from error
+    except ImportError as error:  # DeepSpeed, or a way to log, that is not installed
+        raise UserError(f"{str(error).splitlines()[0]} Install it, or choose another way.") from error
     if unknown:
         name = unknown[0].split("=")[0]  # the value may be a secret
         raise UserError(f"There is no argument {name}{_nearest_argument(name, classes)}")

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .errors import UserError
 
@@ -38,7 +38,8 @@ class Muon(torch.optim.Optimizer):
 
     The update has the scale of `torch.optim.Muon` with `adjust_lr_fn="original"`: sqrt(max(1, rows / columns)).
     That class orthogonalises one matrix at a time and always in bfloat16; this one batches equal shapes and computes
-    in float32 on a CPU.
+    in float32 on a CPU. Where matrices are divided over devices, each device gathers the updates of one shape at a
+    time and orthogonalises them whole.
     """
 
     def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -60,11 +61,11 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameters: list[nn.Parameter], group: dict) -> None:
-        """One step for matrices of one shape."""
-        if isinstance(parameters[0], DTensor):
+        """One step for matrices of one shape, that of the whole matrix where each device holds a part of it."""
+        if parameters[0].ndim != 2:
             raise UserError(
-                "Muon orthogonalises whole matrices, and these are sharded over devices (FSDP2 or tensor parallel); "
-                "train with --use_muon false, or with plain data parallelism."
+                "Muon orthogonalises matrices, and was handed flat pieces of them (by DeepSpeed, or by FSDP 1); train "
+                "with --use_muon false, or divide the model with FSDP2."
             )
         grads = [parameter.grad for parameter in parameters]
         buffers = []
@@ -78,7 +79,20 @@ class Muon(torch.optim.Optimizer):
         rows, columns = parameters[0].shape
         step_size = group["lr"] * max(1, rows / columns) ** 0.5
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, list(orthogonalize(torch.stack(updates)).unbind()), alpha=-step_size)
+        directions = orthogonalize(torch.stack([whole(update) for update in updates])).unbind()
+        torch._foreach_add_(parameters, list(map(divided_like, directions, parameters)), alpha=-step_size)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A matrix that is divided over devices (FSDP2, tensor parallelism), gathered on each; another as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def divided_like(tensor: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """The part of a matrix, which every device holds whole, that stands where the parameter's part stands."""
+    if not isinstance(parameter, DTensor):
+        return tensor
+    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 class MuonAdamW(torch.optim.Optimizer):

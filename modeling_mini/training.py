@@ -3,6 +3,7 @@
 import errno
 import logging
 import math
+import os
 import re
 import shlex
 import signal
@@ -129,6 +130,11 @@ def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> No
         raise UserError("--streaming has no end to an epoch; say how long to train with --max_steps.")
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would leave validation rows out of the bits per byte; leave it off.")
+    if args.use_muon and (args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"):
+        raise UserError(
+            "DeepSpeed divides matrices into flat pieces, and Muon orthogonalises whole ones; train with --use_muon "
+            "false, or divide the model with FSDP2."
+        )
 
 
 def prepare_repository(args: MiniTrainingArguments) -> None:

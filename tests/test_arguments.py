@@ -45,6 +45,12 @@ def test_without_a_recipe_the_quickstart_runs():
 
 
 @pytest.mark.parametrize("name", recipe_names())
+def test_fine_tuning_keeps_the_mask_of_pretraining(name):
+    """A model that suddenly sees what follows loses what it has learnt: docs/experiments.md."""
+    assert ("is_causal" in parse_arguments([name])[0].overrides()) == (name == "fill-mask")
+
+
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_parses_and_holds_only_what_differs(name):
     import yaml
 

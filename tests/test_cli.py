@@ -98,7 +98,7 @@ def test_no_subcommand_shows_the_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2
-    assert "train,eval,presets,generate,translate,summarize,classify,answer" in capsys.readouterr().err
+    assert "train,eval,presets,plan,generate,translate,summarize,classify,answer" in capsys.readouterr().err
 
 
 def test_bidirectional_checkpoint_ends_with_a_sentence(checkpoint, tiny_model, capsys):

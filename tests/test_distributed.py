@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
+from modeling_mini.optim import MuonAdamWFactory
 
 
 SCRIPT = """
@@ -97,5 +98,66 @@ def test_two_processes_equal_one(tiny_model, random_ids, pad, gradients, tmp_pat
     expected |= {"loss": loss.detach(), "gradients": gradients(model)}
     torch.save(expected, tmp_path / "expected.pt")
     (tmp_path / "rank.py").write_text(SCRIPT)
+    result = two_processes(tmp_path / "rank.py", tmp_path / "checkpoint", kind, tmp_path / "expected.pt")
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+TRAINING = """
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from transformers.distributed import DistributedConfig
+
+import modeling_mini
+from modeling_mini.optim import MuonAdamWFactory, whole
+
+torch.set_num_threads(1)
+checkpoint, kind, expected = sys.argv[1:]
+expected = torch.load(expected)
+model_class = getattr(modeling_mini, expected["class"])
+model = model_class.from_pretrained(checkpoint, distributed_config=DistributedConfig(**{kind: 2})).train()
+assert any("q_proj" in name for name, p in model.named_parameters() if isinstance(p, DTensor)), "nothing was sharded"
+optimizer = MuonAdamWFactory()(model) if expected["muon"] else torch.optim.AdamW(model.parameters(), lr=3e-3)
+for batch in expected["batches"]:
+    if kind == "fsdp_size":  # each process reads its half of the rows
+        batch = {name: value.chunk(2)[dist.get_rank()] for name, value in batch.items()}
+    model(**batch).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+for name, parameter in model.named_parameters():
+    if name.endswith("k_proj.bias"):
+        continue  # adds the same to all scores of a query: its gradient is rounding, of which Adam makes whole steps
+    found = whole(parameter).detach()
+    torch.testing.assert_close(found, expected["weights"][name], rtol=1e-3, atol=2e-4, msg=lambda m: name + m)
+dist.barrier()
+dist.destroy_process_group()
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("muon", [True, False], ids=["muon", "adamw"])
+@pytest.mark.parametrize("kind", ["tp_size", "fsdp_size"])
+@pytest.mark.parametrize("model_class", [MiniForCausalLM, MiniForSequenceClassification])
+def test_ten_updates_of_two_processes_equal_those_of_one(
+    tiny_model, random_ids, tmp_path, two_processes, model_class, kind, muon
+):
+    model = tiny_model(model_class, vocab_size=96, intermediate_size=64, num_labels=4).train()
+    model.save_pretrained(tmp_path / "checkpoint")
+    batches = [{"input_ids": random_ids(4, 12, vocab_size=96)} for _ in range(10)]
+    for batch in batches:
+        batch["labels"] = batch["input_ids"] if model_class is MiniForCausalLM else torch.randint(4, (4,))
+    optimizer = MuonAdamWFactory()(model) if muon else torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for batch in batches:
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    expected = {"class": model_class.__name__, "muon": muon, "batches": batches, "weights": weights}
+    torch.save(expected, tmp_path / "expected.pt")
+    (tmp_path / "rank.py").write_text(TRAINING)
     result = two_processes(tmp_path / "rank.py", tmp_path / "checkpoint", kind, tmp_path / "expected.pt")
     assert result.returncode == 0, result.stderr[-3000:]

@@ -1,0 +1,24 @@
+#!/bin/bash
+# A job of several machines under SLURM, FSDP2 over all their devices (multi-node.yaml). From the root of the checkout:
+#
+#   sbatch --nodes 16 configuration/accelerate/slurm.sh RECIPE [--argument value ...]
+#
+#SBATCH --job-name=modeling_mini
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --exclusive
+#SBATCH --output=%x-%j.log
+set -euo pipefail
+
+export GPUS_PER_NODE=${SLURM_GPUS_PER_NODE:-8}
+MAIN_PROCESS_IP=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export MAIN_PROCESS_IP
+
+# One launcher a machine; srun tells each its number.
+srun --kill-on-bad-exit=1 bash -c 'accelerate launch \
+    --config_file configuration/accelerate/multi-node.yaml \
+    --num_machines "$SLURM_NNODES" \
+    --num_processes $((SLURM_NNODES * GPUS_PER_NODE)) \
+    --machine_rank "$SLURM_NODEID" \
+    --main_process_ip "$MAIN_PROCESS_IP" \
+    train.py "$@"' launcher "$@"

@@ -1,0 +1,86 @@
+"""The files of `configuration/accelerate` say to accelerate what their headers say to a reader."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+from modeling_mini import MiniForCausalLM
+from modeling_mini.arguments import parse_arguments
+from modeling_mini.errors import UserError
+from modeling_mini.presets import configuration_path
+from modeling_mini.training import check_arguments
+from modeling_mini.training import main as train
+
+
+WAYS = {
+    "cpu": "use_cpu",
+    "one-device": None,
+    "ddp": "multi_gpu",
+    "fsdp2": "use_fsdp",
+    "fsdp2-checkpointing": "use_fsdp",
+    "fsdp2-offload": "use_fsdp",
+    "multi-node": "use_fsdp",
+    "zero2": "use_deepspeed",
+    "zero3": "use_deepspeed",
+}
+
+
+def test_every_file_is_tested():
+    assert {path.stem for path in configuration_path("accelerate").glob("*.yaml")} == set(WAYS)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_accelerate_reads_every_key(name):
+    path = configuration_path("accelerate", f"{name}.yaml")
+    config = yaml.safe_load(path.read_text())
+    parser = launch_command_parser()
+    args, *_ = _validate_launch_command(parser.parse_args(["--config_file", str(path), "train.py"]))
+    chosen = [way for way in ("use_cpu", "multi_gpu", "use_fsdp", "use_deepspeed") if getattr(args, way)]
+    assert chosen == [WAYS[name]][: WAYS[name] is not None]
+    known = {action.dest for action in parser._actions}
+    for key, value in {**config.get("fsdp_config", {}), **config.get("deepspeed_config", {})}.items():
+        assert key in known
+        assert getattr(args, key) == value
+    for key in ("mixed_precision", "num_processes", "num_machines"):
+        assert getattr(args, key) == config[key]
+
+
+@pytest.mark.parametrize("name", [name for name, way in WAYS.items() if way == "use_fsdp"])
+def test_layers_are_what_is_gathered_at_a_time(name):
+    config = yaml.safe_load(configuration_path("accelerate", f"{name}.yaml").read_text())["fsdp_config"]
+    assert [config["fsdp_transformer_layer_cls_to_wrap"]] == MiniForCausalLM._no_split_modules
+    assert config["fsdp_version"] == 2
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_header_gives_the_command_that_reads_the_file(name):
+    text = configuration_path("accelerate", f"{name}.yaml").read_text()
+    command = text[: text.index("compute_environment")].replace("\\\n#", "").rpartition("#   ")[2]
+    args = launch_command_parser().parse_args(command.split()[2:])
+    assert command.startswith("accelerate launch ")
+    assert args.config_file == f"configuration/accelerate/{name}.yaml"
+    assert args.training_script == "train.py"
+
+
+def test_a_script_says_how_it_is_used():
+    script = configuration_path("accelerate", "torchrun.sh")
+    result = subprocess.run([str(script)], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "usage: " in result.stderr
+
+
+def test_deepspeed_that_is_missing_is_a_sentence(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    assert train(["--output_dir", str(tmp_path / "run")]) == 1
+    assert "Install it, or choose another way." in caplog.messages[-1]
+
+
+def test_muon_under_deepspeed_is_refused_before_anything_is_read(monkeypatch, tmp_path):
+    _, data_args, args = parse_arguments(["--use_muon", "true", "--output_dir", str(tmp_path / "run")])
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UserError, match="train with --use_muon false, or divide the model with FSDP2"):
+        check_arguments(data_args, args)
