@@ -246,6 +246,31 @@ def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["updates"] == 10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [["--use_muon", "true"], ["--use_muon", "false"], ["--streaming", "true", "--max_validation_documents", "5"]],
+    ids=["muon", "adamw", "streaming"],
+)
+def test_two_processes_learn_from_the_same_rows_what_one_learns(arguments, run, tmp_path, two_processes, more):
+    """DDP: twice four rows are the eight rows of one process, none of them twice and none left out."""
+    shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
+    arguments = [*arguments, "--config_overrides", shape, "--save_strategy", "no", *more]
+    one, two = tmp_path / "one", tmp_path / "two"
+    code, output = run([*arguments, "--per_device_train_batch_size", "8", "--output_dir", str(one)])
+    assert code == 0, output
+    result = two_processes(
+        ROOT / "train.py", *arguments, "--use_cpu", "true", "--ddp_backend", "gloo", "--output_dir", two
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    alone, together = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    for name, weights in alone.items():
+        if not name.endswith("k_proj.bias"):  # see test_distributed.py
+            torch.testing.assert_close(
+                together[name], weights, rtol=1e-3, atol=2e-4, msg=lambda m, name=name: name + m
+            )
+
+
 def test_unknown_validation_tokens_are_reported(arguments, caplog, monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     overrides = {"vocab_size": 12, "hidden_size": 32, "num_hidden_layers": 1}
