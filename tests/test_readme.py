@@ -110,7 +110,9 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
         "CONTRIBUTING.md",
         "configuration/README.md",
         "docs/applications.md",
+        "docs/experiments.md",
         "docs/hub.md",
+        "docs/scaling.md",
     ],
 )
 def test_links_to_files_lead_somewhere(name):

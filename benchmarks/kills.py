@@ -1,0 +1,114 @@
+"""Kill a training run again and again, with SIGKILL at random moments, and compare its end with that of one left alone.
+
+    python benchmarks/kills.py                          # 20 kills of one run
+    python benchmarks/kills.py --kills 5 --processes 2  # of two processes (DDP on a CPU)
+
+Each start but the first is `train.py --resume`. The moment is uniform between the start of the process and twice the
+time that it takes to the first update, so that loading, updates, validation and checkpoints are all hit. The command
+succeeds if the weights at the end are those of the other run, bit for bit.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+WORDS = "the model reads a word and then it says what the next word in the text will be".split()
+UPDATES = 400
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    args = parser.parse_args()
+    moments = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        corpus = write_corpus(folder / "corpus.jsonl")
+        alone, killed = folder / "alone", folder / "killed"
+        began = time.monotonic()
+        process = start(corpus, alone, args.processes)
+        while process.poll() is None and not list(alone.glob("checkpoint-*")):
+            time.sleep(0.1)
+        horizon = 2 * (time.monotonic() - began)
+        if process.wait() != 0:
+            sys.stderr.write(f"The run that was left alone failed; its log is {alone}.log.\n")
+            return 1
+
+        kills, report = 0, [("kill", "after", "checkpoints there", "the last")]
+        while True:
+            process = start(corpus, killed, args.processes)
+            after = moments.uniform(0, horizon) if kills < args.kills else None
+            try:
+                code = process.wait(after)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                kills += 1
+                found = sorted(int(path.name.partition("-")[2]) for path in killed.glob("checkpoint-*"))
+                report.append((kills, f"{after:.1f} s", ", ".join(map(str, found)) or "none", describe_log(killed)))
+                sys.stdout.write("  ".join(f"{word!s:<20}" for word in report[-1]) + "\n")
+                sys.stdout.flush()
+                continue
+            break
+        if code != 0:
+            sys.stderr.write(f"The killed run failed with {code}:\n{Path(f'{killed}.log').read_text()[-2000:]}\n")
+            return 1
+        same = (alone / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+        end = "equal, bit for bit" if same else "DIFFERENT"
+        sys.stdout.write(f"{kills} kills of {args.processes} process(es), {UPDATES} updates: the weights are {end}.\n")
+        return 0 if same else 1
+
+
+def write_corpus(path: Path) -> Path:
+    draw = random.Random(0)
+    rows = [{"text": " ".join(draw.choices(WORDS, k=60))} for _ in range(200)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def start(corpus: Path, output: Path, processes: int) -> subprocess.Popen:
+    """`train.py`, or its continuation if there is something to continue, in a group of its own."""
+    shape = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "hidden_dropout": 0.1}
+    options = {
+        "dataset": corpus,
+        "output_dir": output,
+        "config_overrides": json.dumps(shape),
+        "block_size": 64,
+        "max_steps": UPDATES,
+        "save_steps": 20,
+        "eval_steps": 50,
+        "disable_tqdm": "true",
+        "use_cpu": "true",
+    }
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    launcher = []
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        words += ["--ddp_backend", "gloo"]
+    if (output / "_run.json").exists():
+        words.append("--resume")
+    script = str(Path(__file__).resolve().parents[1] / "train.py")
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(corpus.parent / "cache")}
+    with Path(f"{output}.log").open("w") as log:
+        command = [sys.executable, *launcher, script, *words]
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def describe_log(output: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip() for line in Path(f"{output}.log").read_text().splitlines() if line.strip()]
+    return lines[-1][:60] if lines else "nothing yet"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
