@@ -1,4 +1,4 @@
-"""Kill a training run again and again, with SIGKILL at random moments, and compare its end with that of one left alone.
+"""Kill a training run at random moments, again and again, and compare its end with that of one left alone.
 
     python benchmarks/kills.py                          # 20 kills of one run
     python benchmarks/kills.py --kills 5 --processes 2  # of two processes (DDP on a CPU)

@@ -10,10 +10,9 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from .data import DataArguments
+from .data import DataArguments, choose_dataset
 from .errors import UserError
 from .presets import configuration_path
-from .tasks import task_class
 
 
 DEFAULT_RECIPE = "quickstart"
@@ -101,8 +100,8 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, MiniTrainingArguments)
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, MiniTrainingArguments]:
     """`[RECIPE] [--argument value ...]` as dataclasses; the recipe `quickstart` if none is named.
 
-    A recipe is a YAML file of arguments, by path or by its name in `configuration/recipes`; the command line wins.
-    Runs go to `runs/RECIPE` unless `output_dir` says otherwise.
+    A recipe is a YAML file of arguments, by path or by its name in `configuration/recipes`; the command line wins, and
+    of `config_overrides` field by field. Runs go to `runs/RECIPE` unless `output_dir` says otherwise.
 
     Raises:
         UserError: the recipe does not exist or does not parse, or an argument does not exist, has a value of the wrong
@@ -112,9 +111,14 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Min
     has_recipe = bool(argv) and not argv[0].startswith("-")
     path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
     recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
+    overrides = recipe.pop("config_overrides", None) or {}
     arguments = parse_dataclasses(ARGUMENT_CLASSES, [*_to_argv(recipe), *argv[has_recipe:]], "train.py [RECIPE]")
-    data_arguments = arguments[1]
-    data_arguments.dataset = data_arguments.dataset or task_class(data_arguments.task).embedded
+    model_arguments, data_arguments, _ = arguments
+    if model_arguments.init_from:
+        overrides.pop("vocab_size", None)  # that of a tokenizer, which comes with the model
+    if overrides := overrides | model_arguments.overrides():
+        model_arguments.config_overrides = json.dumps(overrides)
+    choose_dataset(data_arguments)
     return arguments
 
 
@@ -160,6 +164,8 @@ def _read_recipe(path: Path) -> dict:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise UserError(f"{path} must hold lines of `argument: value`, and holds a {type(recipe).__name__}.")
+    if not isinstance(recipe.get("config_overrides") or {}, dict):
+        raise UserError(f"{path}: config_overrides must hold fields and values: {{hidden_size: 192}}.")
     for name in recipe:
         if name not in _argument_names(ARGUMENT_CLASSES):
             raise UserError(f"{path}: there is no argument {name}{_nearest_argument(str(name), ARGUMENT_CLASSES)}")

@@ -70,7 +70,11 @@ def main(argv: list[str] | None = None) -> int:
 
             evaluate(argv[1:])
             return 0
-        args = parser.parse_args(argv)
+        args, rest = parser.parse_known_args(argv)
+        if rest and (args.command not in _PREDICTIONS or any(word.startswith("-") for word in rest)):
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        if rest:  # texts that come after an option
+            args.texts += rest
         _COMMANDS[args.command](args)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -98,9 +102,11 @@ def _generate(args: argparse.Namespace) -> None:
     from transformers import AutoModelForCausalLM, set_seed
 
     from .generation import continue_text
-    from .prediction import load_model
+    from .modeling_mini import MiniForCausalLM
+    from .prediction import check_head, load_model
 
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
+    check_head(args.checkpoint, MiniForCausalLM, "generate")
     model, tokenizer = load_model(args.checkpoint, AutoModelForCausalLM)
     if args.seed is not None:
         set_seed(args.seed)
@@ -155,6 +161,7 @@ _PREDICTIONS = {
 }
 _EACH_LINE = "one or more; the lines of standard input if left out"
 _INPUTS = {
+    "classify": "one or more; the lines of standard input if left out; pairs of texts come with --jsonl",
     "summarize": "one or more documents; all of standard input, as one document, if left out",
     "answer": "a question, and the text that holds its answer; standard input for the text if left out",
 }

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -14,7 +15,7 @@ from datasets.exceptions import DatasetGenerationError
 from .caching import code_hash
 from .embedded import EMBEDDED, load_embedded
 from .errors import UserError
-from .tasks import task_names
+from .tasks import task_class, task_names
 
 
 if TYPE_CHECKING:
@@ -122,6 +123,13 @@ class DataArguments:
     )
 
 
+def choose_dataset(args: DataArguments) -> None:
+    """Take the task's own data where none are named. Raises `UserError` if it has none."""
+    args.dataset = args.dataset or task_class(args.task).embedded
+    if args.dataset is None:
+        raise UserError(f"{args.task} has no data of its own; name some with --dataset.")
+
+
 def load_splits(
     args: DataArguments,
     task: "Task",
@@ -147,8 +155,7 @@ def load_splits(
         names = _split_names(splits, args, roles, needs_train)
         return _choose_splits({role: splits[name] for role, name in names.items()}, names, args, task, divide)
     except DatasetGenerationError as error:
-        reason = _first_bad_json_line(path) or _first_line(error.__cause__ or error)
-        raise UserError(f"{args.dataset} could not be read: {reason}") from error
+        raise UserError(f"{args.dataset} could not be read: {_reason(path, error.__cause__ or error)}") from error
     except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is one of the latter
         if path.is_dir():
             endings = ", ".join(_FILE_FORMATS)
@@ -157,7 +164,7 @@ def load_splits(
             f"--dataset {args.dataset}: there is no such file or folder, {_nearest_embedded(args)}"
         ) from error
     except (ValueError, RuntimeError) as error:  # a stream, the configuration of a Hub data set, one that is a script
-        raise UserError(f"--dataset {args.dataset}: {_first_line(error)}") from error
+        raise UserError(f"--dataset {args.dataset}: {_reason(path, error)}") from error
 
 
 def _nearest_embedded(args: DataArguments) -> str:
@@ -208,10 +215,15 @@ def _read_own_files(folder: Path, task: "Task") -> dict[str, Dataset]:
     """Splits from files in a format of the task's own, which have the name of their split in theirs."""
     found = {}
     for path in sorted(folder.glob("*.json")):
-        split = next((split for word, split in _SPLIT_WORDS.items() if word in path.name.lower()), None)
+        split = _split_of(path)
         if split is not None and (examples := task.read_file(path)) is not None:
             found[split] = examples
     return found
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file has in its name."""
+    return next((split for word, split in _SPLIT_WORDS.items() if word in path.name.lower()), None)
 
 
 def _split_names(
@@ -271,13 +283,23 @@ def _text_options(file_format: str | None, args: DataArguments) -> dict:
     return {"sample_by": args.text_unit} if file_format == "text" else {}
 
 
-def _first_line(error: BaseException) -> str:
-    hint = "; convert the file to UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-    return (str(error) or type(error).__name__).splitlines()[0] + hint
+def _reason(path: Path, error: BaseException) -> str:
+    """Why a source could not be read, in the user's terms where they are known."""
+    if bad_line := _first_bad_json_line(path):
+        return bad_line
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, UnicodeDecodeError):
+        return f"{reason}; convert the file to UTF-8"
+    if empty := re.match(r"Instruction \"(\w+)\" corresponds to no data", reason):
+        return f"there is no example for {empty[1]}; fill the file, or remove it."
+    return reason
 
 
 def _first_bad_json_line(path: Path) -> str | None:
-    """Where a file of JSON lines stops being a table; `datasets` names only a row within a block of the file."""
+    """Where a file of JSON lines, or one of a folder, stops being a table; `datasets` names only a row of a block."""
+    if path.is_dir():
+        found = ((file, _first_bad_json_line(file)) for file in sorted(path.rglob("*.jsonl")))
+        return next((f"{file.name}, {reason}" for file, reason in found if reason), None)
     if not (path.name.endswith(".jsonl") and path.is_file()):
         return None
     kinds = {}
@@ -339,6 +361,8 @@ def _sources(found: list[str], args: DataArguments, task: "Task") -> dict[str, s
         if not equals or column not in known:
             raise UserError(f"--columns {item}: write COLUMN=NAME with one of the task's columns {', '.join(known)}.")
         named[column] = source
+    if len(set(named.values())) < len(args.columns):
+        raise UserError(f"--columns {' '.join(args.columns)}: name each column once.")
     sources = {column: named.get(column, column) for column in task.columns}
     sources |= {column: named.get(column, column) for column in task.optional_columns if column in {*named, *found}}
     for column, source in sources.items():
@@ -386,12 +410,18 @@ class _CheckExample:
         return self.problem(example) is not None
 
     def place(self, index: int) -> str:
-        path = Path(self.dataset)
-        if path.name.endswith(".jsonl") and path.is_file():
+        path = self._file()
+        if path.name.endswith(".jsonl"):
             with path.open("rb") as lines:
                 full = [number for number, line in enumerate(lines, start=1) if line.strip()]
             return f"{path}, line {full[index]}"
-        return f"{self.dataset}, row {index + 1} of the split {self.split!r}"
+        return f"{path}, row {index + 1} of the split {self.split!r}"
+
+    def _file(self) -> Path:
+        """The file that holds the split, or the folder where it is not one alone."""
+        path = Path(self.dataset)
+        files = [file for file in path.rglob("*") if file.suffix in _FILE_FORMATS and _split_of(file) == self.split]
+        return files[0] if len(files) == 1 else path
 
 
 def map_options(args: DataArguments, description: str) -> dict:
@@ -419,9 +449,10 @@ def _divide(examples: Dataset, args: DataArguments, group_column: str | None) ->
     text = examples[0].get("text", "")
     cut = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1
     if cut == 0 or examples.column_names != ["text"]:
+        unit = ", or --text_unit line or paragraph" if examples.column_names == ["text"] else ""
         raise UserError(
-            f"{args.dataset} is one document that cannot be cut at a line into training and validation; give more "
-            "documents, a validation split, or --text_unit line or paragraph."
+            f"{args.dataset} holds one example, which cannot be divided into training and validation; give more, or a "
+            f"validation split{unit}."
         )
     return Dataset.from_dict({"text": [text[:cut]]}), Dataset.from_dict({"text": [text[cut:]]})
 

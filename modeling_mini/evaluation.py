@@ -3,13 +3,15 @@
 import json
 import sys
 from dataclasses import asdict, dataclass, field
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 from matplotlib.figure import Figure
 
 from .arguments import parse_dataclasses
-from .data import ENCODING_ARGUMENTS, DataArguments, Examples
+from .data import ENCODING_ARGUMENTS, DataArguments, Examples, choose_dataset
 from .errors import UserError
 from .model_card import markdown_table
 from .prediction import checkpoint_task, load_checkpoint, recorded_arguments
@@ -57,10 +59,11 @@ def evaluate(argv: list[str]) -> None:
     divide = "dataset" not in named
     if checkpoint is not None:
         recorded = recorded_arguments(checkpoint)
+        check_same_task(checkpoint, recorded, asked.task if "task" in named else None)
         if is_same_data(asked.dataset, recorded.get("dataset")):  # what it learnt from is no test of it
             divide, asked.dataset = True, recorded["dataset"]
         asked = _completed(asked, recorded, named, checkpoint)
-    asked.dataset = asked.dataset or task_class(asked.task).embedded
+    choose_dataset(asked)
     task = task_class(asked.task)(asked)
 
     check_eval_arguments(args)
@@ -78,10 +81,14 @@ def evaluate(argv: list[str]) -> None:
         name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
         systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size)
     if not systems:
-        raise UserError(f"{asked.task} has no baselines here; name a checkpoint.")
+        raise UserError(
+            f"The simple systems of {asked.task} learn from a training split, and {asked.dataset} has none beside "
+            f"{split!r}; name a folder with both, or a checkpoint."
+        )
     sys.stdout.write(f"{asked.task}: {asked.dataset}, {split}, {len(examples):,} examples\n\n{table(systems)}\n")
     if args.output is not None:
-        _write(Path(args.output), asked, split, systems, examples, predictions, task)
+        about = {"checkpoint": checkpoint, "dataset": asked.dataset, "split": split, "examples": len(examples)}
+        _write(Path(args.output), {"task": asked.task, **about}, systems, examples, predictions, task)
 
 
 def check_eval_arguments(args: EvalArguments) -> None:
@@ -91,6 +98,15 @@ def check_eval_arguments(args: EvalArguments) -> None:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1.")
     if args.split not in (None, *SPLITS):
         raise UserError(f"--split {args.split}: choose one of {', '.join(SPLITS)}.")
+
+
+def check_same_task(checkpoint: str, recorded: dict, task: str | None) -> None:
+    """Refuse a checkpoint of another task with the same head; a language model may be tried on any. `UserError`."""
+    known = recorded.get("task", "text-generation")
+    if task in (None, known) or known == "text-generation":
+        return
+    if task_class(task).model_class is task_class(known).model_class:
+        raise UserError(f"{checkpoint} was trained for {known}, not for {task}; choose another.")
 
 
 def is_same_data(asked: str | None, recorded: str | None) -> bool:
@@ -160,14 +176,14 @@ def _cell(name: str, scores: dict) -> str:
 
 def _write(
     folder: Path,
-    data_args: DataArguments,
-    split: str,
+    about: dict,
     systems: dict[str, dict],
     examples: Dataset,
     predictions: list | None,
     task: Task,
 ) -> None:
-    results = {"task": data_args.task, "dataset": data_args.dataset, "split": split, "systems": systems}
+    versions = {name: version(name) for name in ("torch", "transformers")}
+    results = {**about, "date": str(date.today()), "versions": versions, "systems": systems}
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     plot(systems, task.metric, folder / "results.png")
     written = ["results.json", "results.png"]

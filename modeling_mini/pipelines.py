@@ -12,9 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, Pi
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_mini import MiniConfig
-from .data import DataArguments
 from .errors import UserError
-from .prediction import recorded_arguments
 from .tasks import task_class
 
 
@@ -27,6 +25,10 @@ class TaskPipeline(Pipeline):
     task_name: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel, **kwargs):
+        # Not above: `evaluate` imports transformers' pipelines, and so this file, while these two import `evaluate`.
+        from .data import DataArguments
+        from .prediction import recorded_arguments
+
         if model.config.model_type != MiniConfig.model_type:
             raise ValueError(
                 f"The pipeline {self.task_name!r} reads modeling_mini models, and this is a {model.config.model_type} "
@@ -40,7 +42,12 @@ class TaskPipeline(Pipeline):
             recorded = recorded_arguments(model.name_or_path, revision=getattr(model.config, "_commit_hash", None))
         except (UserError, OSError):  # a model that was built here, or whose folder is gone
             recorded = {"block_size": model.config.max_position_embeddings}
+        if recorded.get("task", self.task_name) not in (self.task_name, "text-generation"):
+            raise ValueError(f"{model.name_or_path} was trained for {recorded['task']}, not for {self.task_name}.")
         self.application = task_class(self.task_name)(DataArguments(**{**recorded, "task": self.task_name}))
+
+    def __call__(self, inputs, **parameters):
+        return super().__call__(inputs, **parameters) if inputs else []
 
     def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
         return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))

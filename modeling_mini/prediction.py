@@ -54,17 +54,21 @@ def load_checkpoint(checkpoint: str, task: Task) -> tuple[PreTrainedModel, PreTr
     Raises:
         UserError: there is no such checkpoint, its run did not end, or its head is that of another task.
     """
-    wanted = task.model_class.__name__
-    found = _config(checkpoint).architectures or []
-    if wanted not in found:
-        raise UserError(
-            f"{checkpoint} holds a {' and '.join(found) or 'model without a head'}, and {task.name} needs a {wanted}; "
-            f"fine-tune it with --init_from {checkpoint}, or choose another."
-        )
+    check_head(checkpoint, task.model_class, task.name)
     model, tokenizer = load_model(checkpoint, task.model_class)
     task.configure(model.config)
     task.adopt(model.config)
     return model, tokenizer
+
+
+def check_head(checkpoint: str, model_class: type, purpose: str) -> None:
+    """Refuse a checkpoint with the head of another task, which would be given a new one. Raises `UserError`."""
+    found = _config(checkpoint).architectures or []
+    if model_class.__name__ not in found:
+        raise UserError(
+            f"{checkpoint} holds a {' and '.join(found) or 'model without a head'}, and {purpose} needs a "
+            f"{model_class.__name__}; fine-tune it with --init_from {checkpoint}, or choose another."
+        )
 
 
 def load_model(checkpoint: str, model_class: type) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -104,6 +108,10 @@ def predict(
     known = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]
     is_asked = [bool(example[task.input_columns[0]].strip()) for example in examples]
     asked = [{name: example[name] for name in known} for example in compress(examples, is_asked)]
+    try:
+        "".join(text for example in asked for text in example.values()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError("The text is not UTF-8; convert it.") from error
     model, tokenizer = load_checkpoint(checkpoint, task)
     predictions = iter(task.predict(model, tokenizer, Dataset.from_list(asked), batch_size) if asked else [])
     for example, has_prediction in zip(examples, is_asked, strict=True):

@@ -38,7 +38,7 @@ class Task(ABC):
         optional_columns: what it may hold besides.
         input_columns: what the model is given of it.
         group_column: examples that share it are never divided between training and validation.
-        embedded: the embedded data set that it learns from by default.
+        embedded: the embedded data set that it learns from by default; without one, `--dataset` must be given.
         requires: packages that its metric and its baselines import, beyond those of the `train` extra.
         needs_causal: whether the model must not see what comes next, because that is what it predicts.
         counts_bytes: whether its rows hold the whole text, so that bits per byte can be measured.
@@ -56,7 +56,7 @@ class Task(ABC):
     optional_columns: ClassVar[tuple[str, ...]] = ()
     input_columns: ClassVar[tuple[str, ...]]
     group_column: ClassVar[str | None] = None
-    embedded: ClassVar[str]
+    embedded: ClassVar[str | None] = None
     requires: ClassVar[tuple[str, ...]] = ()
     needs_causal: ClassVar[bool] = False
     counts_bytes: ClassVar[bool] = False
@@ -102,8 +102,8 @@ class Task(ABC):
             value = example[column]
             if value is not None and not isinstance(value, str):
                 return (
-                    f"{{{column}}} holds {type(value).__name__} where text is wanted; choose another column with "
-                    f"--columns {column}=NAME."
+                    f"{{{column}}} holds {type(value).__name__} where text is wanted; correct it, or choose another "
+                    f"column with --columns {column}=NAME."
                 )
             if not (value and value.strip()):
                 return f"there is no {column} in {{{column}}}; fill it in, or remove the row."

@@ -180,7 +180,9 @@ def load_config(args: ModelArguments, task: Task) -> MiniConfig:
     try:
         config = AutoConfig.from_pretrained(args.init_from or preset_path(args.model), **overrides)
     except OSError as error:  # a folder without a config.json, or one that is not JSON
-        raise UserError(f"{source}: {str(error).splitlines()[0]}") from error
+        is_remote = args.init_from and not Path(args.init_from).exists()
+        found = " there is no such folder, and on the Hub:" if is_remote else ""
+        raise UserError(f"{source}:{found} {str(error).splitlines()[0]}") from error
     except ValueError as error:
         raise UserError(f"{source}: {error}" if args.init_from else f"--model {error}") from error
     except StrictDataclassError as error:
@@ -256,8 +258,8 @@ def build_model(
     """
     if args.init_from and config.vocab_size != len(tokenizer):
         raise UserError(
-            f"--init_from {args.init_from} has a vocabulary of {config.vocab_size}, and the tokenizer one of "
-            f"{len(tokenizer)}; leave --tokenizer out, and vocab_size out of --config_overrides."
+            f"--init_from {args.init_from}: the model is to have a vocabulary of {config.vocab_size}, and its "
+            f"tokenizer has {len(tokenizer)}; leave --tokenizer out, and vocab_size out of --config_overrides."
         )
     config.vocab_size = len(tokenizer)
     config.bos_token_id = tokenizer.bos_token_id

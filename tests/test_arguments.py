@@ -51,6 +51,18 @@ def test_fine_tuning_keeps_the_mask_of_pretraining(name):
 
 
 @pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_leaves_room_for_a_model_to_start_from(name):
+    model, _, _ = parse_arguments([name, "--init_from", "runs/any", "--config_overrides", '{"hidden_dropout": 0.3}'])
+    assert "vocab_size" not in model.overrides()
+    assert model.overrides()["hidden_dropout"] == 0.3
+
+
+def test_overrides_of_the_command_line_are_laid_over_those_of_the_recipe():
+    model, _, _ = parse_arguments(["fill-mask", "--config_overrides", '{"hidden_size": 64, "vocab_size": 500}'])
+    assert model.overrides() == {"vocab_size": 500, "is_causal": False, "hidden_size": 64}
+
+
+@pytest.mark.parametrize("name", recipe_names())
 def test_every_shipped_recipe_parses_and_holds_only_what_differs(name):
     import yaml
 

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from modeling_mini import MiniForCausalLM
+from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
 from modeling_mini.cli import main
 from modeling_mini.errors import UserError
 from modeling_mini.generation import continue_text, encode_prompt
@@ -92,6 +92,21 @@ def test_missing_checkpoint_ends_with_a_sentence(capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("Error: no/such/place: there is no such folder")
     assert captured.out == ""
+
+
+def test_checkpoint_with_another_head_writes_no_text(checkpoint, tiny_model, capsys):
+    tiny_model(MiniForSequenceClassification, vocab_size=300).save_pretrained(checkpoint)
+    assert main(["generate", checkpoint, "the"]) == 1
+    assert "holds a MiniForSequenceClassification, and generate needs a MiniForCausalLM" in capsys.readouterr().err
+
+
+def test_texts_may_follow_an_option(capsys):
+    assert main(["classify", "no/such/place", "--batch_size", "4", "one", "two"]) == 1
+    assert "no/such/place: there is no such folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["classify", "no/such/place", "one", "--beams", "4"])
+    with pytest.raises(SystemExit):
+        main(["presets", "one"])
 
 
 def test_no_subcommand_shows_the_usage(capsys):

@@ -38,6 +38,14 @@ def load_documents(args: DataArguments) -> tuple:
     return splits["train"], splits["validation"]
 
 
+def cut_short(path: Path) -> Path:
+    """The fourth line of a file without its end."""
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3][:20]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def write(path: Path, texts: list[str]) -> Path:
     if path.suffix == ".txt":
         path.write_text("\n\n".join(texts))
@@ -166,7 +174,11 @@ def test_streamed_rows_are_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
             "can't decode byte 0xe9",
         ),
         (lambda d: d.joinpath("a.docx").write_text("x") and d / "a.docx", {}, "its ending is none of"),
-        (lambda d: d.joinpath("a.txt").write_text("one line") and d / "a.txt", {}, "cannot be cut"),
+        (lambda d: cut_short(write(d / "a.jsonl", TEXTS)), {}, "line 4 is not JSON"),
+        (lambda d: cut_short(write(d / "train.jsonl", TEXTS)).parent, {}, "train.jsonl, line 4 is not JSON"),
+        (lambda d: d.joinpath("a.csv").write_text("text\n") and d / "a.csv", {}, "there is no example for train"),
+        (lambda d: write(d / "a.jsonl", TEXTS), {"columns": ["text=a", "text=b"]}, "name each column once"),
+        (lambda d: d.joinpath("a.txt").write_text("one line") and d / "a.txt", {}, "cannot be divided"),
     ],
 )
 def test_bad_source_is_refused_with_a_sentence(tmp_path, make, arguments, sentence):

@@ -105,8 +105,28 @@ def test_there_is_a_file_a_recipe_and_an_embedded_data_set_for_every_task():
 
     recipes = {parse_arguments([name])[1].task for name in recipe_names()}
     assert recipes == set(task_names())
-    assert {task_class(name).embedded for name in task_names()} <= set(EMBEDDED)
+    assert {task_class(name).embedded for name in task_names()} <= {*EMBEDDED, None}
     assert len({task_class(name) for name in task_names()}) == len(task_names()) == 7
+
+
+def test_a_task_is_found_by_the_name_of_its_file_and_may_have_no_data(monkeypatch):
+    from modeling_mini.data import choose_dataset
+
+    monkeypatch.setattr(task_class("translation"), "embedded", None)
+    with pytest.raises(UserError, match="translation has no data of its own; name some with --dataset"):
+        choose_dataset(DataArguments(task="translation"))
+    monkeypatch.setattr(task_class("translation"), "name", "translating")
+    with pytest.raises(TypeError, match=r"translation\.py holds no task whose `name` is 'translation'"):
+        task_class("translation")
+
+
+def test_an_answer_that_is_missing_is_refused_where_all_have_one(tmp_path):
+    row = {"question": "What?", "context": "It is.", "answers": {"text": [], "answer_start": []}}
+    path = jsonl(tmp_path / "a.jsonl", [row, row])
+    for name in ("question-answering", "generative-question-answering"):
+        with pytest.raises(UserError, match=r"line 1: there is no answer in 'answers\.text'; leave --no_unanswerable"):
+            build(name, dataset=path, unanswerable=False).load()
+        assert len(build(name, dataset=path).load(divide=False)["train"]) == 2
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "parquet", "folder"])
@@ -142,7 +162,7 @@ def test_a_test_split_is_kept_apart_and_training_does_not_look_at_it(tmp_path):
     assert len(splits["train"]) + len(splits["validation"]) == 20
     jsonl(folder / "test.jsonl", [{"source": "one", "target": ""}])
     assert set(build("translation", dataset=str(folder)).load()) == {"train", "validation"}
-    with pytest.raises(UserError, match="split 'test': there is no target"):
+    with pytest.raises(UserError, match=r"test\.jsonl, line 1: there is no target"):
         build("translation", dataset=str(folder)).load(roles=SPLITS, needs_train=False)
 
 
@@ -457,7 +477,7 @@ def test_row_without_a_label_is_the_one_that_is_named(tmp_path):
 def test_unknown_label_is_refused_before_training(tmp_path, tiny_model):
     for name, labels in (("train", ["a", "b"]), ("validation", ["b", "c"])):
         jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label} for label in labels])
-    with pytest.raises(UserError, match="row 2 of the split 'validation': 'label' is 'c', and the labels are a, b"):
+    with pytest.raises(UserError, match=r"validation\.jsonl, line 2: 'label' is 'c', and the labels are a, b"):
         build("text-classification", dataset=str(tmp_path)).load()
     trained = build("text-classification", dataset=str(tmp_path / "train.jsonl"))
     trained.adopt(MiniConfig(id2label={0: "b", 1: "c"}, label2id={"b": 0, "c": 1}))
@@ -660,6 +680,7 @@ def test_writing_pipeline_says_what_the_task_says(saved, tokenizer, name, column
     expected = [{output: text} for text in task.predict(writer.model, tokenizer, examples)]
     assert writer(texts, max_new_tokens=9, batch_size=2) == expected
     assert writer(texts[0], max_new_tokens=9) == expected[:1]
+    assert writer([]) == []
     gpt2 = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=20))
     with pytest.raises(ValueError, match="reads modeling_mini models, and this is a gpt2 model"):
         pipeline(name, model=gpt2, tokenizer=tokenizer)
@@ -688,6 +709,8 @@ def test_pipeline_reads_as_much_as_training_did(saved, tokenizer, tmp_path):
     writer = pipeline("translation", model=folder)
     assert writer.application.source_length == 40 - 16 - 3
     assert len(tokenizer(writer("one", max_new_tokens=90)[0]["translation_text"]).input_ids) > 16  # untrained: no end
+    with pytest.raises(ValueError, match="was trained for translation, not for summarization"):
+        pipeline("summarization", model=folder)
 
 
 # From a recipe to predictions, as a user runs it
@@ -759,6 +782,7 @@ def test_task_is_learnt_reported_evaluated_and_used(trained, name, tmp_path, cap
     assert f"{name}: " in table
     assert "test, 60 examples" in table
     evaluated = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert (evaluated["checkpoint"], evaluated["split"], evaluated["examples"]) == (str(run), "test", 60)
     *baselines, model = evaluated["systems"].values()
     assert model[metric] > max(scores[metric] for scores in baselines) + 10
     predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
@@ -780,6 +804,9 @@ def test_task_is_learnt_reported_evaluated_and_used(trained, name, tmp_path, cap
     assert [json.loads(line)["prediction"] for line in capsys.readouterr().out.splitlines()] == said
     assert command(["eval", str(run), "--dataset", str(tmp_path / "data"), "--no_baselines"]) == 0
     assert f"{name}: " in capsys.readouterr().out
+    if name == "translation":
+        assert command(["eval", str(run), "--task", "summarization"]) == 1
+        assert "was trained for translation, not for summarization" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -825,6 +852,9 @@ def test_pretraining_fine_tuning_and_the_wrong_head(tmp_path, capsys, caplog, mo
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(pairs[0])))
     assert command(["classify", tuned, "--jsonl"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == 7
+    monkeypatch.setattr("sys.stdin", io.StringIO("caf\udce9\n"))
+    assert command(["classify", tuned]) == 1
+    assert "The text is not UTF-8; convert it." in capsys.readouterr().err
     assert command(["translate", tuned, "one"]) == 1
     assert "was trained for text-classification, not for translation" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO("one two\n\nthree\n"))

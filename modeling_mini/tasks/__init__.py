@@ -13,6 +13,9 @@ def task_names() -> list[str]:
 
 
 def task_class(name: str) -> type:
-    """The `Task` subclass of a task by its name."""
+    """The `Task` subclass of a task by its name. Raises `TypeError` if its file holds none of that name."""
     module = import_module(f".{name.replace('-', '_')}", __name__)
-    return next(value for value in vars(module).values() if getattr(value, "name", None) == name)
+    found = next((value for value in vars(module).values() if getattr(value, "name", None) == name), None)
+    if found is None:
+        raise TypeError(f"{module.__file__} holds no task whose `name` is {name!r}, that of the file.")
+    return found

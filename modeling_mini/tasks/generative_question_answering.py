@@ -36,7 +36,11 @@ class GenerativeQuestionAnswering(PromptedTask):
     def problem(self, example: dict) -> str | None:
         texts = example["answers.text"]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return "{answers.text} is no list of texts; write the answers as in SQuAD, and [] where there is none."
+            return (
+                "{answers.text} is no list of texts; write answers in JSON, as in SQuAD, and [] where there is none."
+            )
+        if not (texts or self.args.unanswerable):
+            return "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
         return super().problem(example)
 
     def sources(self, examples: Examples | dict) -> list[str]:

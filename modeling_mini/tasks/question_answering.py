@@ -54,7 +54,9 @@ class QuestionAnswering(Task):
         texts, starts = example["answers.text"], example["answers.answer_start"]
         for name, values in (("answers.text", texts), ("answers.answer_start", starts)):
             if not isinstance(values, list):
-                return f"{{{name}}} is no list; write the answers as in SQuAD, and [] where there is none."
+                return f"{{{name}}} is no list; write the answers in JSON, as in SQuAD, and [] where there is none."
+        if not (texts or self.args.unanswerable):
+            return "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
         if len(texts) != len(starts):
             return f"there are {len(texts)} answers and {len(starts)} starts; give each answer its answer_start."
         for text, start in zip(texts, starts, strict=True):
