@@ -455,6 +455,18 @@ MUTATIONS = [
         '"encoding": {}',
     ),
     Mutation(
+        "arguments: the command line drops the overrides of the recipe",
+        ARGUMENTS,
+        "if overrides := overrides | model_arguments.overrides():",
+        "if overrides := model_arguments.overrides() or overrides:",
+    ),
+    Mutation(
+        "optim: each device orthogonalises its own part",
+        "modeling_mini/optim.py",
+        "[whole(update) for update in updates]",
+        "[update.to_local() if isinstance(update, DTensor) else update for update in updates]",
+    ),
+    Mutation(
         "task: pipelines of other models are taken over",
         "modeling_mini/pipelines.py",
         "if model.config.model_type != MiniConfig.model_type:",
