@@ -4,7 +4,7 @@
     python benchmarks/kills.py --kills 5 --processes 2  # of two processes (DDP on a CPU)
 
 Each start but the first is `train.py --resume`. The moment is uniform between the start of the process and twice the
-time that it takes to the first update, so that loading, updates, validation and checkpoints are all hit. The command
+time that it takes to the first checkpoint, so that loading, updates, validation and checkpoints are all hit. It
 succeeds if the weights at the end are those of the other run, bit for bit.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 
 WORDS = "the model reads a word and then it says what the next word in the text will be".split()
-UPDATES = 400
+UPDATES_FOR_A_KILL = 60
 
 
 def main() -> int:
@@ -36,17 +36,19 @@ def main() -> int:
         corpus = write_corpus(folder / "corpus.jsonl")
         alone, killed = folder / "alone", folder / "killed"
         began = time.monotonic()
-        process = start(corpus, alone, args.processes)
+        updates = UPDATES_FOR_A_KILL * args.kills
+        process = start(corpus, alone, args.processes, updates)
         while process.poll() is None and not list(alone.glob("checkpoint-*")):
             time.sleep(0.1)
         horizon = 2 * (time.monotonic() - began)
         if process.wait() != 0:
-            sys.stderr.write(f"The run that was left alone failed; its log is {alone}.log.\n")
+            sys.stderr.write(f"The run that was left alone failed:\n{end_of_log(alone)}\n")
             return 1
 
-        kills, report = 0, [("kill", "after", "checkpoints there", "the last")]
+        kills = 0
+        write("kill", "after", "checkpoints that are there")
         while True:
-            process = start(corpus, killed, args.processes)
+            process = start(corpus, killed, args.processes, updates)
             after = moments.uniform(0, horizon) if kills < args.kills else None
             try:
                 code = process.wait(after)
@@ -55,17 +57,15 @@ def main() -> int:
                 process.wait()
                 kills += 1
                 found = sorted(int(path.name.partition("-")[2]) for path in killed.glob("checkpoint-*"))
-                report.append((kills, f"{after:.1f} s", ", ".join(map(str, found)) or "none", describe_log(killed)))
-                sys.stdout.write("  ".join(f"{word!s:<20}" for word in report[-1]) + "\n")
-                sys.stdout.flush()
-                continue
-            break
+                write(kills, f"{after:.1f} s", ", ".join(map(str, found)) or "none")
+            else:
+                break
         if code != 0:
-            sys.stderr.write(f"The killed run failed with {code}:\n{Path(f'{killed}.log').read_text()[-2000:]}\n")
+            sys.stderr.write(f"The killed run failed with {code}:\n{end_of_log(killed)}\n")
             return 1
         same = (alone / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
         end = "equal, bit for bit" if same else "DIFFERENT"
-        sys.stdout.write(f"{kills} kills of {args.processes} process(es), {UPDATES} updates: the weights are {end}.\n")
+        sys.stdout.write(f"{kills} kills of {args.processes} process(es), {updates} updates: the weights are {end}.\n")
         return 0 if same else 1
 
 
@@ -76,7 +76,16 @@ def write_corpus(path: Path) -> Path:
     return path
 
 
-def start(corpus: Path, output: Path, processes: int) -> subprocess.Popen:
+def end_of_log(output: Path) -> str:
+    return Path(f"{output}.log").read_text()[-2000:]
+
+
+def write(*words: object) -> None:
+    sys.stdout.write("  ".join(f"{word!s:<8}" for word in words) + "\n")
+    sys.stdout.flush()
+
+
+def start(corpus: Path, output: Path, processes: int, updates: int) -> subprocess.Popen:
     """`train.py`, or its continuation if there is something to continue, in a group of its own."""
     shape = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "hidden_dropout": 0.1}
     options = {
@@ -84,7 +93,7 @@ def start(corpus: Path, output: Path, processes: int) -> subprocess.Popen:
         "output_dir": output,
         "config_overrides": json.dumps(shape),
         "block_size": 64,
-        "max_steps": UPDATES,
+        "max_steps": updates,
         "save_steps": 20,
         "eval_steps": 50,
         "disable_tqdm": "true",
@@ -102,12 +111,6 @@ def start(corpus: Path, output: Path, processes: int) -> subprocess.Popen:
     with Path(f"{output}.log").open("w") as log:
         command = [sys.executable, *launcher, script, *words]
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-
-def describe_log(output: Path) -> str:
-    """The last line of a log that says something."""
-    lines = [line.strip() for line in Path(f"{output}.log").read_text().splitlines() if line.strip()]
-    return lines[-1][:60] if lines else "nothing yet"
 
 
 if __name__ == "__main__":
