@@ -170,14 +170,18 @@ def fresh_python(run_python, tmp_path):
 
 
 @pytest.fixture
-def two_processes(tmp_path):
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture
+def two_processes(tmp_path, free_port):
     """`two_processes(script_path, *arguments)`: run by torchrun on one CPU; the finished launcher."""
 
     def run(*command):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port}"]
         environment = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(
             [*launch, *map(str, command)],

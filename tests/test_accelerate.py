@@ -1,7 +1,10 @@
 """The files of `configuration/accelerate` say to accelerate what their headers say to a reader."""
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +18,7 @@ from modeling_mini.training import check_arguments
 from modeling_mini.training import main as train
 
 
+ROOT = Path(__file__).resolve().parent.parent
 WAYS = {
     "cpu": "use_cpu",
     "one-device": None,
@@ -84,3 +88,69 @@ def test_muon_under_deepspeed_is_refused_before_anything_is_read(monkeypatch, tm
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UserError, match="train with --use_muon false, or divide the model with FSDP2"):
         check_arguments(data_args, args)
+
+
+@pytest.fixture
+def tiny_run(tmp_path):
+    """Words of a run of four updates on a CPU, and its folder."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": f"the text number {i} has words"}) + "\n" for i in range(40)))
+    shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
+    options = {
+        "dataset": corpus,
+        "output_dir": tmp_path / "run",
+        "config_overrides": shape,
+        "block_size": 32,
+        "max_steps": 4,
+        "per_device_train_batch_size": 2,
+        "use_cpu": "true",
+        "ddp_backend": "gloo",
+    }
+    return [str(word) for name, value in options.items() for word in (f"--{name}", value)], tmp_path / "run"
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """One thread, no GPU, caches of its own, and the commands of this interpreter's environment first."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    caches = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+    return {**os.environ, **caches, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@pytest.mark.slow
+def test_machines_started_by_torchrun_train_together(tiny_run, environment, free_port):
+    words, folder = tiny_run
+    command = [str(configuration_path("accelerate", "torchrun.sh")), "127.0.0.1", "2", "1", *words]
+    options = {"env": environment | {"PORT": str(free_port)}, "stderr": subprocess.PIPE, "text": True}
+    machines = [subprocess.Popen(command, cwd=ROOT, **options) for _ in range(2)]
+    said = [machine.communicate(timeout=240)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert any("(2 rows x 1 accumulated x 2 devices x 32 tokens)" in text for text in said)
+    assert json.loads((folder / "metrics.json").read_text())["updates"] == 4
+
+
+@pytest.mark.slow
+def test_slurm_starts_a_launcher_on_each_machine(tiny_run, environment, free_port, tmp_path):
+    """With stand-ins for SLURM's two commands: `srun` runs its command once for each machine, with its number."""
+    words, folder = tiny_run
+    stand_ins = {
+        "scontrol": "echo 127.0.0.1; echo 127.0.0.1",
+        "srun": 'shift; SLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; code=$?; wait $! && exit $code',
+    }
+    for name, script in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    cluster = {
+        "SLURM_JOB_NODELIST": "two",
+        "SLURM_NNODES": "2",
+        "SLURM_GPUS_PER_NODE": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    cluster |= {"PATH": f"{tmp_path}{os.pathsep}{environment['PATH']}", "MAIN_PROCESS_PORT": str(free_port)}
+    script = [str(configuration_path("accelerate", "slurm.sh")), *words]
+    result = subprocess.run(
+        script, cwd=ROOT, env=environment | cluster, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "(2 rows x 1 accumulated x 2 devices x 32 tokens)" in result.stderr
+    assert json.loads((folder / "metrics.json").read_text())["updates"] == 4

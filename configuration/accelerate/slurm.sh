@@ -21,4 +21,5 @@ srun --kill-on-bad-exit=1 bash -c 'accelerate launch \
     --num_processes $((SLURM_NNODES * GPUS_PER_NODE)) \
     --machine_rank "$SLURM_NODEID" \
     --main_process_ip "$MAIN_PROCESS_IP" \
+    --main_process_port "${MAIN_PROCESS_PORT:-29500}" \
     train.py "$@"' launcher "$@"
