@@ -8,12 +8,15 @@ import zipfile
 from pathlib import Path
 
 from safetensors import safe_open
+from torch.distributed.checkpoint import FileSystemReader
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .errors import UserError
 
 
 logger = logging.getLogger(__name__)
+
+SHARDED_PARTS = ("pytorch_model_fsdp_0", "optimizer_0")  # as accelerate names them
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -30,13 +33,13 @@ def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
     """The latest checkpoint that was written to its end, or None. A warning names those cut short.
 
     Raises:
-        UserError: a sharded checkpoint, whose parts this cannot judge.
+        UserError: a checkpoint of DeepSpeed, or a gathered one of FSDP, which this cannot judge.
     """
     for folder in checkpoints(output_dir):
-        if any(path.is_dir() for path in folder.iterdir()) or (folder / "optimizer.bin").exists():
+        if any(folder.glob("global_step*")) or (folder / "optimizer.bin").exists():
             raise UserError(
-                f"{folder} comes from FSDP or DeepSpeed, and --resume cannot tell whether it is complete; name the "
-                "one to continue from with --resume_from_checkpoint."
+                f"{folder} comes from DeepSpeed, or from FSDP with a full state dict, and --resume cannot tell "
+                "whether it is complete; name the one to continue from with --resume_from_checkpoint."
             )
         defect = checkpoint_defect(folder)
         if defect is None:
@@ -50,22 +53,38 @@ def checkpoint_defect(folder: Path) -> str | None:
 
     The Trainer writes weights, optimizer, scheduler and random states first and `trainer_state.json` last. Their
     containers tell when they were cut short: safetensors by the size in its header, torch files by the directory at
-    the end of their zip archive.
+    the end of their zip archive, sharded weights and optimizers (FSDP2) by what their metadata, which come last, say
+    of the other files.
     """
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "trainer_state.json is missing or cut short"
+    sharded = [folder / name for name in SHARDED_PARTS]
+    is_sharded = any(part.exists() for part in sharded)
     weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+    if not (weights or is_sharded):
         return "there are no weights"
     for path in weights:
         if not is_whole_safetensors(path):
             return f"{path.name} is cut short"
     random_states = [path.name for path in folder.glob("rng_state*.pth")] or ["rng_state.pth"]
-    for name in ("optimizer.pt", "scheduler.pt", *random_states):
+    for name in ([] if is_sharded else ["optimizer.pt"]) + ["scheduler.pt", *random_states]:
         if not zipfile.is_zipfile(folder / name):
             return f"{name} is missing or cut short"
+    return next(filter(None, map(sharded_defect, sharded if is_sharded else [])), None)
+
+
+def sharded_defect(part: Path) -> str | None:
+    """What is wrong with what `torch.distributed.checkpoint` wrote into a folder, or None."""
+    try:
+        pieces = FileSystemReader(part).read_metadata().storage_data.values()
+    except Exception:  # no metadata, or no whole ones
+        return f"{part.name} is missing or has no whole .metadata"
+    for piece in pieces:
+        path = part / piece.relative_path
+        if not path.exists() or path.stat().st_size < piece.offset + piece.length:
+            return f"{part.name}/{path.name} is missing or cut short"
     return None
 
 

@@ -1,10 +1,12 @@
 """Only whole checkpoints are resumed from, and a run never writes over another or into a full disk."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 from safetensors.torch import save_file
 
 from modeling_mini.checkpoints import (
@@ -79,10 +81,41 @@ def test_full_disk_is_refused_with_what_is_there_and_what_is_needed(tmp_path, mo
         check_free_space(tmp_path, num_parameters=100_000_000)
 
 
-def test_sharded_checkpoint_is_not_judged_but_left_to_the_user(tmp_path):
-    (write_checkpoint(tmp_path / "checkpoint-3") / "optimizer_0").mkdir()
+def test_checkpoint_of_deepspeed_is_not_judged_but_left_to_the_user(tmp_path):
+    (write_checkpoint(tmp_path / "checkpoint-3") / "global_step3").mkdir()
     with pytest.raises(UserError, match="--resume_from_checkpoint"):
         latest_complete_checkpoint(tmp_path)
+
+
+@pytest.fixture
+def sharded_checkpoint(tmp_path):
+    """As accelerate leaves it under FSDP2: weights and optimizer in folders, written by torch."""
+    folder = write_checkpoint(tmp_path / "checkpoint-3")
+    for name in ("model.safetensors", "optimizer.pt"):
+        (folder / name).unlink()
+    for name in ("pytorch_model_fsdp_0", "optimizer_0"):
+        state = {f"weight_{i}": torch.randn(300) for i in range(3)}
+        torch.distributed.checkpoint.save(state, checkpoint_id=folder / name, no_dist=True)
+    return folder
+
+
+def test_sharded_checkpoint_is_chosen_if_it_is_whole(sharded_checkpoint):
+    assert checkpoint_defect(sharded_checkpoint) is None
+    assert latest_complete_checkpoint(sharded_checkpoint.parent) == sharded_checkpoint
+
+
+@pytest.mark.parametrize("part", ["pytorch_model_fsdp_0", "optimizer_0"])
+@pytest.mark.parametrize("damage", ["folder", "metadata missing", "metadata", "file missing", "file"])
+def test_any_damage_to_a_sharded_checkpoint_is_seen_and_named(sharded_checkpoint, part, damage):
+    folder = sharded_checkpoint / part
+    victim = folder / ".metadata" if "metadata" in damage else next(folder.glob("*.distcp"))
+    if damage == "folder":
+        shutil.rmtree(folder)
+    elif "missing" in damage:
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[:-1])
+    assert part in checkpoint_defect(sharded_checkpoint)
 
 
 def test_run_is_continued_only_with_what_it_was_started_with(tmp_path):
