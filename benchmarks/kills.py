@@ -9,15 +9,17 @@ succeeds if the weights at the end are those of the other run, bit for bit.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import psutil
 
 
 WORDS = "the model reads a word and then it says what the next word in the text will be".split()
@@ -52,16 +54,17 @@ def main() -> int:
             after = moments.uniform(0, horizon) if kills < args.kills else None
             try:
                 code = process.wait(after)
+                break
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                kill(process)
                 kills += 1
                 found = sorted(int(path.name.partition("-")[2]) for path in killed.glob("checkpoint-*"))
                 write(kills, f"{after:.1f} s", ", ".join(map(str, found)) or "none")
-            else:
-                break
         if code != 0:
             sys.stderr.write(f"The killed run failed with {code}:\n{end_of_log(killed)}\n")
+            return 1
+        if kills < args.kills:
+            sys.stderr.write(f"The run ended after {kills} kills; choose another --seed.\n")
             return 1
         same = (alone / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
         end = "equal, bit for bit" if same else "DIFFERENT"
@@ -70,10 +73,21 @@ def main() -> int:
 
 
 def write_corpus(path: Path) -> Path:
+    """Two hundred documents of random words."""
     draw = random.Random(0)
     rows = [{"text": " ".join(draw.choices(WORDS, k=60))} for _ in range(200)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL for a process and all that it has started: torchrun gives its workers groups of their own."""
+    family = [*psutil.Process(process.pid).children(recursive=True), process]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family[:-1])
+    process.wait()
 
 
 def end_of_log(output: Path) -> str:
@@ -81,12 +95,13 @@ def end_of_log(output: Path) -> str:
 
 
 def write(*words: object) -> None:
+    """A line of a table, at once."""
     sys.stdout.write("  ".join(f"{word!s:<8}" for word in words) + "\n")
     sys.stdout.flush()
 
 
 def start(corpus: Path, output: Path, processes: int, updates: int) -> subprocess.Popen:
-    """`train.py`, or its continuation if there is something to continue, in a group of its own."""
+    """`train.py`, or its continuation if there is something to continue."""
     shape = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "hidden_dropout": 0.1}
     options = {
         "dataset": corpus,
@@ -110,7 +125,7 @@ def start(corpus: Path, output: Path, processes: int, updates: int) -> subproces
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(corpus.parent / "cache")}
     with Path(f"{output}.log").open("w") as log:
         command = [sys.executable, *launcher, script, *words]
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 if __name__ == "__main__":

@@ -18,20 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("train", help="train from a recipe; the same arguments as train.py")
     commands.add_parser("eval", help="score a trained model and simple systems on the same examples; its own --help")
     commands.add_parser("presets", help="list the model shapes and their parameter counts")
-    plan = commands.add_parser("plan", help="memory, time and the accelerate file of a training run, from arithmetic")
-    plan.add_argument("model", help="a preset, or the path of a config.json or of its folder")
-    plan.add_argument("--gpus", type=int, default=1, help="devices in all (default: 1)")
-    plan.add_argument("--memory", default="80GB", help="of one device: 80GB, 24GiB (default: 80GB)")
-    plan.add_argument("--block_size", type=int, help="tokens of a row; the positions of the model if left out")
-    plan.add_argument("--precision", choices=("bf16", "no"), default="bf16", help="mixed precision (default: bf16)")
-    plan.add_argument("--tokens", type=float, help="to train on, e.g. 300e9; 20 a parameter if left out")
-    plan.add_argument("--batch_tokens", type=float, help="of an update; as many as fit at once if left out")
-    plan.add_argument(
-        "--tflops", type=float, default=989.0, help="of one device at that precision (default: 989, an H100)"
-    )
-    plan.add_argument("--mfu", type=float, default=0.4, help="share of them that training uses (default: 0.4)")
-    plan.add_argument("--reserve", type=float, default=0.1, help="share of the memory to keep free (default: 0.1)")
-    plan.add_argument("--gpus_per_node", type=int, default=8, help="devices of one machine (default: 8)")
+    commands.add_parser("plan", help="memory, time and the accelerate file of a training run; its own --help")
     generate = commands.add_parser("generate", help="continue a text with a trained model")
     generate.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
     generate.add_argument("prompt", nargs="?", help="text to continue; standard input if left out")
@@ -70,11 +57,14 @@ def main(argv: list[str] | None = None) -> int:
 
             evaluate(argv[1:])
             return 0
+        if argv[:1] == ["plan"]:
+            from .planning import plan
+
+            plan(argv[1:])
+            return 0
         args, rest = parser.parse_known_args(argv)
-        if rest and (args.command not in _PREDICTIONS or any(word.startswith("-") for word in rest)):
+        if rest and not _take_texts(args, rest):
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        if rest:  # texts that come after an option
-            args.texts += rest
         _COMMANDS[args.command](args)
     except UserError as error:
         sys.stderr.write(f"Error: {error}\n")
@@ -85,17 +75,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _take_texts(args: argparse.Namespace, rest: list[str]) -> bool:
+    """Whether what argparse left over are texts that come after an option; then they are where they belong."""
+    if any(word.startswith("-") for word in rest):
+        return False
+    if args.command in _PREDICTIONS:
+        args.texts += rest
+    elif args.command == "generate" and args.prompt is None and len(rest) == 1:
+        args.prompt = rest[0]
+    else:
+        return False
+    return True
+
+
 def _presets(args: argparse.Namespace) -> None:
     from .presets import preset_table
 
     sys.stdout.write(preset_table() + "\n")
-
-
-def _plan(args: argparse.Namespace) -> None:
-    from .planning import plan
-
-    arguments = {name: value for name, value in vars(args).items() if name != "command"}
-    sys.stdout.write(plan(**arguments) + "\n")
 
 
 def _generate(args: argparse.Namespace) -> None:
@@ -165,5 +161,5 @@ _INPUTS = {
     "summarize": "one or more documents; all of standard input, as one document, if left out",
     "answer": "a question, and the text that holds its answer; standard input for the text if left out",
 }
-_COMMANDS = {"presets": _presets, "plan": _plan, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}
+_COMMANDS = {"presets": _presets, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}
 _COMMANDS |= dict.fromkeys(_PREDICTIONS, _predict)

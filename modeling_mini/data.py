@@ -155,7 +155,8 @@ def load_splits(
         names = _split_names(splits, args, roles, needs_train)
         return _choose_splits({role: splits[name] for role, name in names.items()}, names, args, task, divide)
     except DatasetGenerationError as error:
-        raise UserError(f"{args.dataset} could not be read: {_reason(path, error.__cause__ or error)}") from error
+        reason = _first_bad_json_line(path) or _reason(error.__cause__ or error)
+        raise UserError(f"{args.dataset} could not be read: {reason}") from error
     except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is one of the latter
         if path.is_dir():
             endings = ", ".join(_FILE_FORMATS)
@@ -164,7 +165,8 @@ def load_splits(
             f"--dataset {args.dataset}: there is no such file or folder, {_nearest_embedded(args)}"
         ) from error
     except (ValueError, RuntimeError) as error:  # a stream, the configuration of a Hub data set, one that is a script
-        raise UserError(f"--dataset {args.dataset}: {_reason(path, error)}") from error
+        bad_line = _first_bad_json_line(path) if path.is_file() else None
+        raise UserError(f"--dataset {args.dataset}: {bad_line or _reason(error)}") from error
 
 
 def _nearest_embedded(args: DataArguments) -> str:
@@ -283,10 +285,8 @@ def _text_options(file_format: str | None, args: DataArguments) -> dict:
     return {"sample_by": args.text_unit} if file_format == "text" else {}
 
 
-def _reason(path: Path, error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     """Why a source could not be read, in the user's terms where they are known."""
-    if bad_line := _first_bad_json_line(path):
-        return bad_line
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, UnicodeDecodeError):
         return f"{reason}; convert the file to UTF-8"
@@ -299,7 +299,7 @@ def _first_bad_json_line(path: Path) -> str | None:
     """Where a file of JSON lines, or one of a folder, stops being a table; `datasets` names only a row of a block."""
     if path.is_dir():
         found = ((file, _first_bad_json_line(file)) for file in sorted(path.rglob("*.jsonl")))
-        return next((f"{file.name}, {reason}" for file, reason in found if reason), None)
+        return next((f"{file.relative_to(path)}, {reason}" for file, reason in found if reason), None)
     if not (path.name.endswith(".jsonl") and path.is_file()):
         return None
     kinds = {}
@@ -411,11 +411,11 @@ class _CheckExample:
 
     def place(self, index: int) -> str:
         path = self._file()
-        if path.name.endswith(".jsonl"):
+        if path.name.endswith(".jsonl") and path.is_file():
             with path.open("rb") as lines:
                 full = [number for number, line in enumerate(lines, start=1) if line.strip()]
             return f"{path}, line {full[index]}"
-        return f"{path}, row {index + 1} of the split {self.split!r}"
+        return f"{path if path.is_file() else self.dataset}, row {index + 1} of the split {self.split!r}"
 
     def _file(self) -> Path:
         """The file that holds the split, or the folder where it is not one alone."""

@@ -81,10 +81,8 @@ def evaluate(argv: list[str]) -> None:
         name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
         systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size)
     if not systems:
-        raise UserError(
-            f"The simple systems of {asked.task} learn from a training split, and {asked.dataset} has none beside "
-            f"{split!r}; name a folder with both, or a checkpoint."
-        )
+        hint = f"those that learn need a training split beside {split!r}; " if args.baselines and train is None else ""
+        raise UserError(f"{asked.task} has no simple systems here; {hint}name a checkpoint.")
     sys.stdout.write(f"{asked.task}: {asked.dataset}, {split}, {len(examples):,} examples\n\n{table(systems)}\n")
     if args.output is not None:
         about = {"checkpoint": checkpoint, "dataset": asked.dataset, "split": split, "examples": len(examples)}

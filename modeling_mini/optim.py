@@ -15,6 +15,9 @@ from .errors import UserError
 # Coefficients of the quintic iteration, chosen for the steepest slope at zero (Jordan et al. 2024).
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
+# Most elements of matrices of one shape that are stacked, and gathered from other devices, at a time.
+MATRIX_ELEMENTS = 2**26
+
 
 def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Nearest semi-orthogonal matrices, roughly: singular values between 0.7 and 1.2. `[N, R, C]` -> `[N, R, C]`.
@@ -38,8 +41,8 @@ class Muon(torch.optim.Optimizer):
 
     The update has the scale of `torch.optim.Muon` with `adjust_lr_fn="original"`: sqrt(max(1, rows / columns)).
     That class orthogonalises one matrix at a time and always in bfloat16; this one batches equal shapes and computes
-    in float32 on a CPU. Where matrices are divided over devices, each device gathers the updates of one shape at a
-    time and orthogonalises them whole.
+    in float32 on a CPU. Where matrices are divided over devices, each device gathers the updates of some at a time
+    and orthogonalises them whole: every device does all of that work.
     """
 
     def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -56,8 +59,10 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[parameter.shape].append(parameter)
-            for parameters in by_shape.values():
-                self._update(parameters, group)
+            for shape, parameters in by_shape.items():
+                count = max(1, MATRIX_ELEMENTS // shape.numel())
+                for start in range(0, len(parameters), count):
+                    self._update(parameters[start : start + count], group)
         return loss
 
     def _update(self, parameters: list[nn.Parameter], group: dict) -> None:

@@ -130,10 +130,15 @@ def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> No
         raise UserError("--streaming has no end to an epoch; say how long to train with --max_steps.")
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would leave validation rows out of the bits per byte; leave it off.")
-    if args.use_muon and (args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"):
+    if args.use_muon and args.deepspeed_plugin is not None:
         raise UserError(
             "DeepSpeed divides matrices into flat pieces, and Muon orthogonalises whole ones; train with --use_muon "
             "false, or divide the model with FSDP2."
+        )
+    if args.use_muon and os.environ.get("FSDP_OFFLOAD_PARAMS") == "true":
+        raise UserError(
+            "Weights are kept in the memory of the host, and Muon orthogonalises on the device; train with --use_muon "
+            "false."
         )
 
 

@@ -48,8 +48,8 @@ def test_accelerate_reads_every_key(name):
     for key, value in {**config.get("fsdp_config", {}), **config.get("deepspeed_config", {})}.items():
         assert key in known
         assert getattr(args, key) == value
-    for key in ("mixed_precision", "num_processes", "num_machines"):
-        assert getattr(args, key) == config[key]
+    for key in config.keys() - {"compute_environment", "distributed_type", "fsdp_config", "deepspeed_config"}:
+        assert getattr(args, key) == config[key], key
 
 
 @pytest.mark.parametrize("name", [name for name, way in WAYS.items() if way == "use_fsdp"])
@@ -83,10 +83,15 @@ def test_deepspeed_that_is_missing_is_a_sentence(monkeypatch, tmp_path, caplog):
     assert "Install it, or choose another way." in caplog.messages[-1]
 
 
-def test_muon_under_deepspeed_is_refused_before_anything_is_read(monkeypatch, tmp_path):
+def test_muon_where_it_cannot_work_is_refused_before_anything_is_read(monkeypatch, tmp_path):
     _, data_args, args = parse_arguments(["--use_muon", "true", "--output_dir", str(tmp_path / "run")])
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    check_arguments(data_args, args)
+    args.deepspeed_plugin = object()
     with pytest.raises(UserError, match="train with --use_muon false, or divide the model with FSDP2"):
+        check_arguments(data_args, args)
+    args.deepspeed_plugin = None
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(UserError, match="kept in the memory of the host"):
         check_arguments(data_args, args)
 
 
@@ -135,7 +140,7 @@ def test_slurm_starts_a_launcher_on_each_machine(tiny_run, environment, free_por
     words, folder = tiny_run
     stand_ins = {
         "scontrol": "echo 127.0.0.1; echo 127.0.0.1",
-        "srun": 'shift; SLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; code=$?; wait $! && exit $code',
+        "srun": 'shift 2; SLURM_NODEID=1 "$@" & SLURM_NODEID=0 "$@"; code=$?; wait $! && exit $code',
     }
     for name, script in stand_ins.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{script}\n")

@@ -1,6 +1,8 @@
 """The plan of a run says what it then takes: operations, what the forward keeps, and the peak of a real process."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modeling_mini import MiniConfig, MiniForCausalLM
 from modeling_mini.cli import main
 from modeling_mini.errors import UserError
-from modeling_mini.planning import Run, choose, parse_memory, plan, strategies
+from modeling_mini.planning import Run, choose, parse_memory, strategies
 from modeling_mini.presets import count_parameters, preset_path
 
 
@@ -26,7 +28,10 @@ def preset_run(name, **options):
 
 @pytest.fixture
 def kept_bytes():
-    """`kept_bytes(model, ids, bf16)`: what the trunk keeps for its backward, weights and casts of them aside."""
+    """`kept_bytes(model, ids, bf16)`: what the trunk keeps for its backward, weights and casts of them aside.
+
+    The rows hold two documents each.
+    """
 
     def measure(model, ids, bf16):
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -38,29 +43,48 @@ def kept_bytes():
                 kept[tensor.untyped_storage().data_ptr()] = tensor
             return tensor
 
+        positions = torch.arange(ids.shape[1] // 2).repeat(ids.shape[0], 2)
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast("cpu", torch.bfloat16, enabled=bf16),
         ):
-            model.model(ids, use_cache=False)
+            model.model(ids, position_ids=positions, use_cache=False)
         return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
     return measure
 
 
-@pytest.mark.parametrize("recomputed", [False, True])
-@pytest.mark.parametrize("bf16", [False, True])
-def test_activations_are_what_the_forward_keeps(tiny_config, random_ids, kept_bytes, bf16, recomputed):
+@pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("options", [{}, {"norm_first": False}, {"hidden_act": "relu"}], ids=str)
+def test_activations_are_what_the_forward_keeps(tiny_config, random_ids, kept_bytes, options, bf16, recomputed):
     batch, length, found = 2, 20, {}
     for layers in (1, 2):
-        config = tiny_config(num_hidden_layers=layers)
+        config = tiny_config(num_hidden_layers=layers, **options)
         model = MiniForCausalLM(config).train()
         if recomputed:
             model.gradient_checkpointing_enable()
         found[layers] = kept_bytes(model, random_ids(batch, length), bf16)
-    run = make_run(config, length, element=2 if bf16 else 4)
-    a_layer = 4 * config.hidden_size if recomputed else run.layer_activations()
-    assert (found[2] - found[1]) / (batch * length) == a_layer
+    planned = {}
+    for layers in (1, 2):
+        run = make_run(tiny_config(num_hidden_layers=layers, **options), length, element=2 if bf16 else 4)
+        strategy = strategies(run)[1 if recomputed else 0]
+        planned[layers] = batch * run.row_activations(strategy)
+    assert found[2] - found[1] == planned[2] - planned[1]
+
+
+def test_what_a_device_holds_is_what_each_way_divides(tiny_config):
+    """By hand: 16 bytes a parameter, copies in buckets under DDP, shares under FSDP2 and what it gathers."""
+    run = make_run(tiny_config(), 24, gpus=4, element=2)
+    n, layer, table = run.parameters, run.layer_parameters, 97 * 32
+    assert n == 2 * layer + table + 2 * 32
+    found = {strategy.file: strategy for strategy in strategies(run) if not strategy.arguments}
+    assert found["ddp.yaml"].state == 16 * n + 4 * n + 2 * (2 * layer + table)
+    assert found["fsdp2.yaml"].state == 4 * n + 2 * (4 * layer + 2 * table)
+    assert found["fsdp2-offload.yaml"].state == 2 * (4 * layer + 2 * table)
+    assert found["zero2.yaml"].state == 2 * n + 18 * n / 4 + 2 * 2 * n
+    alone = strategies(make_run(tiny_config(), 24))[0]
+    assert (alone.file, alone.state) == ("one-device.yaml", 16 * n)
 
 
 def test_operations_are_those_of_the_matrix_products(tiny_config, random_ids):
@@ -75,11 +99,12 @@ def test_operations_are_those_of_the_matrix_products(tiny_config, random_ids):
     assert counter.get_total_flops() == ids.numel() * (run.flops_per_token() - 6 * vectors)
 
 
-@pytest.mark.parametrize("name", ["nano", "base", "gpt3-13b"])
+@pytest.mark.parametrize("name", ["nano", "base", "gpt3-13b", "seed"])
 def test_layers_hold_all_parameters_but_the_ends(name):
     run = preset_run(name)
-    ends = run.table + 2 * run.config.hidden_size
-    assert run.layer_parameters * run.config.num_hidden_layers + ends == run.parameters
+    norm = 2 * run.config.hidden_size if run.config.norm_first else 0
+    head = run.config.vocab_size * run.config.lm_head_bias + (0 if run.config.tie_word_embeddings else run.table)
+    assert run.layer_parameters * run.config.num_hidden_layers + run.table + norm + head == run.parameters
 
 
 def test_gpt3_costs_what_was_published():
@@ -92,38 +117,68 @@ def test_gpt3_costs_what_was_published():
     assert days == pytest.approx(34, rel=0.05)
 
 
-def test_a_model_too_large_for_a_device_is_divided_and_what_does_not_fit_is_said_to():
-    small, large = preset_run("base", gpus=8, element=2), preset_run("gpt3-175b", gpus=1024, element=2)
+def test_a_model_too_large_for_a_device_is_divided_and_what_does_not_fit_is_said_to(capsys):
+    small, large = preset_run("base", gpus=8, element=2), preset_run("gpt3-175b", gpus=1024, memory=72e9, element=2)
     assert choose(strategies(small), small).file == "ddp.yaml"
     chosen = choose(strategies(large), large)
     assert chosen.file == "fsdp2-checkpointing.yaml"
     assert chosen.peak(large, chosen.rows(large)) <= large.memory < chosen.peak(large, chosen.rows(large) + 1)
-    alone = preset_run("gpt3-175b", gpus=1, element=2)
-    assert choose(strategies(alone), alone) is None
-    assert "Nothing fits" in plan("gpt3-175b")
+    assert main(["plan", "gpt3-175b"]) == 0
+    assert "Nothing fits" in capsys.readouterr().out
 
 
 def test_command_prints_the_plan(capsys):
-    words = "plan gpt3-175b --gpus 1024 --memory 80GB --tokens 300e9 --tflops 312 --mfu 0.3365 --batch_tokens 25e6"
+    words = "plan gpt3-175b --gpus 1024 --memory 80GB --tokens 300e9 --tflops 312 --mfu 0.3365 --batch_tokens 50e6"
     assert main(words.split()) == 0
     said = capsys.readouterr().out
-    assert "configuration/accelerate/fsdp2-checkpointing.yaml --num_processes 1024 --num_machines 128" in said
-    assert "--per_device_train_batch_size 4 --gradient_accumulation_steps 3" in said
+    assert "accelerate/fsdp2-checkpointing.yaml --num_processes 1024 --num_machines 128 --machine_rank RANK" in said
+    rows, batches = re.search(
+        r"--per_device_train_batch_size (\d+) --gradient_accumulation_steps (\d+)", said
+    ).groups()
+    assert int(rows) * int(batches) == 24
+    assert "sync_each_batch" in said  # or whole gradients stay on each device between the batches
+    assert "An update reads 50,331,648 tokens; 50,000,000 were asked for" in said
     assert "35 days" in said
+
+
+def test_float32_is_planned_with_its_own_speed(capsys):
+    assert main(["plan", "base", "--precision", "no"]) == 0
+    said = capsys.readouterr().out
+    assert "67 TFLOP/s" in said
+    assert "--mixed_precision no" in said
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("", "Name a preset"),
         ("nanoo", "the nearest preset is 'nano'"),
         ("nano --gpus 0", "--gpus is 0"),
+        ("nano --gpus 12", "cannot share them evenly"),
         ("nano --memory much", "write it like 80GB or 24GiB"),
         ("nano --mfu 40", "--mfu is 40"),
-        ("nano --tokens 0", "--tokens is 0"),
+        ("nano --reserve 1", "--reserve is 1"),
+        ("nano --tokens nan", "--tokens is nan"),
+        ("nano --batch_tokens inf", "--batch_tokens is inf"),
+        ("nano --precision fp8", "fp8"),
     ],
 )
 def test_command_refuses(capsys, words, message):
     assert main(["plan", *words.split()]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "modeling_mini", "hidden_size": 7}, "config.json: "),
+        ({"model_type": "llama"}, "is a llama model"),
+    ],
+)
+def test_config_that_is_none_of_ours_is_refused(tmp_path, capsys, config, message):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    assert main(["plan", str(path)]) == 1
     assert message in capsys.readouterr().err
 
 

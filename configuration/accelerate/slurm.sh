@@ -10,12 +10,13 @@
 #SBATCH --output=%x-%j.log
 set -euo pipefail
 
-export GPUS_PER_NODE=${SLURM_GPUS_PER_NODE:-8}
+gpus=${SLURM_GPUS_PER_NODE:-8} # "8", or "h100:8"
+export GPUS_PER_NODE=${gpus##*:}
 MAIN_PROCESS_IP=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MAIN_PROCESS_IP
 
 # One launcher a machine; srun tells each its number.
-srun --kill-on-bad-exit=1 bash -c 'accelerate launch \
+srun --kill-on-bad-exit=1 --cpu-bind=none bash -c 'accelerate launch \
     --config_file configuration/accelerate/multi-node.yaml \
     --num_machines "$SLURM_NNODES" \
     --num_processes $((SLURM_NNODES * GPUS_PER_NODE)) \
