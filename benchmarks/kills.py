@@ -3,9 +3,9 @@
     python benchmarks/kills.py                          # 20 kills of one run
     python benchmarks/kills.py --kills 5 --processes 2  # of two processes (DDP on a CPU)
 
-Each start but the first is `train.py --resume`. The moment is uniform between the start of the process and twice the
-time that it takes to the first checkpoint, so that loading, updates, validation and checkpoints are all hit. It
-succeeds if the weights at the end are those of the other run, bit for bit.
+Each start but the first is `train.py --resume`. A process lives for a random time, at most half as long again as the
+first checkpoint takes, so that loading, updates, validation and checkpoints are all hit. It succeeds if the weights at
+the end are those of the other run, bit for bit.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import psutil
 
 
 WORDS = "the model reads a word and then it says what the next word in the text will be".split()
-UPDATES_FOR_A_KILL = 60
+UPDATES_FOR_A_KILL = 100
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
         process = start(corpus, alone, args.processes, updates)
         while process.poll() is None and not list(alone.glob("checkpoint-*")):
             time.sleep(0.1)
-        horizon = 2 * (time.monotonic() - began)
+        horizon = 1.5 * (time.monotonic() - began)
         if process.wait() != 0:
             sys.stderr.write(f"The run that was left alone failed:\n{end_of_log(alone)}\n")
             return 1
@@ -63,13 +63,12 @@ def main() -> int:
         if code != 0:
             sys.stderr.write(f"The killed run failed with {code}:\n{end_of_log(killed)}\n")
             return 1
-        if kills < args.kills:
-            sys.stderr.write(f"The run ended after {kills} kills; choose another --seed.\n")
-            return 1
         same = (alone / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
         end = "equal, bit for bit" if same else "DIFFERENT"
         sys.stdout.write(f"{kills} kills of {args.processes} process(es), {updates} updates: the weights are {end}.\n")
-        return 0 if same else 1
+        if kills < args.kills:
+            sys.stderr.write(f"The run ended before {args.kills} kills; choose another --seed.\n")
+        return 0 if same and kills == args.kills else 1
 
 
 def write_corpus(path: Path) -> Path:
