@@ -9,7 +9,7 @@ from datasets import Dataset
 from .. import metrics
 from ..data import Examples
 from ..prompted import PromptedTask
-from .question_answering import question_and_context, read_squad, trivial_answers
+from .question_answering import NO_ANSWER, question_and_context, read_squad, trivial_answers
 
 
 class GenerativeQuestionAnswering(PromptedTask):
@@ -40,7 +40,7 @@ class GenerativeQuestionAnswering(PromptedTask):
                 "{answers.text} is no list of texts; write answers in JSON, as in SQuAD, and [] where there is none."
             )
         if not (texts or self.args.unanswerable):
-            return "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
+            return NO_ANSWER
         return super().problem(example)
 
     def sources(self, examples: Examples | dict) -> list[str]:

@@ -26,6 +26,7 @@ from ..task import Task, forward_batches
 
 _THIS_CODE = code_hash(__file__)
 
+NO_ANSWER = "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
 BEST_ENDS = 20  # starts, and ends, that are combined into spans
 
 
@@ -56,7 +57,7 @@ class QuestionAnswering(Task):
             if not isinstance(values, list):
                 return f"{{{name}}} is no list; write the answers in JSON, as in SQuAD, and [] where there is none."
         if not (texts or self.args.unanswerable):
-            return "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
+            return NO_ANSWER
         if len(texts) != len(starts):
             return f"there are {len(texts)} answers and {len(starts)} starts; give each answer its answer_start."
         for text, start in zip(texts, starts, strict=True):
