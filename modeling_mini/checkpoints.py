@@ -6,9 +6,14 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 from safetensors import safe_open
-from torch.distributed.checkpoint import FileSystemReader
+from torch import nn
+from torch.distributed.checkpoint import FileSystemReader, load
+from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .errors import UserError
@@ -16,7 +21,7 @@ from .errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SHARDED_PARTS = ("pytorch_model_fsdp_0", "optimizer_0")  # as accelerate names them
+FSDP_WEIGHTS, FSDP_OPTIMIZER = "pytorch_model_fsdp", "optimizer"  # of accelerate: NAME_0 is sharded, NAME.bin whole
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -30,17 +35,8 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The latest checkpoint that was written to its end, or None. A warning names those cut short.
-
-    Raises:
-        UserError: a checkpoint of DeepSpeed, or a gathered one of FSDP, which this cannot judge.
-    """
+    """The latest checkpoint that was written to its end, or None. A warning names those cut short."""
     for folder in checkpoints(output_dir):
-        if any(folder.glob("global_step*")) or (folder / "optimizer.bin").exists():
-            raise UserError(
-                f"{folder} comes from DeepSpeed, or from FSDP with a full state dict, and --resume cannot tell "
-                "whether it is complete; name the one to continue from with --resume_from_checkpoint."
-            )
         defect = checkpoint_defect(folder)
         if defect is None:
             return folder
@@ -48,31 +44,77 @@ def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
+def written_by(folder: str | Path) -> Literal["DeepSpeed", "FSDP", "DDP"]:
+    """What divided the run that wrote a checkpoint; DDP stands for one process, too."""
+    folder = Path(folder)
+    if (folder / "latest").exists() or any(folder.glob("global_step*")):
+        return "DeepSpeed"
+    fsdp = (f"{name}{kind}" for name in (FSDP_WEIGHTS, FSDP_OPTIMIZER) for kind in ("_0", ".bin"))
+    return "FSDP" if any((folder / name).exists() for name in fsdp) else "DDP"
+
+
+def num_processes(folder: str | Path) -> int:
+    """How many processes wrote a checkpoint, as `WorldSize` notes; if it does not, how many random states there are.
+
+    Raises:
+        OSError, ValueError: `trainer_state.json` is missing, or is not JSON.
+    """
+    state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    noted = state.get("stateful_callbacks", {}).get(WorldSize.__name__)
+    return noted["args"]["world_size"] if noted else max(1, len(list(Path(folder).glob("rng_state_*.pth"))))
+
+
+class WorldSize(TrainerCallback, ExportableState):
+    """Notes in every checkpoint how many processes write it, so that what one of them left out is missed."""
+
+    def __init__(self, world_size: int):
+        self.world_size = world_size
+
+    def state(self) -> dict:
+        return {"args": {"world_size": self.world_size}, "attributes": {}}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.stateful_callbacks[WorldSize.__name__] = self.state()  # not there after a checkpoint without it
+
+
 def checkpoint_defect(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None.
 
-    The Trainer writes weights, optimizer, scheduler and random states first and `trainer_state.json` last. Their
-    containers tell when they were cut short: safetensors by the size in its header, torch files by the directory at
-    the end of their zip archive, sharded weights and optimizers (FSDP2) by what their metadata, which come last, say
-    of the other files.
+    Each process writes its parts, and the first writes `trainer_state.json` last. The containers tell when they were
+    cut short: safetensors by the size in its header, torch files by the directory at the end of their zip archive,
+    sharded weights and optimizers (FSDP2) by what their metadata, which come last, say of the other files.
     """
     try:
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        processes = num_processes(folder)
     except (OSError, ValueError):
-        return "trainer_state.json is missing or cut short"
-    sharded = [folder / name for name in SHARDED_PARTS]
-    is_sharded = any(part.exists() for part in sharded)
-    weights = sorted(folder.glob("*.safetensors"))
-    if not (weights or is_sharded):
-        return "there are no weights"
-    for path in weights:
+        return f"{TRAINER_STATE_NAME} is missing or cut short"
+    for path in folder.glob("*.safetensors"):
         if not is_whole_safetensors(path):
             return f"{path.name} is cut short"
-    random_states = [path.name for path in folder.glob("rng_state*.pth")] or ["rng_state.pth"]
-    for name in ([] if is_sharded else ["optimizer.pt"]) + ["scheduler.pt", *random_states]:
-        if not zipfile.is_zipfile(folder / name):
+    random_states = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
+    for name in ["scheduler.pt", *random_states, *_archives(folder, processes)]:
+        if not any(folder.glob(name)) or not all(map(zipfile.is_zipfile, folder.glob(name))):
             return f"{name} is missing or cut short"
-    return next(filter(None, map(sharded_defect, sharded if is_sharded else [])), None)
+    if written_by(folder) == "DDP" and not any(folder.glob("*.safetensors")):
+        return "there are no weights"
+    if any((folder / f"{name}_0").exists() for name in (FSDP_WEIGHTS, FSDP_OPTIMIZER)):
+        return sharded_defect(folder / f"{FSDP_WEIGHTS}_0") or sharded_defect(folder / f"{FSDP_OPTIMIZER}_0")
+    return None
+
+
+def _archives(folder: Path, processes: int) -> list[str]:
+    """Patterns of the files of weights and optimizer that torch writes into a checkpoint, without shards of FSDP2."""
+    if written_by(folder) == "DeepSpeed":
+        step = f"global_step{folder.name.rpartition('-')[2]}"
+        parts = [f"*zero_pp_rank_{rank}_mp_rank_00_" for rank in range(processes)]
+        is_zero3 = any(folder.glob(f"{step}/*zero_pp_*model_states.pt"))
+        models = parts if is_zero3 else ["mp_rank_00_"]
+        files = [f"{part}model_states.pt" for part in models] + [f"{part}optim_states.pt" for part in parts]
+        return [f"{step}/{name}" for name in files]
+    if written_by(folder) == "DDP":
+        return ["optimizer.pt"]
+    is_whole = any((folder / f"{name}.bin").exists() for name in (FSDP_WEIGHTS, FSDP_OPTIMIZER))
+    return [f"{FSDP_WEIGHTS}.bin", f"{FSDP_OPTIMIZER}.bin"] if is_whole else []
 
 
 def sharded_defect(part: Path) -> str | None:
@@ -86,6 +128,11 @@ def sharded_defect(part: Path) -> str | None:
         if not path.exists() or path.stat().st_size < piece.offset + piece.length:
             return f"{part.name}/{path.name} is missing or cut short"
     return None
+
+
+def load_shards(model: nn.Module, folder: str | Path) -> None:
+    """Put the weights of a sharded checkpoint into a model that this process holds whole."""
+    load({"model": model.state_dict()}, checkpoint_id=Path(folder) / f"{FSDP_WEIGHTS}_0", no_dist=True)
 
 
 def is_whole_safetensors(path: Path) -> bool:

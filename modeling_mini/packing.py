@@ -42,13 +42,17 @@ def pack(
 
     Every token after the first of its document is the target of exactly one row. Positions start again at 0 with each
     document, which is how the model keeps documents apart.
+
+    The rows of a stream have no end: it is read again and again, in one order, so that no pass has to fill up its last
+    batch with rows that were read already, and a resumed run counts rows from the start, whatever the pass.
     """
     tokenize = TokenizeDocuments(tokenizer)
     fill = PackRows(args.block_size, tokenizer.pad_token_id or 0)
     if isinstance(documents, IterableDataset):
         tokenized = documents.map(tokenize, batched=True, remove_columns=["text"])
         rows = tokenized.map(fill, batched=True, remove_columns=["input_ids", "num_bytes"])
-        return EncodedData(rows.shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer), args.block_size)
+        shuffled = rows.shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer)
+        return EncodedData(shuffled.repeat(None), args.block_size)  # shuffled later, small files would come more often
     tokenized = documents.map(
         tokenize, batched=True, remove_columns=["text"], **map_options(args, f"Tokenizing {name} text")
     )

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 def write_report(
     trainer: Trainer,
+    model_class: str,
     metrics: dict[str, float],
     scores: dict,
     sample: str,
@@ -30,6 +31,7 @@ def write_report(
 ) -> None:
     """Write metrics.json, loss.png and README.md into the output folder, and log the result.
 
+    `model_class` is that of the task, of which FSDP2 makes another.
     `metrics` are those of the Trainer's evaluation and `scores` the task's own, both on the validation examples.
     """
     folder = Path(training_args.output_dir)
@@ -59,7 +61,7 @@ def write_report(
         "history": loss_curve(history),
     }
     plot_losses(results["history"], folder / "loss.png")
-    write_model_card(folder, type(trainer.model).__name__, results, scores, model_args, data_args, training_args)
+    write_model_card(folder, model_class, results, scores, model_args, data_args, training_args)
     # Last: where it stands, the run is finished.
     (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -9,11 +9,13 @@ import shlex
 import signal
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
@@ -27,10 +29,20 @@ from transformers import (
     TrainerState,
     set_seed,
 )
+from transformers.integrations import is_fsdp_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments, parse_arguments
-from .checkpoints import check_free_space, check_output_dir, check_same_run, latest_complete_checkpoint
+from .checkpoints import (
+    WorldSize,
+    check_free_space,
+    check_output_dir,
+    check_same_run,
+    latest_complete_checkpoint,
+    load_shards,
+    num_processes,
+    written_by,
+)
 from .configuration_mini import MiniConfig
 from .data import Examples
 from .errors import UserError
@@ -84,7 +96,7 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         validation_data = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation_data, tokenizer)
 
-    if finished:
+    if finished and written_by(checkpoint) == "DDP":
         model = task.model_class.from_pretrained(checkpoint)
     else:
         model = build_model(task, config, tokenizer, model_args)
@@ -102,23 +114,26 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         compute_metrics=RowLoss(validation_data.num_bytes if task.counts_bytes else None),
         preprocess_logits_for_metrics=task.row_loss,
         optimizer_cls_and_kwargs=muon_and_adamw(training_args) if training_args.use_muon else None,
-        callbacks=[stop, speed, StopOnNaN()],
+        callbacks=[stop, speed, StopOnNaN(), WorldSize(training_args.world_size)],
     )
     if finished:  # only its report is missing; the Trainer would take one more update
+        if trainer.is_fsdp_enabled:
+            divide(trainer, checkpoint)
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     stop.raise_if_stopped(trainer.state.global_step, [*command, *argv])
 
     metrics = trainer.evaluate()
-    trainer.save_model(_internal_call=True)  # is pushed below, with its report
+    save_whole_model(trainer)
     metrics["tokens_per_update"] = tokens_per_update(train_data, training_args)
     metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
     set_seed(training_args.seed)
     # By every process, which may hold a shard of the model.
     scores, sample = task.report(trainer.model, tokenizer, examples["validation"], training_args.prompt)
     if trainer.is_world_process_zero():
-        write_report(trainer, metrics, scores, sample, model_args, data_args, training_args, train_data)
+        model_class = task.model_class.__name__
+        write_report(trainer, model_class, metrics, scores, sample, model_args, data_args, training_args, train_data)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
 
@@ -172,9 +187,13 @@ def push_result(args: MiniTrainingArguments, repo_id: str) -> None:
 def fixed_arguments(
     model_args: ModelArguments, data_args: DataArguments, args: MiniTrainingArguments
 ) -> dict[str, dict]:
-    """What a resumed run must have in common with the run that it continues."""
-    names = ("seed", "use_muon", "optim", "per_device_train_batch_size", "gradient_accumulation_steps")
-    training = {name: str(getattr(args, name)) for name in names}
+    """What a resumed run must have in common with the run that it continues.
+
+    Of the batch that is the rows of an update: where the data go on is counted in updates.
+    """
+    training = {name: str(getattr(args, name)) for name in ("seed", "use_muon", "optim")}
+    rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    training["per_device_train_batch_size x gradient_accumulation_steps x processes"] = rows
     return {"model": asdict(model_args), "data": asdict(data_args), "training": training}
 
 
@@ -274,12 +293,20 @@ def build_model(
         config.pad_token_id = tokenizer.pad_token_id
         config.validate()
         if args.init_from:
-            return load_weights(task, config, args)
-        return task.model_class._from_config(config, attn_implementation=args.attn_implementation)
+            model = load_weights(task, config, args)
+        else:
+            # FSDP copies the weights of the first process; the others need only names and shapes.
+            is_copied = is_fsdp_enabled() and int(os.environ["RANK"]) > 0
+            with torch.device("meta") if is_copied else nullcontext():
+                model = task.model_class._from_config(config, attn_implementation=args.attn_implementation)
     except StrictDataclassError as error:
         raise UserError(f"Tokenizer and model do not fit together: {error.__cause__}") from error
     except (ImportError, ValueError) as error:
         raise UserError(f"--attn_implementation {args.attn_implementation}: {error}") from error
+    if model.device.type == "meta":
+        # Addresses, by which accelerate finds what the optimizer updates: no memory is taken before it is written to.
+        model.to_empty(device="cpu").tie_weights()
+    return model
 
 
 def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTrainedModel:
@@ -298,31 +325,54 @@ def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTra
 
 
 def resume_point(args: MiniTrainingArguments) -> str | None:
-    """The checkpoint to continue from, or None for a new run."""
-    if args.resume_from_checkpoint is not None:
-        return args.resume_from_checkpoint
-    if not args.resume:
+    """The checkpoint to continue from, or None for a new run. Raises `UserError` if this run cannot read it."""
+    if not args.is_resumed:
         return None
-    checkpoint = latest_complete_checkpoint(args.output_dir)
+    checkpoint = args.resume_from_checkpoint or latest_complete_checkpoint(args.output_dir)
     if checkpoint is None:
         logger.warning("No complete checkpoint in %s: starting from the beginning", args.output_dir)
         return None
+    check_checkpoint(checkpoint, args)
     logger.info("Continuing from %s", checkpoint)
     return str(checkpoint)
+
+
+def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> None:
+    """Refuse what this run could not continue. Raises `UserError`."""
+    try:
+        processes = num_processes(checkpoint)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint} is no checkpoint: {TRAINER_STATE_NAME} is missing or damaged."
+        ) from error
+    found, wanted = written_by(checkpoint), divided_by(args)
+    if found != wanted:
+        raise UserError(
+            f"{checkpoint} was written by {found}, and this run is started with {wanted}; continue it as it was "
+            "started (configuration/accelerate has a file for each)."
+        )
+    if found == "DeepSpeed" and processes != args.world_size:
+        raise UserError(
+            f"{checkpoint} was written by {processes} processes of DeepSpeed, which cannot divide it anew for "
+            f"{args.world_size}; start as many."
+        )
+
+
+def divided_by(args: MiniTrainingArguments) -> str:
+    """What divides this run, in the words of `written_by`."""
+    if args.deepspeed_plugin is not None:
+        return "DeepSpeed"
+    return "FSDP" if os.environ.get("ACCELERATE_USE_FSDP") == "true" else "DDP"
 
 
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
     """Whether a checkpoint stands at the end of the run, killed before its report.
 
     Raises:
-        UserError: the report is there as well, so that nothing is left to do; or this is no checkpoint.
+        UserError: the report is there as well, so that nothing is left to do; or DeepSpeed, which evaluates no model
+            before it has trained it, would have to write it.
     """
-    try:
-        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    except OSError as error:
-        raise UserError(
-            f"--resume_from_checkpoint {checkpoint} is no checkpoint: it holds no {TRAINER_STATE_NAME}."
-        ) from error
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
     end = args.max_steps if args.max_steps > 0 else state.max_steps
     if state.global_step < end:
         return False
@@ -330,6 +380,11 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
         raise UserError(
             f"The run in {args.output_dir} is finished ({state.global_step} of {end} updates); choose another "
             "--output_dir for a new one, or a larger --max_steps to go on."
+        )
+    if divided_by(args) == "DeepSpeed":
+        raise UserError(
+            f"The run in {args.output_dir} is finished, and DeepSpeed cannot write the report that is missing; the "
+            f"model is in {checkpoint}."
         )
     return True
 
@@ -374,6 +429,31 @@ def muon_and_adamw(args: MiniTrainingArguments) -> tuple[type, dict]:
         "eps": args.adam_epsilon,
         "weight_decay": args.weight_decay,
     }
+
+
+def divide(trainer: Trainer, checkpoint: str) -> None:
+    """FSDP's shards of a finished model, for its evaluation: the Trainer makes them where it trains."""
+    load_shards(trainer.model, checkpoint)
+    optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate divides no model without one
+    trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
+    trainer.model_wrapped = trainer.model
+
+
+def save_whole_model(trainer: Trainer) -> None:
+    """Write model and tokenizer into the output folder; `push_result` pushes them later.
+
+    The Trainer writes no model where FSDP divides it and checkpoints are sharded, and under DeepSpeed writes tied
+    weights twice. Here every process gathers the model, and the first writes it.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer.save_model(_internal_call=True)
+        return
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.args.should_save:
+        for name in trainer.model.all_tied_weights_keys:
+            weights.pop(name, None)
+        trainer.model.save_pretrained(trainer.args.output_dir, state_dict=weights)
+        trainer.processing_class.save_pretrained(trainer.args.output_dir)
 
 
 class RowLoss:

@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import functools
+import json
 import socket
 import subprocess
 import sys
@@ -17,12 +18,15 @@ import pytest
 import torch
 import transformers
 from hub_server import HubServer
+from safetensors.torch import load_file
 
 from modeling_mini import MiniConfig
 
 
 collect_ignore = ["conformance"]  # `make conformance` runs that folder, and lays out what it needs
 
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+WORDS = "the model reads a word and then it says what the next word in the text will be".split()
 VOCAB_SIZE = 97
 FIRST_ORDINARY_TOKEN = 5  # ids below are kept for padding and its like
 
@@ -193,3 +197,73 @@ def two_processes(tmp_path, free_port):
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Sixty short documents with some order in them, labelled by their first words."""
+    path = tmp_path_factory.mktemp("corpus") / "documents.jsonl"
+    generator = torch.Generator().manual_seed(0)
+    with path.open("w") as file:
+        for _ in range(60):
+            picks = torch.randint(len(WORDS) - 3, (12,), generator=generator).tolist()
+            text = ". ".join(" ".join(WORDS[i : i + 4]) for i in picks)
+            file.write(json.dumps({"text": text, "label": text.split()[0]}) + "\n")
+    return path
+
+
+@pytest.fixture
+def arguments(corpus, tmp_path):
+    """A run of ten updates in about three seconds, with dropout, so that random states matter."""
+    overrides = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "hidden_dropout": 0.1}
+    options = {
+        "dataset": corpus,
+        "output_dir": tmp_path / "run",
+        "config_overrides": json.dumps(overrides),
+        "block_size": 32,
+        "max_steps": 10,
+        "per_device_train_batch_size": 4,
+        "warmup_steps": 2,
+        "save_steps": 4,
+        "eval_steps": 5,
+        "logging_steps": 1,
+        "prompt": "the model",
+    }
+    return [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """`run(arguments)`: train.py in a process of its own; its folder of caches is the test's."""
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+    def start(arguments, hub=None, **options):
+        command = [sys.executable, str(TRAIN), *arguments]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
+        login = {"HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_alice", "HF_HUB_DISABLE_XET": "1"}
+        online = {} if hub is None else {"HF_ENDPOINT": hub.url} | login
+        return subprocess.Popen(command, env=environment | online, cwd=tmp_path, text=True, **streams)
+
+    def finish(arguments, **options):
+        process = start(arguments, **options)
+        output, _ = process.communicate(timeout=300)
+        return process.returncode, output
+
+    finish.start = start
+    return finish
+
+
+@pytest.fixture
+def same_weights():
+    """`same_weights(folder, other)`: two runs ended with the same weights, but for rounding."""
+
+    def check(folder, other, rtol=1e-3, atol=2e-4):
+        found, wanted = (load_file(path / "model.safetensors") for path in (folder, other))
+        assert found.keys() == wanted.keys()
+        for name, weights in wanted.items():
+            # The bias of keys adds the same to all scores of a query: its gradient is rounding, of which Adam makes
+            # whole steps.
+            if not name.endswith("k_proj.bias"):
+                torch.testing.assert_close(found[name], weights, rtol=rtol, atol=atol, msg=lambda m, n=name: n + m)
+
+    return check

@@ -9,14 +9,18 @@ import torch
 import torch.distributed.checkpoint
 from safetensors.torch import save_file
 
+from modeling_mini.arguments import parse_arguments
 from modeling_mini.checkpoints import (
+    WorldSize,
     check_free_space,
     check_output_dir,
     check_same_run,
     checkpoint_defect,
     latest_complete_checkpoint,
+    written_by,
 )
 from modeling_mini.errors import UserError
+from modeling_mini.training import check_checkpoint
 
 
 def write_checkpoint(folder):
@@ -81,10 +85,85 @@ def test_full_disk_is_refused_with_what_is_there_and_what_is_needed(tmp_path, mo
         check_free_space(tmp_path, num_parameters=100_000_000)
 
 
-def test_checkpoint_of_deepspeed_is_not_judged_but_left_to_the_user(tmp_path):
-    (write_checkpoint(tmp_path / "checkpoint-3") / "global_step3").mkdir()
-    with pytest.raises(UserError, match="--resume_from_checkpoint"):
-        latest_complete_checkpoint(tmp_path)
+DEEPSPEED = {
+    "ZeRO-2": ["mp_rank_00_model", "zero_pp_rank_0_mp_rank_00_optim", "zero_pp_rank_1_mp_rank_00_optim"],
+    "ZeRO-2 in bf16": ["mp_rank_00_model", *(f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim" for rank in (0, 1))],
+    "ZeRO-3": [f"zero_pp_rank_{rank}_mp_rank_00_{kind}" for rank in (0, 1) for kind in ("model", "optim")],
+}
+
+
+def note_processes(folder, count):
+    state = {"stateful_callbacks": {"WorldSize": WorldSize(count).state()}}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    (folder / "rng_state.pth").unlink()
+    for rank in range(count):
+        torch.save({"state": torch.ones(100)}, folder / f"rng_state_{rank}.pth")
+
+
+@pytest.mark.parametrize("names", DEEPSPEED.values(), ids=DEEPSPEED)
+def test_any_damage_to_a_checkpoint_of_deepspeed_is_seen(tmp_path, names):
+    folder = write_checkpoint(tmp_path / "checkpoint-3")
+    note_processes(folder, 2)
+    (folder / "optimizer.pt").unlink()
+    (folder / "latest").write_text("global_step3")
+    (folder / "global_step3").mkdir()
+    paths = [folder / "global_step3" / f"{name}_states.pt" for name in names]
+    for path in paths:
+        torch.save(torch.ones(100), path)
+    assert checkpoint_defect(folder) is None
+    assert written_by(folder) == "DeepSpeed"
+    for path in paths:
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+        assert "global_step3" in checkpoint_defect(folder)
+        path.unlink()
+        assert "global_step3" in checkpoint_defect(folder)
+        path.write_bytes(content)
+
+
+def test_any_damage_to_a_gathered_checkpoint_of_fsdp_is_seen(tmp_path):
+    folder = write_checkpoint(tmp_path / "checkpoint-3")
+    (folder / "optimizer.pt").unlink()
+    names = ("pytorch_model_fsdp.bin", "optimizer.bin")
+    for name in names:
+        torch.save(torch.ones(100), folder / name)
+    assert checkpoint_defect(folder) is None
+    assert written_by(folder) == "FSDP"
+    for name in names:
+        content = (folder / name).read_bytes()
+        (folder / name).unlink()
+        assert name in checkpoint_defect(folder)
+        (folder / name).write_bytes(content[:-1])
+        assert name in checkpoint_defect(folder)
+        (folder / name).write_bytes(content)
+
+
+def test_a_random_state_that_a_process_did_not_write_is_missed(tmp_path):
+    folder = write_checkpoint(tmp_path / "checkpoint-3")
+    note_processes(folder, 3)
+    assert checkpoint_defect(folder) is None
+    (folder / "rng_state_2.pth").unlink()
+    assert checkpoint_defect(folder) == "rng_state_2.pth is missing or cut short"
+
+
+def test_a_checkpoint_that_this_run_cannot_continue_is_refused_with_a_sentence(tmp_path, monkeypatch):
+    folder = write_checkpoint(tmp_path / "checkpoint-3")
+    _, _, args = parse_arguments(["--output_dir", str(tmp_path)])
+    check_checkpoint(folder, args)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="was written by DDP, and this run is started with FSDP"):
+        check_checkpoint(folder, args)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    (folder / "latest").write_text("global_step3")
+    with pytest.raises(UserError, match="was written by DeepSpeed, and this run is started with DDP"):
+        check_checkpoint(folder, args)
+    note_processes(folder, 2)
+    args.deepspeed_plugin = object()
+    with pytest.raises(UserError, match="2 processes of DeepSpeed, which cannot divide it anew for 1; start as many"):
+        check_checkpoint(folder, args)
+    (folder / "trainer_state.json").write_text("{")
+    with pytest.raises(UserError, match="is no checkpoint: trainer_state.json is missing or damaged"):
+        check_checkpoint(folder, args)
 
 
 @pytest.fixture

@@ -140,6 +140,7 @@ def test_streamed_rows_are_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
         args = DataArguments(dataset=str(path), streaming=streaming, block_size=16, max_validation_documents=4)
         documents = load_documents(args)[0] if streaming else Dataset.from_dict({"text": TEXTS[4:]})
         packed = pack(documents, tokenizer, args, "training").rows
+        packed = packed.take(len(rows[False])) if streaming else packed  # a stream begins again at its end
         rows[streaming] = sorted([[int(x) for x in row[name]] for name in ("input_ids", "labels")] for row in packed)
     assert rows[False] == rows[True]
 
