@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread a test process: two processes with two threads each fight over two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test conformance matrix oldest mutations lint baseline
+.PHONY: setup train test conformance deepspeed matrix oldest mutations lint baseline
 
 setup: $(VENV)/.installed
 
@@ -29,6 +29,14 @@ $(VENV)/.installed-conformance: $(VENV)/.installed
 # The tests that transformers holds its own models to.
 conformance: $(VENV)/.installed-conformance
 	$(BIN)/python tests/conformance/run.py $(ARGS)
+
+$(VENV)/.installed-deepspeed: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[deepspeed]"
+	touch $@
+
+# Training with DeepSpeed's ZeRO against training with one process.
+deepspeed: $(VENV)/.installed-deepspeed
+	$(PYTEST) tests/test_launching.py -k deepspeed $(ARGS)
 
 # The newest transformers with huggingface_hub 2.x, then 5.17 with 1.x.
 matrix: test conformance oldest

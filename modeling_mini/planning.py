@@ -334,12 +334,12 @@ def _advice(model: str, chosen: Strategy, run: Run, args: PlanArguments) -> list
     if args.batch_tokens is not None and rows * batches * step != args.batch_tokens:
         read += f"; {args.batch_tokens:,.0f} were asked for, and rows on all devices come in steps of {step:,}"
     here = min(run.gpus, args.gpus_per_node)
-    built = 4 * run.parameters * here / 1e9
-    advice = [
-        _command(model, chosen, run, args, rows, batches),
-        f"{read}.",
-        f"Each process first builds the whole model: {built:,.1f} GB of a machine's memory.",
-    ]
+    whole = 4 * run.parameters / 1e9
+    if chosen.is_sharded:
+        builds = f"The first process builds the whole model, and gathers it at the end: {whole:,.1f} GB"
+    else:
+        builds = f"Each process first builds the whole model: {whole * here:,.1f} GB"
+    advice = [_command(model, chosen, run, args, rows, batches), f"{read}.", f"{builds} of a machine's memory."]
     if chosen.is_offloaded:
         kept = 16 * run.parameters * here / run.gpus / 1e9
         advice.append(f"Its shares of weights, gradients and optimizer stay there: {kept:,.0f} GB.")
