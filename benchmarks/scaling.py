@@ -11,19 +11,18 @@ what else the machine does hits all of them; the ratios are those of a round.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from peers import spread
 from tqdm import tqdm
 
 from modeling_mini.model_card import markdown_table
 
 
-ROWS = {"nano": 16, "small": 8}  # of 128 and of 256 tokens
-LENGTHS = {"nano": 128, "small": 256}
+ROWS = {"nano": (16, 128), "small": (8, 256)}  # of how many tokens
 # way: processes, threads of each, share of the rows that each reads
 WAYS = {
     "one process": (1, 1, 1.0),
@@ -37,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", nargs="*", default=list(ROWS), metavar="MODEL", help=", ".join(ROWS))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=30)
+    parser.add_argument("--updates", type=int, default=20)
     args = parser.parse_args()
     if unknown := set(args.models) - set(ROWS):
         parser.error(f"no model {unknown.pop()}; there are {', '.join(ROWS)}.")
@@ -57,20 +56,16 @@ def main() -> None:
     sys.stdout.write(markdown_table(rows) + "\n")
 
 
-def spread(values: list[float], form: str) -> str:
-    """Median, lowest and highest."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
 def tokens_per_second(model: str, way: str, updates: int, folder: Path) -> float:
     """As train.py reports it, for updates alone."""
     processes, threads, share = WAYS[way]
+    rows, length = ROWS[model]
     output = Path(tempfile.mkdtemp(dir=folder)) / "run"
     options = {
         "model": model,
         "output_dir": output,
-        "block_size": LENGTHS[model],
-        "per_device_train_batch_size": int(share * ROWS[model]),
+        "block_size": length,
+        "per_device_train_batch_size": int(share * rows),
         "max_steps": updates,
         "max_validation_documents": 2,
         "eval_strategy": "no",

@@ -6,11 +6,10 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
-from typing import Literal
 
+from accelerate.utils.constants import FSDP_MODEL_NAME, OPTIMIZER_NAME
 from safetensors import safe_open
-from torch import nn
-from torch.distributed.checkpoint import FileSystemReader, load
+from torch.distributed.checkpoint import FileSystemReader
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
@@ -21,7 +20,12 @@ from .errors import UserError
 
 logger = logging.getLogger(__name__)
 
-FSDP_WEIGHTS, FSDP_OPTIMIZER = "pytorch_model_fsdp", "optimizer"  # of accelerate: NAME_0 is sharded, NAME.bin whole
+# What divided the run that wrote a checkpoint, or divides a run.
+ZERO_2, ZERO_3 = "DeepSpeed ZeRO-1 or 2", "DeepSpeed ZeRO-3"
+FSDP_SHARDED, FSDP_FULL = "FSDP with sharded checkpoints", "FSDP with whole checkpoints"
+DDP = "DDP, or one process"
+
+ROWS = "rows_per_update"  # in what a run notes of its arguments
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -44,13 +48,15 @@ def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
-def written_by(folder: str | Path) -> Literal["DeepSpeed", "FSDP", "DDP"]:
-    """What divided the run that wrote a checkpoint; DDP stands for one process, too."""
+def written_by(folder: str | Path) -> str:
+    """What divided the run that wrote a checkpoint."""
     folder = Path(folder)
     if (folder / "latest").exists() or any(folder.glob("global_step*")):
-        return "DeepSpeed"
-    fsdp = (f"{name}{kind}" for name in (FSDP_WEIGHTS, FSDP_OPTIMIZER) for kind in ("_0", ".bin"))
-    return "FSDP" if any((folder / name).exists() for name in fsdp) else "DDP"
+        return ZERO_3 if any(folder.glob("global_step*/*zero_pp_*model_states.pt")) else ZERO_2
+    for ending, kind in (("_0", FSDP_SHARDED), (".bin", FSDP_FULL)):
+        if any((folder / f"{name}{ending}").exists() for name in (FSDP_MODEL_NAME, OPTIMIZER_NAME)):
+            return kind
+    return DDP
 
 
 def num_processes(folder: str | Path) -> int:
@@ -67,13 +73,14 @@ def num_processes(folder: str | Path) -> int:
 class WorldSize(TrainerCallback, ExportableState):
     """Notes in every checkpoint how many processes write it, so that what one of them left out is missed."""
 
-    def __init__(self, world_size: int):
+    def __init__(self, world_size: int = 1):
         self.world_size = world_size
 
     def state(self) -> dict:
         return {"args": {"world_size": self.world_size}, "attributes": {}}
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.world_size = args.world_size
         state.stateful_callbacks[WorldSize.__name__] = self.state()  # not there after a checkpoint without it
 
 
@@ -92,29 +99,43 @@ def checkpoint_defect(folder: Path) -> str | None:
         if not is_whole_safetensors(path):
             return f"{path.name} is cut short"
     random_states = [f"rng_state_{rank}.pth" for rank in range(processes)] if processes > 1 else ["rng_state.pth"]
-    for name in ["scheduler.pt", *random_states, *_archives(folder, processes)]:
+    kind = written_by(folder)
+    for name in [*random_states, *_archives(folder, kind, processes)]:
         if not any(folder.glob(name)) or not all(map(zipfile.is_zipfile, folder.glob(name))):
             return f"{name} is missing or cut short"
-    if written_by(folder) == "DDP" and not any(folder.glob("*.safetensors")):
+    if kind in (ZERO_2, ZERO_3):
+        return _pointer_defect(folder)
+    if kind == FSDP_SHARDED:
+        return sharded_defect(folder / f"{FSDP_MODEL_NAME}_0") or sharded_defect(folder / f"{OPTIMIZER_NAME}_0")
+    if kind == DDP and not any(folder.glob("*.safetensors")):
         return "there are no weights"
-    if any((folder / f"{name}_0").exists() for name in (FSDP_WEIGHTS, FSDP_OPTIMIZER)):
-        return sharded_defect(folder / f"{FSDP_WEIGHTS}_0") or sharded_defect(folder / f"{FSDP_OPTIMIZER}_0")
     return None
 
 
-def _archives(folder: Path, processes: int) -> list[str]:
-    """Patterns of the files of weights and optimizer that torch writes into a checkpoint, without shards of FSDP2."""
-    if written_by(folder) == "DeepSpeed":
-        step = f"global_step{folder.name.rpartition('-')[2]}"
+def _archives(folder: Path, kind: str, processes: int) -> list[str]:
+    """Patterns of the files of weights, optimizer and scheduler that torch writes, the shards of FSDP2 aside."""
+    if kind in (ZERO_2, ZERO_3):  # a scheduler may be DeepSpeed's own, which is with the weights
         parts = [f"*zero_pp_rank_{rank}_mp_rank_00_" for rank in range(processes)]
-        is_zero3 = any(folder.glob(f"{step}/*zero_pp_*model_states.pt"))
-        models = parts if is_zero3 else ["mp_rank_00_"]
+        models = parts if kind == ZERO_3 else ["mp_rank_00_"]
         files = [f"{part}model_states.pt" for part in models] + [f"{part}optim_states.pt" for part in parts]
-        return [f"{step}/{name}" for name in files]
-    if written_by(folder) == "DDP":
-        return ["optimizer.pt"]
-    is_whole = any((folder / f"{name}.bin").exists() for name in (FSDP_WEIGHTS, FSDP_OPTIMIZER))
-    return [f"{FSDP_WEIGHTS}.bin", f"{FSDP_OPTIMIZER}.bin"] if is_whole else []
+        return [f"{_step_of(folder)}/{name}" for name in files]
+    if kind == FSDP_FULL:
+        return ["scheduler.pt", f"{FSDP_MODEL_NAME}.bin", f"{OPTIMIZER_NAME}.bin"]
+    return ["scheduler.pt", *(["optimizer.pt"] if kind == DDP else [])]
+
+
+def _step_of(folder: Path) -> str:
+    """DeepSpeed's own folder in a checkpoint."""
+    return f"global_step{folder.name.rpartition('-')[2]}"
+
+
+def _pointer_defect(folder: Path) -> str | None:
+    """What is wrong with the file by which DeepSpeed finds its own folder, or None."""
+    try:
+        found = (folder / "latest").read_text(encoding="utf-8")
+    except OSError:
+        found = ""
+    return None if found.strip() == _step_of(folder) else "latest is missing or cut short"
 
 
 def sharded_defect(part: Path) -> str | None:
@@ -128,11 +149,6 @@ def sharded_defect(part: Path) -> str | None:
         if not path.exists() or path.stat().st_size < piece.offset + piece.length:
             return f"{part.name}/{path.name} is missing or cut short"
     return None
-
-
-def load_shards(model: nn.Module, folder: str | Path) -> None:
-    """Put the weights of a sharded checkpoint into a model that this process holds whole."""
-    load({"model": model.state_dict()}, checkpoint_id=Path(folder) / f"{FSDP_WEIGHTS}_0", no_dist=True)
 
 
 def is_whole_safetensors(path: Path) -> bool:
@@ -203,10 +219,17 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); delete it to continue without its check.") from error
     for group, values in arguments.items():
-        for name, value in values.items():
-            earlier = recorded.get(group, {}).get(name)
-            if earlier != value:
+        earlier = recorded.get(group, {})
+        for name in values:
+            if name not in earlier or earlier[name] == values[name]:
+                continue
+            if name == ROWS:
                 raise UserError(
-                    f"{path} says that this run was started with --{name} {earlier}, and now it is {value}; resume "
-                    "with the same arguments, or choose another --output_dir."
+                    f"{path} says that an update of this run reads {earlier[name]} rows, and now it would read "
+                    f"{values[name]}; choose --per_device_train_batch_size and --gradient_accumulation_steps for the "
+                    "number of processes so that their product is the same."
                 )
+            raise UserError(
+                f"{path} says that this run was started with --{name} {earlier[name]}, and now it is {values[name]}; "
+                "resume with the same arguments, or choose another --output_dir."
+            )

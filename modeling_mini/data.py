@@ -89,9 +89,7 @@ class DataArguments:
     )
     streaming: bool = field(
         default=False,
-        metadata={
-            "help": "Read the text while training; needs --max_steps, and resumes exactly within the first pass."
-        },
+        metadata={"help": "Read the text while training, again and again; needs --max_steps."},
     )
     shuffle_buffer: int = field(default=1000, metadata={"help": "Rows among which a stream is shuffled."})
     block_size: int = field(default=256, metadata={"help": "Tokens in a row."})

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from transformers import Trainer
+from transformers.trainer_pt_utils import get_model_param_count
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments
 from .data import ENCODING_ARGUMENTS
@@ -44,7 +45,7 @@ def write_report(
         **scores,
         "tokens_per_second": metrics["tokens_per_second"],
         "tokens_per_update": metrics["tokens_per_update"],
-        "parameters": trainer.model.num_parameters(),
+        "parameters": get_model_param_count(trainer.model),
         "context": trainer.model.config.max_position_embeddings,
         "vocabulary": trainer.model.config.vocab_size,
         "updates": trainer.state.global_step,

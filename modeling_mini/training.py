@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import DistributedType
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
@@ -30,16 +31,23 @@ from transformers import (
     set_seed,
 )
 from transformers.integrations import is_fsdp_enabled
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import get_model_param_count
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments, parse_arguments
 from .checkpoints import (
+    DDP,
+    FSDP_FULL,
+    FSDP_SHARDED,
+    ROWS,
+    ZERO_2,
+    ZERO_3,
     WorldSize,
     check_free_space,
     check_output_dir,
     check_same_run,
     latest_complete_checkpoint,
-    load_shards,
     num_processes,
     written_by,
 )
@@ -96,11 +104,11 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         validation_data = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation_data, tokenizer)
 
-    if finished and written_by(checkpoint) == "DDP":
+    if finished and written_by(checkpoint) == DDP:
         model = task.model_class.from_pretrained(checkpoint)
     else:
         model = build_model(task, config, tokenizer, model_args)
-    check_free_space(training_args.output_dir, model.num_parameters())
+    check_free_space(training_args.output_dir, get_model_param_count(model))
     describe(model, train_data, validation_data, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
@@ -114,7 +122,7 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         compute_metrics=RowLoss(validation_data.num_bytes if task.counts_bytes else None),
         preprocess_logits_for_metrics=task.row_loss,
         optimizer_cls_and_kwargs=muon_and_adamw(training_args) if training_args.use_muon else None,
-        callbacks=[stop, speed, StopOnNaN(), WorldSize(training_args.world_size)],
+        callbacks=[stop, speed, StopOnNaN(), WorldSize()],
     )
     if finished:  # only its report is missing; the Trainer would take one more update
         if trainer.is_fsdp_enabled:
@@ -143,6 +151,8 @@ def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> No
     check_output_dir(args.output_dir, args.is_resumed)
     if data_args.streaming and args.max_steps <= 0:
         raise UserError("--streaming has no end to an epoch; say how long to train with --max_steps.")
+    if args.save_on_each_node:
+        raise UserError("--save_on_each_node would leave each machine parts of a checkpoint; share --output_dir.")
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would leave validation rows out of the bits per byte; leave it off.")
     if args.use_muon and args.deepspeed_plugin is not None:
@@ -167,10 +177,13 @@ def prepare_repository(args: MiniTrainingArguments) -> None:
     repository.check_login()
     repository.check_visibility(bool(args.hub_private_repo))
     repository.create(bool(args.hub_private_repo))
+    if divided_by(args) == FSDP_SHARDED:
+        logger.warning("Checkpoints are sharded: while this run trains, its commits hold no weights. The last does.")
 
 
 def push_result(args: MiniTrainingArguments, repo_id: str) -> None:
     """Push the report with the model, and verify both. Raises `UserError`, with the command that does it again."""
+    unset_hf_deepspeed_config()  # or this process, which opens the model alone, would wait for others to divide it
     try:
         push(
             args.output_dir,
@@ -191,9 +204,11 @@ def fixed_arguments(
 
     Of the batch that is the rows of an update: where the data go on is counted in updates.
     """
-    training = {name: str(getattr(args, name)) for name in ("seed", "use_muon", "optim")}
-    rows = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    training["per_device_train_batch_size x gradient_accumulation_steps x processes"] = rows
+    names = ["seed", "use_muon", "optim", "train_sampling_strategy"]
+    if args.train_sampling_strategy == "group_by_length":  # whose order depends on the batch of a process
+        names += ["per_device_train_batch_size", "gradient_accumulation_steps"]
+    training = {name: str(getattr(args, name)) for name in names}
+    training[ROWS] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     return {"model": asdict(model_args), "data": asdict(data_args), "training": training}
 
 
@@ -296,7 +311,7 @@ def build_model(
             model = load_weights(task, config, args)
         else:
             # FSDP copies the weights of the first process; the others need only names and shapes.
-            is_copied = is_fsdp_enabled() and int(os.environ["RANK"]) > 0
+            is_copied = is_fsdp_enabled() and torch.distributed.get_rank() > 0
             with torch.device("meta") if is_copied else nullcontext():
                 model = task.model_class._from_config(config, attn_implementation=args.attn_implementation)
     except StrictDataclassError as error:
@@ -351,7 +366,7 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
             f"{checkpoint} was written by {found}, and this run is started with {wanted}; continue it as it was "
             "started (configuration/accelerate has a file for each)."
         )
-    if found == "DeepSpeed" and processes != args.world_size:
+    if found in (ZERO_2, ZERO_3) and processes != args.world_size:
         raise UserError(
             f"{checkpoint} was written by {processes} processes of DeepSpeed, which cannot divide it anew for "
             f"{args.world_size}; start as many."
@@ -361,8 +376,12 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
 def divided_by(args: MiniTrainingArguments) -> str:
     """What divides this run, in the words of `written_by`."""
     if args.deepspeed_plugin is not None:
-        return "DeepSpeed"
-    return "FSDP" if os.environ.get("ACCELERATE_USE_FSDP") == "true" else "DDP"
+        return ZERO_3 if args.deepspeed_plugin.zero_stage == 3 else ZERO_2
+    is_asked = args.fsdp_plugin_args is not None or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if not is_asked or args.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        return DDP  # where accelerate falls back to it
+    kind = (args.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
+    return FSDP_FULL if "FULL" in str(kind) else FSDP_SHARDED
 
 
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
@@ -381,10 +400,11 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
             f"The run in {args.output_dir} is finished ({state.global_step} of {end} updates); choose another "
             "--output_dir for a new one, or a larger --max_steps to go on."
         )
-    if divided_by(args) == "DeepSpeed":
+    if divided_by(args) in (ZERO_2, ZERO_3):
         raise UserError(
             f"The run in {args.output_dir} is finished, and DeepSpeed cannot write the report that is missing; the "
-            f"model is in {checkpoint}."
+            f"model is in {checkpoint}: score it with modeling-mini eval {checkpoint}, or go on with a larger "
+            "--max_steps."
         )
     return True
 
@@ -400,7 +420,7 @@ def describe(
     """Say what is about to be trained, on what, and how much of it one update sees."""
     if not args.should_log:
         return
-    logger.info("Model: %s parameters", f"{model.num_parameters():,}")
+    logger.info("Model: %s parameters", f"{get_model_param_count(model):,}")
     for name, data in (("Training", train_data), ("Validation", validation_data)):
         if data.num_tokens is not None:
             logger.info(
@@ -432,11 +452,11 @@ def muon_and_adamw(args: MiniTrainingArguments) -> tuple[type, dict]:
 
 
 def divide(trainer: Trainer, checkpoint: str) -> None:
-    """FSDP's shards of a finished model, for its evaluation: the Trainer makes them where it trains."""
-    load_shards(trainer.model, checkpoint)
+    """FSDP's shards of a finished model, for its evaluation: the Trainer makes and fills them where it trains."""
     optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate divides no model without one
     trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
     trainer.model_wrapped = trainer.model
+    trainer._load_from_checkpoint(checkpoint, trainer.model)
 
 
 def save_whole_model(trainer: Trainer) -> None:

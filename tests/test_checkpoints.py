@@ -7,10 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed.checkpoint
+from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 
 from modeling_mini.arguments import parse_arguments
 from modeling_mini.checkpoints import (
+    FSDP_FULL,
+    ROWS,
+    ZERO_2,
+    ZERO_3,
     WorldSize,
     check_free_space,
     check_output_dir,
@@ -20,7 +25,7 @@ from modeling_mini.checkpoints import (
     written_by,
 )
 from modeling_mini.errors import UserError
-from modeling_mini.training import check_checkpoint
+from modeling_mini.training import check_checkpoint, fixed_arguments
 
 
 def write_checkpoint(folder):
@@ -111,7 +116,13 @@ def test_any_damage_to_a_checkpoint_of_deepspeed_is_seen(tmp_path, names):
     for path in paths:
         torch.save(torch.ones(100), path)
     assert checkpoint_defect(folder) is None
-    assert written_by(folder) == "DeepSpeed"
+    assert written_by(folder) == (ZERO_3 if "zero_pp_rank_0_mp_rank_00_model" in names else ZERO_2)
+    for pointer in ("global_step2", "global_st", ""):
+        (folder / "latest").write_text(pointer)
+        assert checkpoint_defect(folder) == "latest is missing or cut short"
+    (folder / "latest").unlink()
+    assert checkpoint_defect(folder) == "latest is missing or cut short"
+    (folder / "latest").write_text("global_step3\n")
     for path in paths:
         content = path.read_bytes()
         path.write_bytes(content[:-1])
@@ -128,7 +139,7 @@ def test_any_damage_to_a_gathered_checkpoint_of_fsdp_is_seen(tmp_path):
     for name in names:
         torch.save(torch.ones(100), folder / name)
     assert checkpoint_defect(folder) is None
-    assert written_by(folder) == "FSDP"
+    assert written_by(folder) == FSDP_FULL
     for name in names:
         content = (folder / name).read_bytes()
         (folder / name).unlink()
@@ -148,22 +159,45 @@ def test_a_random_state_that_a_process_did_not_write_is_missed(tmp_path):
 
 def test_a_checkpoint_that_this_run_cannot_continue_is_refused_with_a_sentence(tmp_path, monkeypatch):
     folder = write_checkpoint(tmp_path / "checkpoint-3")
-    _, _, args = parse_arguments(["--output_dir", str(tmp_path)])
+    _, _, args = parse_arguments(["--output_dir", str(tmp_path), "--use_cpu", "true"])
     check_checkpoint(folder, args)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match="was written by DDP, and this run is started with FSDP"):
+    check_checkpoint(folder, args)  # one process: accelerate divides nothing
+    monkeypatch.setattr(args.distributed_state, "distributed_type", DistributedType.MULTI_GPU)
+    with pytest.raises(UserError, match="was written by DDP, or one process, and this run is started with FSDP"):
+        check_checkpoint(folder, args)
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")
+    with pytest.raises(UserError, match="this run is started with FSDP with whole checkpoints"):
         check_checkpoint(folder, args)
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     (folder / "latest").write_text("global_step3")
-    with pytest.raises(UserError, match="was written by DeepSpeed, and this run is started with DDP"):
+    with pytest.raises(UserError, match="was written by DeepSpeed ZeRO-1 or 2, and this run is started with DDP"):
         check_checkpoint(folder, args)
     note_processes(folder, 2)
-    args.deepspeed_plugin = object()
+    args.deepspeed_plugin = SimpleNamespace(zero_stage=3)
+    with pytest.raises(UserError, match="was written by DeepSpeed ZeRO-1 or 2, and this run is started with Deep"):
+        check_checkpoint(folder, args)
+    args.deepspeed_plugin = SimpleNamespace(zero_stage=2)
     with pytest.raises(UserError, match="2 processes of DeepSpeed, which cannot divide it anew for 1; start as many"):
         check_checkpoint(folder, args)
     (folder / "trainer_state.json").write_text("{")
     with pytest.raises(UserError, match="is no checkpoint: trainer_state.json is missing or damaged"):
         check_checkpoint(folder, args)
+
+
+def test_a_resumed_run_reads_as_many_rows_an_update_however_many_processes_share_them(tmp_path):
+    check_same_run(tmp_path, {"training": {ROWS: 8}}, resume=False, write=True)
+    check_same_run(tmp_path, {"training": {ROWS: 8, "noted since": 1}}, resume=True, write=True)
+    with pytest.raises(UserError, match="reads 8 rows, and now it would read 4; choose --per_device_train_batch_size"):
+        check_same_run(tmp_path, {"training": {ROWS: 4}}, resume=True, write=True)
+
+
+@pytest.mark.parametrize("sampling", ["random", "group_by_length"])
+def test_groups_of_like_length_depend_on_the_batch_of_a_process_and_not_only_on_the_rows(tmp_path, sampling):
+    model, data, args = parse_arguments(["--output_dir", str(tmp_path), "--train_sampling_strategy", sampling])
+    noted = fixed_arguments(model, data, args)["training"]
+    assert ("per_device_train_batch_size" in noted) == (sampling == "group_by_length")
+    assert noted[ROWS] == 16
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ FSDP2 by `fsdp2_on_cpu.py`; DeepSpeed where it is installed (`make deepspeed`). 
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 
 from modeling_mini.checkpoints import checkpoint_defect, latest_complete_checkpoint
@@ -58,6 +60,14 @@ def launch(tmp_path, free_port):
     return run
 
 
+def remove(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def goes_on_from(update, log):
+    return re.search(rf"Continuing from .*checkpoint-{update}$", log, re.MULTILINE)
+
+
 def shares(checkpoint):
     """For each weight of a sharded checkpoint, in how many pieces it is."""
     metadata = FileSystemReader(checkpoint / "pytorch_model_fsdp_0").read_metadata().state_dict_metadata
@@ -87,10 +97,12 @@ def test_fsdp2_learns_what_one_process_learns(arguments, run, launch, same_weigh
 
 def test_fsdp2_in_bf16_learns_nearly_what_one_process_learns(arguments, run, launch, same_weights, tmp_path):
     arguments = [*arguments, *TOGETHER]
-    one, two = tmp_path / "one", tmp_path / "two"
+    one, two, whole = (tmp_path / name for name in ("one", "two", "whole"))
     assert run([*arguments, *ALONE, "--output_dir", str(one)])[0] == 0
     launch("fsdp2", [*arguments, "--output_dir", two], precision="bf16")
-    same_weights(two, one, rtol=0.02, atol=0.02)
+    same_weights(two, one, rtol=0.02, atol=0.01)
+    launch("fsdp2", [*arguments, "--output_dir", whole])
+    assert (two / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes(), "was not bf16"
 
 
 def test_fsdp2_goes_on_from_shards_bit_for_bit(arguments, launch, tmp_path):
@@ -98,15 +110,15 @@ def test_fsdp2_goes_on_from_shards_bit_for_bit(arguments, launch, tmp_path):
     alone, resumed = tmp_path / "alone", tmp_path / "resumed"
     launch("fsdp2", [*arguments, "--save_steps", "4", "--output_dir", alone])
     shutil.copytree(alone, resumed)
-    for name in ("checkpoint-10", "model.safetensors", "metrics.json"):
-        path = resumed / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name in ("checkpoint-10", "metrics.json", "model.safetensors"):
+        remove(resumed / name)
     result = launch("fsdp2", [*arguments, "--save_steps", "4", "--output_dir", resumed, "--resume"])
-    assert "Continuing from" in result.stderr
+    assert goes_on_from(8, result.stderr)
     assert (alone / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
 
     metrics = json.loads((resumed / "metrics.json").read_text())
     (resumed / "metrics.json").unlink()
+    (resumed / "model.safetensors").unlink()
     launch("fsdp2", [*arguments, "--save_steps", "4", "--output_dir", resumed, "--resume"])
     assert (alone / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     assert json.loads((resumed / "metrics.json").read_text())["validation_loss"] == metrics["validation_loss"]
@@ -121,11 +133,10 @@ def test_fsdp2_goes_on_with_another_number_of_processes(arguments, run, launch, 
     for processes, more in ((before, []), (after, ["--resume"])):
         rows = ["--per_device_train_batch_size", 4 // processes]
         result = launch("fsdp2", [*arguments, *rows, "--output_dir", changed, *more], processes=processes)
-        shutil.rmtree(changed / "checkpoint-10")
-        (changed / "metrics.json").unlink()
-    assert "Continuing from" in result.stderr
-    assert "checkpoint-8" in result.stderr
-    same_weights(changed, one)
+        same_weights(changed, one)
+        for name in ("checkpoint-10", "metrics.json", "model.safetensors"):
+            remove(changed / name)
+    assert goes_on_from(8, result.stderr)
 
 
 @needs_deepspeed
@@ -154,17 +165,20 @@ def test_deepspeed_learns_what_one_process_learns_and_goes_on(arguments, run, la
         path.write_bytes(content)
     assert latest_complete_checkpoint(two) == two / "checkpoint-10"
 
+    expected = load_file(one / "model.safetensors")
+    held = sum(weights.numel() for weights in expected.values())
+    assert json.loads((two / "metrics.json").read_text())["parameters"] == held
+
     shutil.copytree(two, resumed)
-    shutil.rmtree(resumed / "checkpoint-10")
-    (resumed / "metrics.json").unlink()
-    launch(name, [*arguments, "--output_dir", resumed, "--resume"], "--zero_stage", stage)
+    for file in ("checkpoint-10", "metrics.json", "model.safetensors"):
+        remove(resumed / file)
+    result = launch(name, [*arguments, "--output_dir", resumed, "--resume"], "--zero_stage", stage)
+    assert goes_on_from(8, result.stderr)
     assert (two / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
 
 
 @needs_deepspeed
 def test_deepspeed_draws_the_initial_weights_as_the_model_says(arguments, launch, tmp_path):
-    from safetensors.torch import load_file
-
     launch("zero3", [*arguments, "--use_muon", "false", "--max_steps", "1", "--learning_rate", "0"])
     weights = load_file(tmp_path / "run" / "model.safetensors")
     wanted = {"embed_tokens": 32**-0.5, "layers.0.mlp.up_proj": 0.02, "layers.0.mlp.down_proj": 0.01}

@@ -106,6 +106,7 @@ def test_streamed_run_goes_on_bit_for_bit_in_its_second_pass(arguments, two_proc
     shutil.copytree(alone, resumed)
     shutil.rmtree(resumed / "checkpoint-40")
     (resumed / "metrics.json").unlink()
+    (resumed / "model.safetensors").unlink()
     result = two_processes(TRAIN, *arguments, *words, "--output_dir", resumed, "--resume")
     assert result.returncode == 0, result.stderr[-3000:]
     assert "checkpoint-30" in result.stderr

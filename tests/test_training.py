@@ -5,6 +5,7 @@ import math
 import random
 import re
 import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -208,6 +209,27 @@ def test_two_processes_learn_from_the_same_rows_what_one_learns(
     )
     assert result.returncode == 0, result.stderr[-3000:]
     same_weights(one, two)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_as_one(arguments, run, same_weights, tmp_path, two_processes):
+    shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
+    arguments = [*arguments, "--config_overrides", shape, "--use_cpu", "true"]
+    one, changed = tmp_path / "one", tmp_path / "changed"
+    alone = [*arguments, "--per_device_train_batch_size", "8"]
+    assert run([*alone, "--output_dir", str(one)])[0] == 0
+    result = two_processes(ROOT / "train.py", *arguments, "--ddp_backend", "gloo", "--output_dir", changed)
+    assert result.returncode == 0, result.stderr[-3000:]
+    shutil.rmtree(changed / "checkpoint-10")
+    for name in ("metrics.json", "model.safetensors"):
+        (changed / name).unlink()
+    code, output = run([*arguments, "--output_dir", str(changed), "--resume"])
+    assert code == 1
+    assert "an update of this run reads 8 rows, and now it would read 4" in output
+    code, output = run([*alone, "--output_dir", str(changed), "--resume"])
+    assert code == 0, output
+    assert re.search(r"Continuing from .*checkpoint-8\n", output)
+    same_weights(changed, one)
 
 
 def test_unknown_validation_tokens_are_reported(arguments, caplog, monkeypatch, tmp_path):
