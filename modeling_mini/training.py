@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from contextlib import nullcontext
@@ -31,7 +32,6 @@ from transformers import (
     set_seed,
 )
 from transformers.integrations import is_fsdp_enabled
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_model_param_count
 
@@ -183,8 +183,11 @@ def prepare_repository(args: MiniTrainingArguments) -> None:
 
 def push_result(args: MiniTrainingArguments, repo_id: str) -> None:
     """Push the report with the model, and verify both. Raises `UserError`, with the command that does it again."""
-    unset_hf_deepspeed_config()  # or this process, which opens the model alone, would wait for others to divide it
+    words = ["push", args.output_dir, repo_id]
     try:
+        if args.deepspeed_plugin is not None:
+            push_apart(args, words)
+            return
         push(
             args.output_dir,
             repo_id,
@@ -193,8 +196,19 @@ def push_result(args: MiniTrainingArguments, repo_id: str) -> None:
             token=args.hub_token,
         )
     except UserError as error:
-        again = shlex.join(["modeling-mini", "push", args.output_dir, repo_id])
+        again = shlex.join(["modeling-mini", *words])
         raise UserError(f"{error} The model is in {args.output_dir}; share it with: {again}") from error
+
+
+def push_apart(args: MiniTrainingArguments, words: list[str]) -> None:
+    """Push in a new process: DeepSpeed changes for good how one computes, and what arrives is compared bit for bit."""
+    words = [*words, *(["--private"] if args.hub_private_repo else [])]
+    words += ["--revision", args.hub_revision] if args.hub_revision else []
+    environment = os.environ | ({"HF_TOKEN": args.hub_token} if args.hub_token else {})
+    environment.pop("ACCELERATE_USE_DEEPSPEED", None)
+    program = "from modeling_mini.cli import main; raise SystemExit(main())"
+    if subprocess.run([sys.executable, "-c", program, *words], env=environment, check=False).returncode != 0:
+        raise UserError("The model could not be pushed, for the reason above.")
 
 
 def fixed_arguments(

@@ -35,7 +35,7 @@ needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is No
 def launch(tmp_path, free_port):
     """`launch(file, words)`: two processes, or more or fewer; the finished launcher."""
 
-    def run(name, words, *more, processes=2, precision="no"):
+    def run(name, words, *more, processes=2, precision="no", hub=None):
         command = [sys.executable, "-m", "accelerate.commands.launch"]
         command += ["--config_file", configuration_path("accelerate", f"{name}.yaml"), *more]
         command += ["--num_processes", processes, "--mixed_precision", precision, "--main_process_port", free_port]
@@ -46,6 +46,9 @@ def launch(tmp_path, free_port):
         else:
             way = {"DS_ACCELERATOR": "cpu"}
         environment = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        if hub is not None:
+            environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_alice"}
+            environment["HF_HUB_DISABLE_XET"] = "1"
         result = subprocess.run(
             [str(word) for word in [*command, TESTS.parent / "train.py", *words, "--ddp_backend", "gloo"]],
             env=os.environ | environment | way,
@@ -137,6 +140,16 @@ def test_fsdp2_goes_on_with_another_number_of_processes(arguments, run, launch, 
         for name in ("checkpoint-10", "metrics.json", "model.safetensors"):
             remove(changed / name)
     assert goes_on_from(8, result.stderr)
+
+
+@pytest.mark.parametrize("name", ["fsdp2", pytest.param("zero3", marks=needs_deepspeed)], ids=["fsdp2", "deepspeed"])
+def test_a_divided_run_pushes_its_whole_model(arguments, launch, hub, tmp_path, name):
+    words = ["--use_muon", "false", "--push_to_hub", "--hub_model_id", "alice/mini"]
+    result = launch(name, [*arguments, *words], hub=hub)
+    assert "equal bit for bit" in result.stdout + result.stderr
+    assert ("its commits hold no weights" in result.stderr) == (name == "fsdp2")
+    pushed = hub.repository("alice/mini").find("main").files["model.safetensors"].data
+    assert pushed == (tmp_path / "run" / "model.safetensors").read_bytes()
 
 
 @needs_deepspeed
