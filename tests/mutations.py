@@ -467,6 +467,38 @@ MUTATIONS = [
         "[update.to_local() if isinstance(update, DTensor) else update for update in updates]",
     ),
     Mutation(
+        "fsdp: a run ends without its whole model",
+        TRAINING,
+        "if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):",
+        "if not trainer.is_deepspeed_enabled:",
+    ),
+    Mutation(
+        "fsdp: processes without weights have no addresses either",
+        TRAINING,
+        'if model.device.type == "meta":',
+        "if False:",
+    ),
+    Mutation(
+        "checkpoints: a process that wrote nothing is not missed",
+        "modeling_mini/checkpoints.py",
+        'return noted["args"]["world_size"] if noted else',
+        "return",
+    ),
+    Mutation(
+        "streaming: a stream ends",
+        PACKING,
+        "shuffled.repeat(None)",
+        "shuffled",
+    ),
+    Mutation(
+        "streaming: small files come more often",
+        PACKING,
+        "shuffled = rows.shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer)\n"
+        "        return EncodedData(shuffled.repeat(None), args.block_size)",
+        "shuffled = rows.repeat(None)\n        return EncodedData(\n"
+        "            shuffled.shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer), args.block_size\n        )",
+    ),
+    Mutation(
         "task: pipelines of other models are taken over",
         "modeling_mini/pipelines.py",
         "if model.config.model_type != MiniConfig.model_type:",
