@@ -495,8 +495,8 @@ MUTATIONS = [
         PACKING,
         "shuffled = rows.shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer)\n"
         "        return EncodedData(shuffled.repeat(None), args.block_size)",
-        "shuffled = rows.repeat(None)\n        return EncodedData(\n"
-        "            shuffled.shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer), args.block_size\n        )",
+        "shuffled = rows.repeat(None).shuffle(seed=args.split_seed, buffer_size=args.shuffle_buffer)\n"
+        "        return EncodedData(shuffled, args.block_size)",
     ),
     Mutation(
         "task: pipelines of other models are taken over",
