@@ -1,6 +1,6 @@
 """What a second process gains: tokens per second of train.py as one process and as two (DDP over gloo), on one CPU.
 
-    python benchmarks/scaling.py                   # nano and small, 5 rounds; half an hour on 2 cores
+    python benchmarks/scaling.py                   # nano and small, 5 rounds; a quarter of an hour on 2 cores
     python benchmarks/scaling.py nano --rounds 3
 
 Each process has one thread. Two processes read as many rows as one (rows divided), or twice as many (rows each); one
