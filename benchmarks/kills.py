@@ -32,6 +32,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
+    if min(args.kills, args.processes) < 1:
+        parser.error("--kills and --processes must be 1 or more.")
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -38,6 +38,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--updates", type=int, default=20)
     args = parser.parse_args()
+    if min(args.rounds, args.updates) < 1:
+        parser.error("--rounds and --updates must be 1 or more.")
     if unknown := set(args.models) - set(ROWS):
         parser.error(f"no model {unknown.pop()}; there are {', '.join(ROWS)}.")
     rows = [["model", "way", "tokens per second", "against one process"]]

@@ -1,6 +1,7 @@
 """Arguments of a training run: a recipe (YAML, only what differs from the defaults), then the command line over it."""
 
 import json
+import os
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -81,6 +82,11 @@ class MiniTrainingArguments(TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
 
     def __post_init__(self):
+        if not torch.accelerator.is_available():  # or several processes of a CPU would not find each other
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                self.ddp_backend = self.ddp_backend or "gloo"
+            # DeepSpeed finds the CPU by itself, and accelerate leaves it out where it is told to use the CPU.
+            self.use_cpu = self.use_cpu or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true"
         super().__post_init__()
         self.hub_token = (self.hub_token or "").strip() or None
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()

@@ -48,6 +48,15 @@ def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
     return None
 
 
+def set_aside(output_dir: str | Path) -> None:
+    """Keep checkpoints that are not complete out of the way of a run that begins anew, which would write over them."""
+    for folder in checkpoints(output_dir):
+        kept = folder.with_name(f"incomplete-{folder.name}")
+        shutil.rmtree(kept, ignore_errors=True)
+        folder.rename(kept)
+        logger.warning("%s is kept as %s.", folder, kept.name)
+
+
 def written_by(folder: str | Path) -> str:
     """What divided the run that wrote a checkpoint."""
     folder = Path(folder)

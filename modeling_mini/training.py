@@ -49,6 +49,7 @@ from .checkpoints import (
     check_same_run,
     latest_complete_checkpoint,
     num_processes,
+    set_aside,
     written_by,
 )
 from .configuration_mini import MiniConfig
@@ -360,6 +361,8 @@ def resume_point(args: MiniTrainingArguments) -> str | None:
     checkpoint = args.resume_from_checkpoint or latest_complete_checkpoint(args.output_dir)
     if checkpoint is None:
         logger.warning("No complete checkpoint in %s: starting from the beginning", args.output_dir)
+        if args.should_save:
+            set_aside(args.output_dir)
         return None
     check_checkpoint(checkpoint, args)
     logger.info("Continuing from %s", checkpoint)

@@ -137,3 +137,15 @@ def test_overrides_reach_the_config():
 
 def test_memory_is_pinned_only_for_an_accelerator():
     assert parse_arguments([])[2].dataloader_pin_memory == torch.accelerator.is_available()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("deepspeed", [False, True])
+def test_processes_of_a_machine_without_accelerator_find_each_other(monkeypatch, deepspeed, processes):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", lambda self: None)  # looks for the others
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", str(deepspeed).lower())
+    args = parse_arguments([])[2]
+    assert args.use_cpu != deepspeed
+    assert args.ddp_backend == (None if processes == 1 else "gloo")

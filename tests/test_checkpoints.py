@@ -25,7 +25,7 @@ from modeling_mini.checkpoints import (
     written_by,
 )
 from modeling_mini.errors import UserError
-from modeling_mini.training import check_checkpoint, fixed_arguments
+from modeling_mini.training import check_checkpoint, fixed_arguments, resume_point
 
 
 def write_checkpoint(folder):
@@ -63,6 +63,17 @@ def test_latest_whole_checkpoint_is_chosen_by_number_and_the_broken_one_is_repor
     (tmp_path / "checkpoint-100" / "optimizer.pt").write_bytes(b"PK")
     assert latest_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert "checkpoint-100 is not complete (optimizer.pt" in caplog.text
+
+
+def test_a_run_that_begins_anew_does_not_write_over_what_is_there(tmp_path, caplog):
+    for _ in range(2):
+        folder = write_checkpoint(tmp_path / "checkpoint-9")
+        (folder / "optimizer.pt").unlink()
+        _, _, args = parse_arguments(["--output_dir", str(tmp_path), "--resume"])
+        assert resume_point(args) is None
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["incomplete-checkpoint-9"]
+    assert (tmp_path / "incomplete-checkpoint-9" / "model.safetensors").exists()
+    assert "is kept as incomplete-checkpoint-9" in caplog.text
 
 
 def test_nothing_to_resume_is_none(tmp_path):
