@@ -31,6 +31,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
@@ -59,8 +60,8 @@ from .configuration_mini import MiniConfig
 
 IGNORED_LABEL = -100  # the label that every transformers loss skips
 
-# Most logits that the training loss holds at a time: 2^24 are 64 MiB in float32.
-LOGITS_PER_CHUNK = 2**24
+# Most logits that the training loss holds at a time: 2^23 are 32 MiB in float32.
+LOGITS_PER_CHUNK = 2**23
 
 # What transformers calls the keys and values of earlier tokens: `cache` since 5.24, `past_key_values` before.
 CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -281,13 +282,13 @@ class SummedNLL(torch.autograd.Function):
         for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
             is_learnt = (targets != IGNORED_LABEL).unsqueeze(-1)  # [rows, 1]
             targets = targets.clamp(min=0).unsqueeze(-1)
-            logits = nn.functional.linear(hidden, weight, bias).float()  # [rows, V]
-            normalizer = logits.logsumexp(-1, keepdim=True)
-            total += ((normalizer - logits.gather(-1, targets)) * is_learnt).sum()
+            logits = nn.functional.linear(hidden, weight, bias)  # [rows, V]
+            log_probabilities = nn.functional.log_softmax(logits, -1, dtype=torch.float32)
+            total -= log_probabilities.gather(-1, targets).masked_fill(~is_learnt, 0).sum()
             if not any(needed):
                 continue
-            gradient = logits.sub_(normalizer).exp_()
-            gradient.scatter_add_(-1, targets, -torch.ones_like(normalizer))
+            gradient = log_probabilities.exp_()
+            gradient.scatter_add_(-1, targets, gradient.new_full(targets.shape, -1))
             gradient = gradient.mul_(is_learnt).to(hidden.dtype)
             if needed[0]:
                 chunks.append(gradient @ weight)
@@ -305,6 +306,7 @@ class SummedNLL(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, output_gradient):
         gradients = [
             None if gradient is None else (gradient * output_gradient).to(dtype)

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
@@ -60,8 +60,8 @@ from .configuration_mini import MiniConfig
 
 IGNORED_LABEL = -100  # the label that every transformers loss skips
 
-# Most logits that the training loss holds at a time: 2^24 are 64 MiB in float32.
-LOGITS_PER_CHUNK = 2**24
+# Most logits that the training loss holds at a time: 2^23 are 32 MiB in float32.
+LOGITS_PER_CHUNK = 2**23
 
 # What transformers calls the keys and values of earlier tokens: `cache` since 5.24, `past_key_values` before.
 CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -265,13 +265,63 @@ class MiniDecoderLayer(GradientCheckpointingLayer):
         return self.post_attention_layernorm(hidden_states + transform(hidden_states))
 
 
+class SummedNLL(torch.autograd.Function):
+    """Negative log-likelihood of labels under a linear layer, summed in nats, some rows at a time.
+
+    The gradient of a sum with respect to logits, softmax minus one-hot, needs nothing but the logits: it is formed in
+    their place, and brought to hidden states, weight and bias at once, in the forward pass. So the backward pass finds
+    gradients of the size of its inputs, and no logits are kept or computed again (as Liger Kernel, Hsu et al. 2024).
+    """
+
+    @staticmethod
+    def forward(ctx, hidden_states, weight, bias, labels, rows, with_gradients):
+        """`hidden_states` `[N, D]`, `weight` `[V, D]`, `bias` `[V]` or None, `labels` `[N]`, -100 where to skip."""
+        total = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
+        needed = [with_gradients and is_needed for is_needed in ctx.needs_input_grad[:3]]
+        chunks, weight_gradient, bias_gradient = [], None, None
+        for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
+            is_learnt = (targets != IGNORED_LABEL).unsqueeze(-1)  # [rows, 1]
+            targets = targets.clamp(min=0).unsqueeze(-1)
+            logits = nn.functional.linear(hidden, weight, bias)  # [rows, V]
+            log_probabilities = nn.functional.log_softmax(logits, -1, dtype=torch.float32)
+            total -= log_probabilities.gather(-1, targets).masked_fill(~is_learnt, 0).sum()
+            if not any(needed):
+                continue
+            gradient = log_probabilities.exp_()
+            gradient.scatter_add_(-1, targets, gradient.new_full(targets.shape, -1))
+            gradient = gradient.mul_(is_learnt).to(hidden.dtype)
+            if needed[0]:
+                chunks.append(gradient @ weight)
+            if needed[1]:
+                if weight_gradient is None:
+                    weight_gradient = (gradient.mT @ hidden).float()
+                elif hidden.dtype == torch.float32:
+                    weight_gradient.addmm_(gradient.mT, hidden)
+                else:  # summed over chunks in float32
+                    weight_gradient += gradient.mT @ hidden
+            if needed[2]:
+                bias_gradient = gradient.float().sum(0) + (0 if bias_gradient is None else bias_gradient)
+        ctx.save_for_backward(torch.cat(chunks) if chunks else None, weight_gradient, bias_gradient)
+        ctx.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, output_gradient):
+        gradients = [
+            None if gradient is None else (gradient * output_gradient).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        ]
+        return *gradients, None, None, None
+
+
 class MiniLMHead(nn.Linear):
     """Projection to the vocabulary, which can also return the loss without ever holding all logits.
 
     `head(hidden_states)` gives logits `[..., T, V]`. `head(hidden_states, labels)` gives the summed negative
-    log-likelihood in nats over the labels that are not -100: at most `LOGITS_PER_CHUNK` logits exist at a time, and
-    the backward pass computes each chunk again. The chunks live in this module, so that FSDP, ZeRO and offloading,
-    which gather a module's weight around its forward, see a plain call.
+    log-likelihood in nats over the labels that are not -100: at most `LOGITS_PER_CHUNK` logits exist at a time. The
+    chunks live in this module, so that FSDP, ZeRO and offloading, which gather a module's weight around its forward,
+    see a plain call.
     """
 
     def forward(self, hidden_states: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
@@ -283,16 +333,13 @@ class MiniLMHead(nn.Linear):
             learnt = labels != IGNORED_LABEL
             hidden_states, labels = hidden_states[learnt], labels[learnt]
         rows = max(1, LOGITS_PER_CHUNK // self.out_features)
-        if labels.shape[0] <= rows:
-            return self._summed_nll(hidden_states, labels)
-        chunks = zip(hidden_states.split(rows), labels.split(rows), strict=True)
-        return sum(
-            checkpoint(self._summed_nll, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks
-        )
-
-    def _summed_nll(self, hidden_states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = super().forward(hidden_states).float()
-        return nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED_LABEL, reduction="sum")
+        weight, bias, device = self.weight, self.bias, hidden_states.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
+        with torch.autocast(device, enabled=False):
+            return SummedNLL.apply(hidden_states, weight, bias, labels, rows, torch.is_grad_enabled())
 
 
 class MiniPreTrainedModel(PreTrainedModel):
