@@ -24,7 +24,7 @@ import torch
 from datasets import Dataset
 from peers import build, nanogpt, spread
 from tqdm import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from modeling_mini.model_card import markdown_table
 
@@ -70,7 +70,9 @@ class ByTrainer:
         """Seconds of an update: the median of so many, after one more that is not counted."""
         stopwatch = Stopwatch()
         args = TrainingArguments(**self.arguments, max_steps=updates + 1)
-        Trainer(model=self.model, args=args, train_dataset=self.rows, callbacks=[stopwatch]).train()
+        trainer = Trainer(model=self.model, args=args, train_dataset=self.rows, callbacks=[stopwatch])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
         return statistics.median(stopwatch.seconds)
 
 
@@ -90,7 +92,7 @@ class NanoGPT:
             ids = torch.randint(self.shape["vocabulary"], (TOKENS // self.shape["length"], self.shape["length"] + 1))
             began = time.perf_counter()
             with cast:
-                _, loss = self.step(ids[:, :-1], ids[:, 1:])
+                _, loss = self.step(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
