@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread a test process: two processes with two threads each fight over two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test conformance deepspeed vllm matrix oldest mutations lint baseline
+.PHONY: setup train test conformance deepspeed vllm matrix oldest mutations lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -66,6 +66,13 @@ mutations: $(VENV)/.installed-conformance
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Speed beside other models, and time to a loss: docs/performance.md. `make bench TEXT=... NANOGPT=...` has all of it.
+TEXT ?=
+NANOGPT ?=
+bench: setup
+	$(BIN)/python benchmarks/training.py $(if $(NANOGPT),--nanogpt $(NANOGPT)) $(ARGS)
+	$(if $(TEXT),$(BIN)/python benchmarks/shakespeare.py $(TEXT) $(if $(NANOGPT),--nanogpt $(NANOGPT)))
 
 # The n-gram model that the quickstart has to beat, on the same text.
 baseline: setup

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from peers import spread
+from tqdm import tqdm
 
 from modeling_mini.model_card import markdown_table
 
@@ -33,6 +34,7 @@ NANOGPT = (
     "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
 )
 NANOGPT_TOKENS = 12 * 64  # of an update
+FORMS = {"loss": ".3f", "tokens": ",.0f", "seconds": ".1f"}
 
 
 def main() -> None:
@@ -44,7 +46,11 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*", help="of train.py, after --")
     args = parser.parse_args()
     curves = {"modeling_mini": [], "nanoGPT": []}
-    for seed in args.seeds:
+    if not args.text.is_file():
+        parser.error(f"{args.text}: no such file.")
+    if args.nanogpt is not None and not (args.nanogpt / "train.py").is_file():
+        parser.error(f"--nanogpt {args.nanogpt} is no checkout of nanoGPT: it holds no train.py.")
+    for seed in tqdm(args.seeds, unit="seed"):
         with tempfile.TemporaryDirectory() as folder:
             curves["modeling_mini"].append(ours(args.text, seed, args.arguments, Path(folder)))
         if args.nanogpt is not None:
@@ -108,25 +114,28 @@ def point(tokens: float, seconds: float, loss: float) -> dict:
 
 
 def table(curves: dict[str, list[list[dict]]]) -> str:
-    """Median and range over seeds, and what ours takes of what nanoGPT takes."""
+    """Median and range over seeds, and what ours takes of what nanoGPT takes: of all of it, where it ends above."""
     title = f"to {TARGET}"
-    rows = [["", "seeds", "loss at the end", "seconds in all", f"tokens {title}", f"seconds {title}"]]
-    medians = {}
+    rows = [["", "seeds", "loss at the end", "tokens in all", "seconds in all", f"tokens {title}", f"seconds {title}"]]
+    taken = {}
     for name, runs in curves.items():
         if not runs:
-            rows.append([name, "not run", *[""] * 4])
+            rows.append([name, "not run", *[""] * 5])
             continue
+        ends = [run[-1] for run in runs]
         reached = [next((p for p in run if p["loss"] <= TARGET), None) for run in runs]
-        ends = [spread([run[-1]["loss"] for run in runs], ".3f"), spread([run[-1]["seconds"] for run in runs], ".1f")]
-        if None in reached:
-            rows.append([name, str(len(runs)), *ends, "not reached by all", ""])
-            continue
-        medians[name] = {key: statistics.median(p[key] for p in reached) for key in ("tokens", "seconds")}
-        found = [spread([p["tokens"] for p in reached], ",.0f"), spread([p["seconds"] for p in reached], ".1f")]
-        rows.append([name, str(len(runs)), *ends, *found])
-    if len(medians) == len(curves):
-        ratios = [medians["modeling_mini"][key] / medians["nanoGPT"][key] for key in ("tokens", "seconds")]
-        rows.append(["ours / nanoGPT", "", "", "", *(f"{ratio:.2f}" for ratio in ratios)])
+        row = [name, str(len(runs)), *(spread([p[key] for p in ends], form) for key, form in FORMS.items())]
+        found = [p for p in reached if p is not None]
+        if len(found) == len(runs):
+            row += [spread([p[key] for p in found], FORMS[key]) for key in ("tokens", "seconds")]
+        else:
+            row += [f"reached by {len(found)}", ""]
+        rows.append(row)
+        counted = [p or end for p, end in zip(reached, ends, strict=True)]
+        taken[name] = [statistics.median(p[key] for p in counted) for key in ("tokens", "seconds")]
+    if len(taken) == len(curves):
+        shares = [f"{ours / theirs:.2f}" for ours, theirs in zip(*taken.values(), strict=True)]
+        rows.append(["ours / nanoGPT", "", "", "", "", *shares])
     return markdown_table(rows)
 
 
