@@ -15,15 +15,12 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from .arguments import MiniTrainingArguments
+from .divided import DDP, FSDP_FULL, FSDP_SHARDED, ZERO_2, ZERO_3, divided_by
 from .errors import UserError
 
 
 logger = logging.getLogger(__name__)
-
-# What divided the run that wrote a checkpoint, or divides a run.
-ZERO_2, ZERO_3 = "DeepSpeed ZeRO-1 or 2", "DeepSpeed ZeRO-3"
-FSDP_SHARDED, FSDP_FULL = "FSDP with sharded checkpoints", "FSDP with whole checkpoints"
-DDP = "DDP, or one process"
 
 ROWS = "rows_per_update"  # in what a run notes of its arguments
 
@@ -77,6 +74,27 @@ def num_processes(folder: str | Path) -> int:
     state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     noted = state.get("stateful_callbacks", {}).get(WorldSize.__name__)
     return noted["args"]["world_size"] if noted else max(1, len(list(Path(folder).glob("rng_state_*.pth"))))
+
+
+def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> None:
+    """Refuse what this run could not continue. Raises `UserError`."""
+    try:
+        processes = num_processes(checkpoint)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--resume_from_checkpoint {checkpoint} is no checkpoint: {TRAINER_STATE_NAME} is missing or damaged."
+        ) from error
+    found, wanted = written_by(checkpoint), divided_by(args)
+    if found != wanted:
+        raise UserError(
+            f"{checkpoint} was written by {found}, and this run is started with {wanted}; continue it as it was "
+            "started (configuration/accelerate has a file for each)."
+        )
+    if found in (ZERO_2, ZERO_3) and processes != args.world_size:
+        raise UserError(
+            f"{checkpoint} was written by {processes} processes of DeepSpeed, which cannot divide it anew for "
+            f"{args.world_size}; start as many."
+        )
 
 
 class WorldSize(TrainerCallback, ExportableState):

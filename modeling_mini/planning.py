@@ -24,7 +24,7 @@ from .modeling_mini import LOGITS_PER_CHUNK
 from .presets import configuration_path, count_parameters, preset_path
 
 
-LOSS_BYTES_PER_LOGIT = 12  # float32: the log-probabilities, and two gradients of them
+LOSS_BYTES_PER_LOGIT = 8  # float32: the logit, and the log-probability in whose place its gradient is formed
 DDP_BUCKETS = 4  # bytes a parameter: DDP copies gradients into buckets to send them
 DEEPSPEED_BUCKET = 5e8  # elements, the default of reduce_bucket_size and of allgather_bucket_size
 DEEPSPEED_LIVE = 1e9  # parameters, the default of stage3_max_live_parameters

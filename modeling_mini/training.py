@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils import DistributedType
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
@@ -37,23 +36,19 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from .arguments import DataArguments, MiniTrainingArguments, ModelArguments, parse_arguments
 from .checkpoints import (
-    DDP,
-    FSDP_FULL,
-    FSDP_SHARDED,
     ROWS,
-    ZERO_2,
-    ZERO_3,
     WorldSize,
+    check_checkpoint,
     check_free_space,
     check_output_dir,
     check_same_run,
     latest_complete_checkpoint,
-    num_processes,
     set_aside,
     written_by,
 )
 from .configuration_mini import MiniConfig
 from .data import Examples
+from .divided import DDP, FSDP_SHARDED, ZERO_2, ZERO_3, divide, divided_by, save_whole_model
 from .errors import UserError
 from .hub import push
 from .metrics import TextLoss
@@ -369,38 +364,6 @@ def resume_point(args: MiniTrainingArguments) -> str | None:
     return str(checkpoint)
 
 
-def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> None:
-    """Refuse what this run could not continue. Raises `UserError`."""
-    try:
-        processes = num_processes(checkpoint)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--resume_from_checkpoint {checkpoint} is no checkpoint: {TRAINER_STATE_NAME} is missing or damaged."
-        ) from error
-    found, wanted = written_by(checkpoint), divided_by(args)
-    if found != wanted:
-        raise UserError(
-            f"{checkpoint} was written by {found}, and this run is started with {wanted}; continue it as it was "
-            "started (configuration/accelerate has a file for each)."
-        )
-    if found in (ZERO_2, ZERO_3) and processes != args.world_size:
-        raise UserError(
-            f"{checkpoint} was written by {processes} processes of DeepSpeed, which cannot divide it anew for "
-            f"{args.world_size}; start as many."
-        )
-
-
-def divided_by(args: MiniTrainingArguments) -> str:
-    """What divides this run, in the words of `written_by`."""
-    if args.deepspeed_plugin is not None:
-        return ZERO_3 if args.deepspeed_plugin.zero_stage == 3 else ZERO_2
-    is_asked = args.fsdp_plugin_args is not None or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    if not is_asked or args.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
-        return DDP  # where accelerate falls back to it
-    kind = (args.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
-    return FSDP_FULL if "FULL" in str(kind) else FSDP_SHARDED
-
-
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
     """Whether a checkpoint stands at the end of the run, killed before its report.
 
@@ -466,31 +429,6 @@ def muon_and_adamw(args: MiniTrainingArguments) -> tuple[type, dict]:
         "eps": args.adam_epsilon,
         "weight_decay": args.weight_decay,
     }
-
-
-def divide(trainer: Trainer, checkpoint: str) -> None:
-    """FSDP's shards of a finished model, for its evaluation: the Trainer makes and fills them where it trains."""
-    optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate divides no model without one
-    trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
-    trainer.model_wrapped = trainer.model
-    trainer._load_from_checkpoint(checkpoint, trainer.model)
-
-
-def save_whole_model(trainer: Trainer) -> None:
-    """Write model and tokenizer into the output folder; `push_result` pushes them later.
-
-    The Trainer writes no model where FSDP divides it and checkpoints are sharded, and under DeepSpeed writes tied
-    weights twice. Here every process gathers the model, and the first writes it.
-    """
-    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        trainer.save_model(_internal_call=True)
-        return
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-    if trainer.args.should_save:
-        for name in trainer.model.all_tied_weights_keys:
-            weights.pop(name, None)
-        trainer.model.save_pretrained(trainer.args.output_dir, state_dict=weights)
-        trainer.processing_class.save_pretrained(trainer.args.output_dir)
 
 
 class RowLoss:

@@ -210,7 +210,12 @@ MUTATIONS = [
     ),
     Mutation("`shift_labels` ignored", MODEL, 'targets = kwargs.get("shift_labels")', "targets = None"),
     Mutation("labels not shifted", MODEL, "nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL)", "labels"),
-    Mutation("all logits at once in training", MODEL, "if labels.shape[0] <= rows:", "if True:"),
+    Mutation(
+        "all logits at once in training",
+        MODEL,
+        "rows = max(1, LOGITS_PER_CHUNK // self.out_features)",
+        "rows = max(1, labels.shape[0])",
+    ),
     Mutation(
         "classifier reads padding",
         MODEL,
@@ -468,7 +473,7 @@ MUTATIONS = [
     ),
     Mutation(
         "fsdp: a run ends without its whole model",
-        TRAINING,
+        "modeling_mini/divided.py",
         "if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):",
         "if not trainer.is_deepspeed_enabled:",
     ),

@@ -12,11 +12,9 @@ from safetensors.torch import save_file
 
 from modeling_mini.arguments import parse_arguments
 from modeling_mini.checkpoints import (
-    FSDP_FULL,
     ROWS,
-    ZERO_2,
-    ZERO_3,
     WorldSize,
+    check_checkpoint,
     check_free_space,
     check_output_dir,
     check_same_run,
@@ -24,8 +22,9 @@ from modeling_mini.checkpoints import (
     latest_complete_checkpoint,
     written_by,
 )
+from modeling_mini.divided import FSDP_FULL, ZERO_2, ZERO_3
 from modeling_mini.errors import UserError
-from modeling_mini.training import check_checkpoint, fixed_arguments, resume_point
+from modeling_mini.training import fixed_arguments, resume_point
 
 
 def write_checkpoint(folder):

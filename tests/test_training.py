@@ -192,8 +192,13 @@ def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
-    [["--use_muon", "true"], ["--use_muon", "false"], ["--streaming", "true", "--max_validation_documents", "5"]],
-    ids=["muon", "adamw", "streaming"],
+    [
+        ["--use_muon", "true"],
+        ["--use_muon", "false"],
+        ["--streaming", "true", "--max_validation_documents", "5"],
+        ["--task", "text-classification", "--use_muon", "true", "--max_steps", "7"],  # less than an epoch
+    ],
+    ids=["muon", "adamw", "streaming", "classifier"],
 )
 def test_two_processes_learn_from_the_same_rows_what_one_learns(
     arguments, run, same_weights, tmp_path, two_processes, more

@@ -1,0 +1,51 @@
+"""Runs of several processes that divide their model: what divides it, and how it becomes whole again."""
+
+import os
+
+import torch
+from accelerate.utils import DistributedType
+from transformers import Trainer
+
+from .arguments import MiniTrainingArguments
+
+
+# What divides a run, or divided the run that wrote a checkpoint.
+ZERO_2, ZERO_3 = "DeepSpeed ZeRO-1 or 2", "DeepSpeed ZeRO-3"
+FSDP_SHARDED, FSDP_FULL = "FSDP with sharded checkpoints", "FSDP with whole checkpoints"
+DDP = "DDP, or one process"
+
+
+def divided_by(args: MiniTrainingArguments) -> str:
+    """What divides a run with these arguments."""
+    if args.deepspeed_plugin is not None:
+        return ZERO_3 if args.deepspeed_plugin.zero_stage == 3 else ZERO_2
+    is_asked = args.fsdp_plugin_args is not None or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if not is_asked or args.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        return DDP  # where accelerate falls back to it
+    kind = (args.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
+    return FSDP_FULL if "FULL" in str(kind) else FSDP_SHARDED
+
+
+def divide(trainer: Trainer, checkpoint: str) -> None:
+    """FSDP's shards of a finished model, for its evaluation: the Trainer makes and fills them where it trains."""
+    optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate divides no model without one
+    trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
+    trainer.model_wrapped = trainer.model
+    trainer._load_from_checkpoint(checkpoint, trainer.model)
+
+
+def save_whole_model(trainer: Trainer) -> None:
+    """Write model and tokenizer into the output folder; `push_result` pushes them later.
+
+    The Trainer writes no model where FSDP divides it and checkpoints are sharded, and under DeepSpeed writes tied
+    weights twice. Here every process gathers the model, and the first writes it.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer.save_model(_internal_call=True)
+        return
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.args.should_save:
+        for name in trainer.model.all_tied_weights_keys:
+            weights.pop(name, None)
+        trainer.model.save_pretrained(trainer.args.output_dir, state_dict=weights)
+        trainer.processing_class.save_pretrained(trainer.args.output_dir)
