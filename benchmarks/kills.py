@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import psutil
+from launch import command
 
 
 WORDS = "the model reads a word and then it says what the next word in the text will be".split()
@@ -113,20 +114,12 @@ def start(corpus: Path, output: Path, processes: int, updates: int) -> subproces
         "save_steps": 20,
         "eval_steps": 50,
         "disable_tqdm": "true",
-        "use_cpu": "true",
     }
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    launcher = []
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        words += ["--ddp_backend", "gloo"]
-    if (output / "_run.json").exists():
-        words.append("--resume")
-    script = str(Path(__file__).resolve().parents[1] / "train.py")
+    resumed = ["--resume"] if (output / "_run.json").exists() else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(corpus.parent / "cache")}
     with Path(f"{output}.log").open("w") as log:
-        command = [sys.executable, *launcher, script, *words]
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        words = [*command(options, processes), *resumed]
+        return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from launch import command
 from peers import spread
 from tqdm import tqdm
 
@@ -72,19 +73,11 @@ def tokens_per_second(model: str, way: str, updates: int, folder: Path) -> float
         "max_validation_documents": 2,
         "eval_strategy": "no",
         "save_strategy": "no",
-        "use_cpu": "true",
         "disable_tqdm": "true",
     }
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    launcher = []
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        words += ["--ddp_backend", "gloo"]
-    script = str(Path(__file__).resolve().parents[1] / "train.py")
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
-    result = subprocess.run(
-        [sys.executable, *launcher, script, *words], env=environment, capture_output=True, text=True, check=False
-    )
+    words = command(options, processes)
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise SystemExit(f"{way}:\n{result.stderr[-2000:]}")
     return json.loads((output / "metrics.json").read_text())["tokens_per_second"]

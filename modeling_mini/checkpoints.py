@@ -10,9 +10,7 @@ from pathlib import Path
 from accelerate.utils.constants import FSDP_MODEL_NAME, OPTIMIZER_NAME
 from safetensors import safe_open
 from torch.distributed.checkpoint import FileSystemReader
-from transformers import TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import ExportableState
+from transformers.trainer_callback import ExportableState, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .arguments import MiniTrainingArguments
@@ -22,6 +20,7 @@ from .errors import UserError
 
 logger = logging.getLogger(__name__)
 
+TRAINER_STATE_NAME = "trainer_state.json"  # as transformers.trainer has it, whose import takes long
 ROWS = "rows_per_update"  # in what a run notes of its arguments
 
 

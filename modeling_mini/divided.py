@@ -1,13 +1,16 @@
 """Runs of several processes that divide their model: what divides it, and how it becomes whole again."""
 
 import os
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import DistributedType
-from transformers import Trainer
 
 from .arguments import MiniTrainingArguments
 
+
+if TYPE_CHECKING:  # takes long to import, and `push` comes by here
+    from transformers import Trainer
 
 # What divides a run, or divided the run that wrote a checkpoint.
 ZERO_2, ZERO_3 = "DeepSpeed ZeRO-1 or 2", "DeepSpeed ZeRO-3"
@@ -26,7 +29,7 @@ def divided_by(args: MiniTrainingArguments) -> str:
     return FSDP_FULL if "FULL" in str(kind) else FSDP_SHARDED
 
 
-def divide(trainer: Trainer, checkpoint: str) -> None:
+def divide(trainer: "Trainer", checkpoint: str) -> None:
     """FSDP's shards of a finished model, for its evaluation: the Trainer makes and fills them where it trains."""
     optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate divides no model without one
     trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
@@ -34,7 +37,7 @@ def divide(trainer: Trainer, checkpoint: str) -> None:
     trainer._load_from_checkpoint(checkpoint, trainer.model)
 
 
-def save_whole_model(trainer: Trainer) -> None:
+def save_whole_model(trainer: "Trainer") -> None:
     """Write model and tokenizer into the output folder; `push_result` pushes them later.
 
     The Trainer writes no model where FSDP divides it and checkpoints are sharded, and under DeepSpeed writes tied

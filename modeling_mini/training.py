@@ -48,7 +48,7 @@ from .checkpoints import (
 )
 from .configuration_mini import MiniConfig
 from .data import Examples
-from .divided import DDP, FSDP_SHARDED, ZERO_2, ZERO_3, divide, divided_by, save_whole_model
+from .divided import DDP, FSDP_SHARDED, divide, divided_by, save_whole_model
 from .errors import UserError
 from .hub import push
 from .metrics import TextLoss
@@ -218,7 +218,7 @@ def fixed_arguments(
     if args.train_sampling_strategy == "group_by_length":  # whose order depends on the batch of a process
         names += ["per_device_train_batch_size", "gradient_accumulation_steps"]
     training = {name: str(getattr(args, name)) for name in names}
-    training[ROWS] = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    training[ROWS] = rows_per_update(args)
     return {"model": asdict(model_args), "data": asdict(data_args), "training": training}
 
 
@@ -380,7 +380,7 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
             f"The run in {args.output_dir} is finished ({state.global_step} of {end} updates); choose another "
             "--output_dir for a new one, or a larger --max_steps to go on."
         )
-    if divided_by(args) in (ZERO_2, ZERO_3):
+    if args.deepspeed_plugin is not None:
         raise UserError(
             f"The run in {args.output_dir} is finished, and DeepSpeed cannot write the report that is missing; the "
             f"model is in {checkpoint}: score it with modeling-mini eval {checkpoint}, or go on with a larger "
@@ -389,9 +389,14 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
     return True
 
 
+def rows_per_update(args: MiniTrainingArguments) -> int:
+    """Rows that one optimizer step sees, over all devices and accumulated batches."""
+    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+
+
 def tokens_per_update(data: EncodedData, args: MiniTrainingArguments) -> int:
     """Tokens that one optimizer step sees, over all devices and accumulated batches; a mean where rows differ."""
-    return args.train_batch_size * args.gradient_accumulation_steps * args.world_size * data.row_length
+    return rows_per_update(args) * data.row_length
 
 
 def describe(

@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import functools
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -251,6 +252,13 @@ def run(tmp_path):
 
     finish.start = start
     return finish
+
+
+def lose_the_end(folder, update):
+    """Leave a finished run as if it had been killed before its last checkpoint, of that update, and its report."""
+    shutil.rmtree(folder / f"checkpoint-{update}")
+    for name in ("metrics.json", "model.safetensors"):
+        (folder / name).unlink()
 
 
 @pytest.fixture

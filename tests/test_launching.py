@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TRAIN, lose_the_end
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 
@@ -50,7 +51,7 @@ def launch(tmp_path, free_port):
             environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_alice"}
             environment["HF_HUB_DISABLE_XET"] = "1"
         result = subprocess.run(
-            [str(word) for word in [*command, TESTS.parent / "train.py", *words, "--ddp_backend", "gloo"]],
+            [str(word) for word in [*command, TRAIN, *words, "--ddp_backend", "gloo"]],
             env=os.environ | environment | way,
             capture_output=True,
             text=True,
@@ -61,10 +62,6 @@ def launch(tmp_path, free_port):
         return result
 
     return run
-
-
-def remove(path):
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def goes_on_from(update, log):
@@ -111,18 +108,17 @@ def test_fsdp2_in_bf16_learns_nearly_what_one_process_learns(arguments, run, lau
 def test_fsdp2_goes_on_from_shards_bit_for_bit(arguments, launch, tmp_path):
     """With dropout. And the report of a run that was killed before it is written by all, without another update."""
     alone, resumed = tmp_path / "alone", tmp_path / "resumed"
-    launch("fsdp2", [*arguments, "--save_steps", "4", "--output_dir", alone])
+    launch("fsdp2", [*arguments, "--output_dir", alone])
     shutil.copytree(alone, resumed)
-    for name in ("checkpoint-10", "metrics.json", "model.safetensors"):
-        remove(resumed / name)
-    result = launch("fsdp2", [*arguments, "--save_steps", "4", "--output_dir", resumed, "--resume"])
+    lose_the_end(resumed, 10)
+    result = launch("fsdp2", [*arguments, "--output_dir", resumed, "--resume"])
     assert goes_on_from(8, result.stderr)
     assert (alone / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
 
     metrics = json.loads((resumed / "metrics.json").read_text())
     (resumed / "metrics.json").unlink()
     (resumed / "model.safetensors").unlink()
-    launch("fsdp2", [*arguments, "--save_steps", "4", "--output_dir", resumed, "--resume"])
+    launch("fsdp2", [*arguments, "--output_dir", resumed, "--resume"])
     assert (alone / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
     assert json.loads((resumed / "metrics.json").read_text())["validation_loss"] == metrics["validation_loss"]
 
@@ -137,8 +133,7 @@ def test_fsdp2_goes_on_with_another_number_of_processes(arguments, run, launch, 
         rows = ["--per_device_train_batch_size", 4 // processes]
         result = launch("fsdp2", [*arguments, *rows, "--output_dir", changed, *more], processes=processes)
         same_weights(changed, one)
-        for name in ("checkpoint-10", "metrics.json", "model.safetensors"):
-            remove(changed / name)
+        lose_the_end(changed, 10)
     assert goes_on_from(8, result.stderr)
 
 
@@ -183,8 +178,7 @@ def test_deepspeed_learns_what_one_process_learns_and_goes_on(arguments, run, la
     assert json.loads((two / "metrics.json").read_text())["parameters"] == held
 
     shutil.copytree(two, resumed)
-    for file in ("checkpoint-10", "metrics.json", "model.safetensors"):
-        remove(resumed / file)
+    lose_the_end(resumed, 10)
     result = launch(name, [*arguments, "--output_dir", resumed, "--resume"], "--zero_stage", stage)
     assert goes_on_from(8, result.stderr)
     assert (two / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
