@@ -140,6 +140,8 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         write_report(trainer, model_class, metrics, scores, sample, model_args, data_args, training_args, train_data)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
+    trainer.accelerator.wait_for_everyone()  # whoever ends early may take the others, and the report, along
+    trainer.accelerator.end_training()
 
 
 def check_arguments(data_args: DataArguments, args: MiniTrainingArguments) -> None:
