@@ -67,12 +67,20 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Speed beside other models, and time to a loss: docs/performance.md. `make bench TEXT=... NANOGPT=...` has all of it.
+# Speed, memory and learning beside other models, docs/performance.md: hours on 2 cores, and each script can be run
+# alone. `make bench TEXT=tinyshakespeare.txt NANOGPT=CHECKOUT` has all of it.
 TEXT ?=
 NANOGPT ?=
+WITH_NANOGPT = $(if $(NANOGPT),--nanogpt $(NANOGPT))
 bench: setup
-	$(BIN)/python benchmarks/training.py $(if $(NANOGPT),--nanogpt $(NANOGPT)) $(ARGS)
-	$(if $(TEXT),$(BIN)/python benchmarks/shakespeare.py $(TEXT) $(if $(NANOGPT),--nanogpt $(NANOGPT)))
+	$(BIN)/python benchmarks/training.py $(WITH_NANOGPT)
+	$(BIN)/python benchmarks/training.py $(WITH_NANOGPT) --compiled --vocabularies 8192 --lengths 256
+	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/growth.py
+	$(if $(TEXT),$(BIN)/python benchmarks/shakespeare.py $(TEXT) $(WITH_NANOGPT))
+	$(if $(TEXT),$(BIN)/python benchmarks/ablation.py $(TEXT))
+	$(BIN)/python benchmarks/gpu.py $(if $(TEXT),--text $(TEXT)) $(WITH_NANOGPT)
 
 # The n-gram model that the quickstart has to beat, on the same text.
 baseline: setup

@@ -1,6 +1,6 @@
-"""Models of one shape to measure beside ours, and the words in which the benchmarks report."""
+"""Models of one shape to measure beside ours."""
 
-import statistics
+import argparse
 import sys
 from pathlib import Path
 
@@ -8,6 +8,26 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from modeling_mini import MiniConfig
+
+
+MODELS = ("modeling_mini", "gpt2", "llama")
+
+
+def parser_with_shape(description: str) -> argparse.ArgumentParser:
+    """A parser with what every benchmark of models of one shape takes."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--heads", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each model")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"))
+    return parser
+
+
+def shape_of(args: argparse.Namespace, vocabulary: int, length: int) -> dict[str, int]:
+    """What `build` and `nanogpt` take."""
+    shape = {name: getattr(args, name) for name in ("layers", "width", "heads")}
+    return shape | {"vocabulary": vocabulary, "length": length}
 
 
 def build(name: str, layers: int, width: int, heads: int, vocabulary: int, length: int) -> nn.Module:
@@ -36,8 +56,3 @@ def nanogpt(checkout: Path, layers: int, width: int, heads: int, vocabulary: int
 
     shape = {"n_layer": layers, "n_embd": width, "n_head": heads, "vocab_size": vocabulary, "block_size": length}
     return GPT(GPTConfig(**shape, dropout=0.0, bias=True))
-
-
-def spread(values: list[float], form: str) -> str:
-    """Median, lowest and highest."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"

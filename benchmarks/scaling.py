@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from launch import command
-from peers import spread
+from results import spread
 from tqdm import tqdm
 
 from modeling_mini.model_card import markdown_table

@@ -1,11 +1,12 @@
-"""Time and tokens to a validation loss on the characters of Shakespeare: ours beside nanoGPT's published recipe.
+"""Time and tokens to a validation loss on the characters of Shakespeare: ours beside nanoGPT's published recipes.
 
     python benchmarks/shakespeare.py TEXT                       # `train.py characters`
     python benchmarks/shakespeare.py TEXT --nanogpt CHECKOUT    # and nanoGPT's own train.py, by turns
+    python benchmarks/shakespeare.py TEXT --recipe characters-large --seeds 1
 
-Both have 4 layers x 128, learn from the first nine tenths of the text and are judged on the rest; nanoGPT's arguments
-are those that its README gives for a CPU, but for more batches in its estimate of the loss. Seconds are those of the
-updates with their data, without validation and checkpoints. Writes shakespeare.json and shakespeare.png.
+Both learn from the first nine tenths of the text and are judged on the rest. nanoGPT's arguments are those that its
+README gives, for a CPU (with more batches in its estimate of the loss) or for a GPU. Seconds are those of the updates
+with their data, without validation and checkpoints. Writes RECIPE.json and RECIPE.png.
 """
 
 import argparse
@@ -21,30 +22,36 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from peers import spread
+from results import save, spread
 from tqdm import tqdm
 
 from modeling_mini.model_card import markdown_table
 
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGET = 1.88  # what nanoGPT's README reports of its recipe
-NANOGPT = (
-    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=200 --log_interval=1 --block_size=64 "
-    "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
-)
-NANOGPT_TOKENS = 12 * 64  # of an update
-FORMS = {"loss": ".3f", "tokens": ",.0f", "seconds": ".1f"}
+# What nanoGPT's README reports, its arguments, and the tokens of an update of it.
+NANOGPT = {
+    "characters": (
+        1.88,
+        "--device=cpu --compile=False --eval_iters=200 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 "
+        "--n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0",
+        12 * 64,
+    ),
+    "characters-large": (1.4697, "", 64 * 256),
+}
+FORMS = {"loss": ".4f", "tokens": ",.0f", "seconds": ".1f"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0], epilog="Other arguments go to train.py.", allow_abbrev=False
+    )
     parser.add_argument("text", type=Path)
     parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT", help="nothing of it is changed")
+    parser.add_argument("--recipe", choices=NANOGPT, default="characters")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
-    parser.add_argument("arguments", nargs="*", help="of train.py, after --")
-    args = parser.parse_args()
+    args, arguments = parser.parse_known_args()
     curves = {"modeling_mini": [], "nanoGPT": []}
     if not args.text.is_file():
         parser.error(f"{args.text}: no such file.")
@@ -52,21 +59,20 @@ def main() -> None:
         parser.error(f"--nanogpt {args.nanogpt} is no checkout of nanoGPT: it holds no train.py.")
     for seed in tqdm(args.seeds, unit="seed"):
         with tempfile.TemporaryDirectory() as folder:
-            curves["modeling_mini"].append(ours(args.text, seed, args.arguments, Path(folder)))
+            curves["modeling_mini"].append(ours(args, arguments, seed, Path(folder)))
         if args.nanogpt is not None:
             with tempfile.TemporaryDirectory() as folder:
-                curves["nanoGPT"].append(nanogpt(args.text, seed, args.nanogpt, Path(folder)))
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "shakespeare.json").write_text(json.dumps({"target": TARGET, "curves": curves}, indent=2) + "\n")
-    plot(curves, args.output / "shakespeare.png")
-    sys.stdout.write(table(curves) + "\n")
+                curves["nanoGPT"].append(nanogpt(args, seed, Path(folder)))
+    target = NANOGPT[args.recipe][0]
+    save(args.output, args.recipe, {"target": target, "curves": curves}, plot(curves, target))
+    sys.stdout.write(table(curves, target) + "\n")
 
 
-def ours(text: Path, seed: int, arguments: list[str], folder: Path) -> list[dict]:
+def ours(args: argparse.Namespace, arguments: list[str], seed: int, folder: Path) -> list[dict]:
     """Points of the validation loss: seconds, tokens, loss."""
-    words = ["characters", "--dataset", str(text.resolve()), "--seed", str(seed), "--output_dir", str(folder / "run")]
+    words = [args.recipe, "--dataset", args.text.resolve(), "--seed", seed, "--output_dir", folder / "run"]
     subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *words, "--disable_tqdm", "true", *arguments],
+        list(map(str, [sys.executable, ROOT / "train.py", *words, "--disable_tqdm", "true", *arguments])),
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -82,11 +88,11 @@ def ours(text: Path, seed: int, arguments: list[str], folder: Path) -> list[dict
     ]
 
 
-def nanogpt(text: Path, seed: int, checkout: Path, folder: Path) -> list[dict]:
+def nanogpt(args: argparse.Namespace, seed: int, folder: Path) -> list[dict]:
     """The same of nanoGPT, in a copy with the text in its format and another seed."""
     copy = folder / "nanoGPT"
-    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git"))
-    characters = text.read_text()
+    shutil.copytree(args.nanogpt, copy, ignore=shutil.ignore_patterns(".git"))
+    characters = args.text.read_text()
     numbers = {character: number for number, character in enumerate(sorted(set(characters)))}
     ids = np.array([numbers[character] for character in characters], dtype=np.uint16)
     cut = int(len(ids) * 0.9)
@@ -96,26 +102,24 @@ def nanogpt(text: Path, seed: int, checkout: Path, folder: Path) -> list[dict]:
     (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": len(numbers)}))
     script = (copy / "train.py").read_text()
     (copy / "train.py").write_text(script.replace("torch.manual_seed(1337 ", f"torch.manual_seed({1336 + seed} "))
-    result = subprocess.run(
-        [sys.executable, "train.py", *NANOGPT.split()], cwd=copy, check=True, capture_output=True, text=True
-    )
+    _, arguments, tokens = NANOGPT[args.recipe]
+    words = ["train.py", "config/train_shakespeare_char.py", "--log_interval=1", *arguments.split()]
+    result = subprocess.run([sys.executable, *words], cwd=copy, check=True, capture_output=True, text=True)
     losses = {int(step): float(loss) for step, loss in re.findall(r"step (\d+): .* val loss ([\d.]+)", result.stdout)}
     times = {int(step): float(ms) / 1000 for step, ms in re.findall(r"iter (\d+): .* time ([\d.]+)ms", result.stdout)}
     typical = statistics.median(times.values())
     for step in losses:  # its time has validation in it
         times[step] = typical
-    return [
-        point(NANOGPT_TOKENS * step, sum(times[i] for i in range(step)), loss) for step, loss in losses.items() if step
-    ]
+    return [point(tokens * step, sum(times[i] for i in range(step)), loss) for step, loss in losses.items() if step]
 
 
 def point(tokens: float, seconds: float, loss: float) -> dict:
     return {"tokens": tokens, "seconds": seconds, "loss": loss}
 
 
-def table(curves: dict[str, list[list[dict]]]) -> str:
+def table(curves: dict[str, list[list[dict]]], target: float) -> str:
     """Median and range over seeds, and what ours takes of what nanoGPT takes: of all of it, where it ends above."""
-    title = f"to {TARGET}"
+    title = f"to {target}"
     rows = [["", "seeds", "loss at the end", "tokens in all", "seconds in all", f"tokens {title}", f"seconds {title}"]]
     taken = {}
     for name, runs in curves.items():
@@ -123,7 +127,7 @@ def table(curves: dict[str, list[list[dict]]]) -> str:
             rows.append([name, "not run", *[""] * 5])
             continue
         ends = [run[-1] for run in runs]
-        reached = [next((p for p in run if p["loss"] <= TARGET), None) for run in runs]
+        reached = [next((p for p in run if p["loss"] <= target), None) for run in runs]
         row = [name, str(len(runs)), *(spread([p[key] for p in ends], form) for key, form in FORMS.items())]
         found = [p for p in reached if p is not None]
         if len(found) == len(runs):
@@ -139,18 +143,19 @@ def table(curves: dict[str, list[list[dict]]]) -> str:
     return markdown_table(rows)
 
 
-def plot(curves: dict[str, list[list[dict]]], path: Path) -> None:
-    axes = Figure(figsize=(7, 4), layout="constrained").subplots()
+def plot(curves: dict[str, list[list[dict]]], target: float) -> Figure:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     for color, (name, runs) in zip(("C0", "C1"), curves.items(), strict=True):
         for number, run in enumerate(runs):
             label = name if number == 0 else None
             axes.plot([p["seconds"] for p in run], [p["loss"] for p in run], color=color, label=label)
-    axes.axhline(TARGET, color="gray", linestyle=":")
+    axes.axhline(target, color="gray", linestyle=":")
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("validation loss, nats per character")
     axes.grid(alpha=0.3)
     axes.legend()
-    axes.figure.savefig(path, dpi=150)
+    return figure
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@
 
 All through the stock Trainer with AdamW, one batch of 2,048 tokens an update, in one process, by turns; nanoGPT in a
 loop of its own, as its train.py has it. The ratios are those of a turn. Peak memory is that of a process of its own
-after three updates, imports included.
+after three updates, imports included; on a GPU, that of torch's allocator. The share of the peak sets what the model
+has to compute (Chowdhery et al. 2022, appendix B) against products of two matrices of 4,096, timed in the same turns.
+Writes training.json and training.png.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -22,7 +23,8 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from peers import build, nanogpt, spread
+from peers import MODELS, build, nanogpt, parser_with_shape, shape_of
+from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -30,7 +32,9 @@ from modeling_mini.model_card import markdown_table
 
 
 TOKENS = 2048  # of an update
-PEERS = ("modeling_mini", "gpt2", "llama")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+MATRIX = 4096
 
 
 class Stopwatch(TrainerCallback):
@@ -40,6 +44,7 @@ class Stopwatch(TrainerCallback):
         self.seconds, self._mark = [], None
 
     def on_step_end(self, args, state, control, **kwargs):
+        synchronize()
         now = time.perf_counter()
         if self._mark is not None:
             self.seconds.append(now - self._mark)
@@ -49,21 +54,20 @@ class Stopwatch(TrainerCallback):
 class ByTrainer:
     """A model that trains some updates at a time through the stock Trainer."""
 
-    def __init__(self, name: str, shape: dict, precision: str, compiled: bool):
+    def __init__(self, name: str, shape: dict, tokens: int = TOKENS, rows: int = 64, **arguments):
         self.model = build(name, **shape)
         self.arguments = {
             "output_dir": tempfile.mkdtemp(),
-            "per_device_train_batch_size": TOKENS // shape["length"],
-            "bf16": precision == "bf16",
-            "torch_compile": compiled,
-            "use_cpu": not torch.accelerator.is_available(),
+            "per_device_train_batch_size": tokens // shape["length"],
+            "use_cpu": DEVICE == "cpu",
             "learning_rate": 1e-3,
             "logging_strategy": "no",
             "save_strategy": "no",
             "report_to": "none",
             "disable_tqdm": True,
+            **arguments,
         }
-        ids = torch.randint(3, shape["vocabulary"], (64, shape["length"])).tolist()
+        ids = torch.randint(3, shape["vocabulary"], (rows, shape["length"])).numpy()
         self.rows = Dataset.from_dict({"input_ids": ids, "labels": ids}).with_format("torch")
 
     def train(self, updates: int) -> float:
@@ -79,82 +83,92 @@ class ByTrainer:
 class NanoGPT:
     """nanoGPT in its own loop."""
 
-    def __init__(self, checkout: Path, shape: dict, precision: str, compiled: bool):
-        self.model = nanogpt(checkout, **shape)
-        self.shape, self.precision = shape, precision
-        self.optimizer = self.model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu")
-        self.step = torch.compile(self.model) if compiled else self.model
+    def __init__(self, checkout: Path, shape: dict, tokens: int, bf16: bool, torch_compile: bool):
+        self.model = nanogpt(checkout, **shape).to(DEVICE)
+        self.size = (tokens // shape["length"], shape["length"] + 1)
+        self.vocabulary, self.bf16 = shape["vocabulary"], bf16
+        self.optimizer = self.model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), DEVICE)
+        self.step = torch.compile(self.model) if torch_compile else self.model
 
     def train(self, updates: int) -> float:
         seconds = []
-        cast = torch.autocast("cpu", torch.bfloat16) if self.precision == "bf16" else nullcontext()
         for _ in range(updates + 1):
-            ids = torch.randint(self.shape["vocabulary"], (TOKENS // self.shape["length"], self.shape["length"] + 1))
+            ids = torch.randint(self.vocabulary, self.size, device=DEVICE)
             began = time.perf_counter()
-            with cast:
+            with torch.autocast(DEVICE, torch.bfloat16) if self.bf16 else nullcontext():
                 _, loss = self.step(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
+            synchronize()
             seconds.append(time.perf_counter() - began)
         return statistics.median(seconds[1:])
 
 
+def synchronize() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+def matrix_peak(dtype: torch.dtype) -> float:
+    """Floating-point operations a second in the product of two square matrices: the best of three."""
+    matrix = torch.randn(MATRIX, MATRIX, device=DEVICE, dtype=dtype)
+    seconds = []
+    for _ in range(4):
+        synchronize()
+        began = time.perf_counter()
+        matrix @ matrix
+        synchronize()
+        seconds.append(time.perf_counter() - began)
+    return 2 * MATRIX**3 / min(seconds[1:])
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = parser_with_shape(__doc__)
     parser.add_argument("--vocabularies", type=int, nargs="+", default=[256, 8192, 50257])
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--precisions", nargs="+", choices=("float32", "bf16"), default=["float32", "bf16"])
-    parser.add_argument("--compiled", action="store_true", help="and once more with torch.compile")
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES))
+    parser.add_argument("--compiled", action="store_true", help="with torch.compile")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="of an update")
     parser.add_argument("--updates", type=int, default=3, help="of a turn; one more is not counted")
     parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT")
-    parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     parser.add_argument("--peak-memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak_memory_of:
         print_peak_memory(args)
         return
-    cases = list(product(args.vocabularies, args.lengths, args.precisions, [False, True][: 1 + args.compiled]))
+    cases = list(product(args.vocabularies, args.lengths, args.precisions))
     results = [measure(args, *case) for case in tqdm(cases, unit="case")]
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "training.json").write_text(json.dumps(results, indent=2) + "\n")
+    name = "training-compiled" if args.compiled else "training"
+    save(args.output, name, results, plot(results))
     sys.stdout.write(table(results) + "\n")
 
 
-def shape_of(args: argparse.Namespace, vocabulary: int, length: int) -> dict:
-    return {
-        "layers": args.layers,
-        "width": args.width,
-        "heads": args.heads,
-        "vocabulary": vocabulary,
-        "length": length,
-    }
-
-
-def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: str, compiled: bool) -> dict:
-    """Tokens per second of each model, turn by turn, and its peak memory in bytes."""
+def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: str) -> dict:
+    """Tokens per second of each model and share of the peak of ours, turn by turn, and peak memory in bytes."""
     shape = shape_of(args, vocabulary, length)
-    contenders = {name: ByTrainer(name, shape, precision, compiled) for name in PEERS}
+    way = {"tokens": args.tokens, "bf16": precision == "bf16", "torch_compile": args.compiled}
+    torch.compiler.reset()
+    contenders = {name: ByTrainer(name, shape, **way) for name in MODELS}
     if args.nanogpt is not None:
-        contenders["nanoGPT"] = NanoGPT(args.nanogpt, shape, precision, compiled)
-    speeds = {name: [] for name in contenders}
+        contenders["nanoGPT"] = NanoGPT(args.nanogpt, shape, **way)
+    multiplied = contenders["modeling_mini"].model.num_parameters()
+    operations = 6 * multiplied + 12 * args.layers * args.width * length  # of a token
+    speeds, shares = {name: [] for name in contenders}, []
     for _ in range(args.rounds):
         for name, contender in contenders.items():
-            speeds[name].append(TOKENS / contender.train(args.updates))
-    memory = {} if compiled else {name: peak_memory(args, name, vocabulary, length, precision) for name in PEERS}
-    case = {"vocabulary": vocabulary, "length": length, "precision": precision, "compiled": compiled}
-    return {**case, "tokens_per_second": speeds, "peak_memory": memory}
+            speeds[name].append(args.tokens / contender.train(args.updates))
+        shares.append(operations * speeds["modeling_mini"][-1] / matrix_peak(DTYPES[precision]))
+    memory = {} if args.compiled else {name: peak_memory(args, name, vocabulary, length, precision) for name in MODELS}
+    case = {"vocabulary": vocabulary, "length": length, "precision": precision}
+    return {**case, "tokens_per_second": speeds, "share_of_peak": shares, "peak_memory": memory}
 
 
 def peak_memory(args: argparse.Namespace, name: str, vocabulary: int, length: int, precision: str) -> int:
     """Bytes that a process of its own held at most."""
     command = [sys.executable, __file__, "--peak-memory-of", name, "--vocabularies", str(vocabulary)]
-    command += ["--lengths", str(length), "--precisions", precision]
+    command += ["--lengths", str(length), "--precisions", precision, "--tokens", str(args.tokens)]
     command += ["--layers", str(args.layers), "--width", str(args.width), "--heads", str(args.heads)]
     # What is freed goes back at once: what is held is measured, and not what the allocator keeps.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
@@ -164,39 +178,38 @@ def peak_memory(args: argparse.Namespace, name: str, vocabulary: int, length: in
 
 def print_peak_memory(args: argparse.Namespace) -> None:
     shape = shape_of(args, args.vocabularies[0], args.lengths[0])
-    ByTrainer(args.peak_memory_of, shape, args.precisions[0], compiled=False).train(2)
-    status = Path("/proc/self/status").read_text()
-    kilobytes = int(status.partition("VmHWM:")[2].split()[0])
-    sys.stdout.write(f"{1024 * kilobytes}\n")
+    ByTrainer(args.peak_memory_of, shape, args.tokens, bf16=args.precisions[0] == "bf16").train(2)
+    held = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else most_resident_bytes()
+    sys.stdout.write(f"{held}\n")
+
+
+def most_resident_bytes() -> int:
+    return 1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
 
 
 def table(results: list[dict]) -> str:
     """Medians with ranges; ratios of a turn: ours to each peer."""
     peers = [name for name in results[0]["tokens_per_second"] if name != "modeling_mini"]
-    rows = [["vocabulary", "tokens a row", "precision", "tokens per second", *peers, "peak GB", *PEERS[1:]]]
+    rows = [["vocabulary", "tokens a row", "precision", "tokens per second", *peers, "of the peak"]]
+    has_memory = bool(results[0]["peak_memory"])
+    if has_memory:
+        rows[0] += ["peak GB", *MODELS[1:]]
     for result in results:
-        speeds = result["tokens_per_second"]
+        speeds, memory = result["tokens_per_second"], result["peak_memory"]
         ours = speeds["modeling_mini"]
-        ratios = [
-            spread([mine / other for mine, other in zip(ours, speeds[name], strict=True)], ".2f") for name in peers
-        ]
-        memory = result["peak_memory"]
-        held = [
-            f"{memory['modeling_mini'] / 1e9:.2f}",
-            *(f"{memory['modeling_mini'] / memory[n]:.2f}" for n in PEERS[1:]),
-        ]
-        precision = result["precision"] + (", compiled" if result["compiled"] else "")
-        rows.append(
-            [
-                f"{result['vocabulary']:,}",
-                f"{result['length']:,}",
-                precision,
-                spread(ours, ",.0f"),
-                *ratios,
-                *held,
-            ]
-        )
+        row = [f"{result['vocabulary']:,}", f"{result['length']:,}", result["precision"], spread(ours, ",.0f")]
+        row += [ratios(ours, speeds[name]) for name in peers]
+        row.append(f"{statistics.median(result['share_of_peak']):.0%}")
+        if has_memory:
+            held = memory["modeling_mini"]
+            row += [f"{held / 1e9:.2f}", *(f"{held / memory[name]:.2f}" for name in MODELS[1:])]
+        rows.append(row)
     return markdown_table(rows)
+
+
+def plot(results: list[dict]):
+    groups = {f"{r['vocabulary']:,} x {r['length']:,}\n{r['precision']}": r["tokens_per_second"] for r in results}
+    return plot_bars("tokens per second of training", groups)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from .checkpoints import checkpoints, is_whole_safetensors
 from .configuration_mini import FORMAT_VERSION, MiniConfig
 from .errors import UserError, one_line
 from .model_card import CARD_NAME, complete_card, copy_file
-from .registration import AUTO_CLASSES
+from .registration import auto_classes
 from .repository import Repository, matches, refuse_files
 from .verification import outputs_of, verify
 
@@ -200,7 +200,7 @@ def load_checkpoint(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokeni
     if not checkpoint.is_dir():
         raise UserError(f"There is no folder {checkpoint}; give that of a trained model, such as runs/quickstart.")
     config = _require_model_folder(checkpoint, place=str(checkpoint))
-    classes = {model_class.__name__: model_class for model_class in AUTO_CLASSES.values()}
+    classes = {model_class.__name__: model_class for model_class in auto_classes().values()}
     architecture = config.architectures[0] if isinstance(config.architectures, list) else config.architectures
     if architecture not in classes:
         raise UserError(

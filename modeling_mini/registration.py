@@ -1,60 +1,71 @@
 """Make transformers and its neighbours know the Mini classes, without a change on their side."""
 
+import importlib
 import importlib.abc
 import importlib.util
 import sys
 from collections.abc import Callable
 
-import transformers
-from transformers.models.auto import modeling_auto
 
-from .configuration_mini import MiniConfig
-from .modeling_mini import (
-    MiniForCausalLM,
-    MiniForMaskedLM,
-    MiniForQuestionAnswering,
-    MiniForSequenceClassification,
-    MiniForTokenClassification,
-    MiniModel,
-)
+_AUTO_MODELS = "transformers.models.auto.modeling_auto"
+_OUR_MODELS = f"{__package__}.modeling_mini"
 
-
-AUTO_CLASSES = {
-    transformers.AutoModel: MiniModel,
-    transformers.AutoModelForCausalLM: MiniForCausalLM,
-    transformers.AutoModelForMaskedLM: MiniForMaskedLM,
-    transformers.AutoModelForSequenceClassification: MiniForSequenceClassification,
-    transformers.AutoModelForTokenClassification: MiniForTokenClassification,
-    transformers.AutoModelForQuestionAnswering: MiniForQuestionAnswering,
+# Our classes, and the Auto classes that open them.
+AUTO_CLASS_NAMES = {
+    "MiniModel": "AutoModel",
+    "MiniForCausalLM": "AutoModelForCausalLM",
+    "MiniForMaskedLM": "AutoModelForMaskedLM",
+    "MiniForSequenceClassification": "AutoModelForSequenceClassification",
+    "MiniForTokenClassification": "AutoModelForTokenClassification",
+    "MiniForQuestionAnswering": "AutoModelForQuestionAnswering",
 }
-AUTO_CLASS_NAMES = {ours.__name__: auto_class.__name__ for auto_class, ours in AUTO_CLASSES.items()}
 
 
 def register() -> None:
     """Register the config and every head. Runs on import of the package; running it again changes nothing.
 
-    All or nothing: with a head missing here, transformers would pair the remote model class of a checkpoint with the
-    local config class.
+    What is registered with, and what is registered, is imported by whoever wants it, and not by this.
     """
-    transformers.AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)
-    for auto_class, model_class in AUTO_CLASSES.items():
-        auto_class.register(MiniConfig, model_class, exist_ok=True)
-
-    # Only for names listed here does the Trainer shift labels under label smoothing, and lm-eval score as causal.
-    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniConfig.model_type] = MiniForCausalLM.__name__
-
-    # `transformers serve` looks the class of a checkpoint up by name in the transformers module.
-    for model_class in AUTO_CLASSES.values():
-        setattr(sys.modules["transformers"], model_class.__name__, model_class)
-
+    _AfterImport("transformers.models.auto.configuration_auto", _register_config).watch()
+    # The one is often imported in the middle of the other, so registering waits for the end of ours.
+    _AfterImport(_OUR_MODELS, _register_models).watch()
+    _AfterImport(_AUTO_MODELS, lambda _: importlib.import_module(_OUR_MODELS)).watch()
     _AfterImport("peft.utils.constants", _add_lora_targets).watch()
     _AfterImport("transformers.pipelines", _add_pipelines).watch()
+
+
+def _register_config(configuration_auto) -> None:
+    from .configuration_mini import MiniConfig
+
+    configuration_auto.AutoConfig.register(MiniConfig.model_type, MiniConfig, exist_ok=True)
+
+
+def _register_models(modeling_mini) -> None:
+    """All heads or none: with one missing, transformers would pair a checkpoint's own class with our config class."""
+    modeling_auto = importlib.import_module(_AUTO_MODELS)
+    for name, auto_class_name in AUTO_CLASS_NAMES.items():
+        model_class = getattr(modeling_mini, name)
+        getattr(modeling_auto, auto_class_name).register(model_class.config_class, model_class, exist_ok=True)
+        # `transformers serve` looks the class of a checkpoint up by name in the transformers module.
+        setattr(sys.modules["transformers"], name, model_class)
+
+    # Only for names listed here does the Trainer shift labels under label smoothing, and lm-eval score as causal.
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["modeling_mini"] = "MiniForCausalLM"
+
+
+def auto_classes() -> dict[type, type]:
+    """The Auto classes of transformers, each with the class of ours that it opens."""
+    import transformers
+
+    from . import modeling_mini
+
+    return {getattr(transformers, auto): getattr(modeling_mini, ours) for ours, auto in AUTO_CLASS_NAMES.items()}
 
 
 def _add_lora_targets(constants) -> None:
     """Give PEFT the default LoRA targets of Llama."""
     targets = getattr(constants, "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
-    targets[MiniConfig.model_type] = ["q_proj", "v_proj"]
+    targets["modeling_mini"] = ["q_proj", "v_proj"]
 
 
 def _add_pipelines(module) -> None:

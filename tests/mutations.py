@@ -253,7 +253,7 @@ MUTATIONS = [
     Mutation(
         "Trainer not told of the causal head",
         REGISTRATION,
-        "    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[MiniConfig.model_type] = MiniForCausalLM.__name__\n",
+        '    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["modeling_mini"] = "MiniForCausalLM"\n',
         "",
     ),
     Mutation(

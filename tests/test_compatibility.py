@@ -12,11 +12,11 @@ from modeling_mini import MiniForCausalLM, cli, open_all
 from modeling_mini import hub as sharing
 from modeling_mini.configuration_mini import FORMAT_VERSION, MiniConfig
 from modeling_mini.errors import UserError
-from modeling_mini.registration import AUTO_CLASS_NAMES, AUTO_CLASSES
+from modeling_mini.registration import AUTO_CLASS_NAMES, auto_classes
 
 
 GOLDEN = Path(__file__).parent / "golden"
-AUTO_CLASS_OF = {ours.__name__: auto_class for auto_class, ours in AUTO_CLASSES.items()}
+AUTO_CLASS_OF = {ours.__name__: auto_class for auto_class, ours in auto_classes().items()}
 CODE = [path.name for path in sharing.CODE_FILES]
 golden_folders = pytest.mark.parametrize(
     "folder", sorted(GOLDEN.glob("v*/Mini*")), ids=lambda path: f"{path.parent.name}-{path.name}"

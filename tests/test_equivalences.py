@@ -17,7 +17,7 @@ from modeling_mini import (
     MiniModel,
 )
 from modeling_mini.modeling_mini import CACHE_NAME, MiniMLP, sinusoidal_positions
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import auto_classes
 
 
 BACKENDS = pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
@@ -328,7 +328,7 @@ def test_compiled_decoding_step_with_a_static_cache_equals_no_cache(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_class", [cls for cls in AUTO_CLASSES.values() if cls is not MiniModel])
+@pytest.mark.parametrize("model_class", [cls for cls in auto_classes().values() if cls is not MiniModel])
 def test_compiled_training_step_equals_eager_one(tiny_model, random_ids, pad, gradients, monkeypatch, model_class):
     torch.compiler.reset()
     monkeypatch.setattr("modeling_mini.modeling_mini.LOGITS_PER_CHUNK", 97 * 10)

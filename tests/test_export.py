@@ -6,10 +6,10 @@ import torch
 from torch.export import Dim
 
 from modeling_mini import MiniForCausalLM, MiniModel
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import auto_classes
 
 
-EACH_CLASS = pytest.mark.parametrize("model_class", AUTO_CLASSES.values(), ids=lambda cls: cls.__name__)
+EACH_CLASS = pytest.mark.parametrize("model_class", auto_classes().values(), ids=lambda cls: cls.__name__)
 CAUSAL = pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "bidirectional"])
 
 NAMES = ("input_ids", "attention_mask", "position_ids")

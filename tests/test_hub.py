@@ -24,11 +24,11 @@ from modeling_mini import hub as sharing
 from modeling_mini.arguments import DataArguments, MiniTrainingArguments, ModelArguments
 from modeling_mini.errors import UserError
 from modeling_mini.model_card import REPOSITORY, write_model_card
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import auto_classes
 from modeling_mini.tokenization import train_tokenizer
 
 
-AUTO_NAMES = [auto_class.__name__ for auto_class in AUTO_CLASSES]
+AUTO_NAMES = [auto_class.__name__ for auto_class in auto_classes()]
 CODE = {"configuration_mini.py", "modeling_mini.py"}
 TEXT = "the quick brown fox jumps over the lazy dog"
 transfers = pytest.mark.parametrize("hub", ["lfs", "regular", "xet"], indirect=True)
@@ -140,7 +140,7 @@ for token in ("hf_bob", False):
 
 @pytest.mark.slow
 def test_the_card_says_how_to_load_and_it_does(hub, checkpoint, fresh_python, no_verification):
-    for model_class in AUTO_CLASSES.values():
+    for model_class in auto_classes().values():
         sharing.push(checkpoint(model_class), f"alice/{model_class.__name__}", license="mit", language=["en", "zh"])
     script = "from huggingface_hub import hf_hub_download\nimport re\n" + "".join(
         f"""
@@ -148,11 +148,11 @@ text = open(hf_hub_download("alice/{model_class.__name__}", "README.md")).read()
 exec(re.search(r"```python\\n(.*?)```", text, re.DOTALL)[1])
 print(type(model).__name__)
 """
-        for model_class in AUTO_CLASSES.values()
+        for model_class in auto_classes().values()
     )
     finished = fresh_python(script, hub=hub)
     assert finished.returncode == 0, finished.stderr
-    for model_class in AUTO_CLASSES.values():
+    for model_class in auto_classes().values():
         assert f"\n{model_class.__name__}\n" in finished.stdout
         card = files_of(hub, f"alice/{model_class.__name__}")["README.md"].data.decode()
         assert "license: mit" in card

@@ -16,13 +16,13 @@ from modeling_mini import MiniForCausalLM
 from modeling_mini import hub as sharing
 from modeling_mini.arguments import MiniTrainingArguments
 from modeling_mini.configuration_mini import MiniConfig
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import auto_classes
 from modeling_mini.tokenization import train_tokenizer
 from modeling_mini.verification import outputs_of, verify
 
 
 CODE = {"configuration_mini.py", "modeling_mini.py"}
-AUTO_MAP_KEYS = {"AutoConfig", *(auto_class.__name__ for auto_class in AUTO_CLASSES)}
+AUTO_MAP_KEYS = {"AutoConfig", *(auto_class.__name__ for auto_class in auto_classes())}
 
 
 def require_complete(files):
@@ -56,7 +56,7 @@ def opens_alike(hub, tmp_path):
 # Directly
 
 
-@pytest.mark.parametrize("model_class", AUTO_CLASSES.values(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("model_class", auto_classes().values(), ids=lambda cls: cls.__name__)
 def test_push_to_hub_of_every_class(hub, tiny_model, tmp_path, model_class):
     model = tiny_model(model_class)
     model.push_to_hub("alice/mini", max_shard_size="20KB")

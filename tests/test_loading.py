@@ -17,11 +17,11 @@ from modeling_mini import (
     MiniForTokenClassification,
     MiniModel,
 )
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import auto_classes
 
 
-MODEL_CLASSES = list(AUTO_CLASSES.values())
-AUTO_NAMES = {model_class.__name__: auto_class.__name__ for auto_class, model_class in AUTO_CLASSES.items()}
+MODEL_CLASSES = list(auto_classes().values())
+AUTO_NAMES = {model_class.__name__: auto_class.__name__ for auto_class, model_class in auto_classes().items()}
 CODE = ["configuration_mini.py", "modeling_mini.py"]
 each_class = pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
 language_models = pytest.mark.parametrize("model_class", [MiniForCausalLM, MiniForMaskedLM])

@@ -18,10 +18,19 @@ def train_step(model, optimizer, ids):
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 24), (2, 24, 8)])
 def test_orthogonalized_matrices_have_singular_values_near_one(shape):
-    matrices = torch.randn(shape) * torch.tensor([1e-3, 1.0, 1e3])[: shape[0], None, None]
-    values = torch.linalg.svdvals(orthogonalize(matrices, steps=10))
-    assert values.min() > 0.6
-    assert values.max() < 1.3
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    spectrum = torch.logspace(0, -2, min(shape[1:]))
+    matrices = u * spectrum @ v * torch.tensor([1e-3, 1.0, 1e3])[: shape[0], None, None]
+    values = torch.linalg.svdvals(orthogonalize(matrices))
+    assert values.min() > 0.4
+    assert values.max() < 1.6
+
+
+def test_rounding_to_bfloat16_lets_no_singular_value_grow(monkeypatch):
+    """As an accelerator computes it. Without the cushion, the one singular value of this matrix comes out at 104."""
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.bfloat16)
+    values = torch.linalg.svdvals(orthogonalize(torch.ones(1, 64, 64)))
+    assert 0.4 < values.max() < 1.6
 
 
 def test_a_batch_is_orthogonalized_as_each_matrix_alone():
@@ -38,8 +47,10 @@ def test_no_singular_vector_is_turned():
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 32), (32, 8)])
-def test_muon_takes_the_steps_of_torch_muon(shape):
-    # torch orthogonalizes in bfloat16, this in float32 on a CPU: equal to bfloat16's 8 bits, step sizes included
+def test_muon_takes_the_steps_of_torch_muon(monkeypatch, shape):
+    # With torch's coefficients. torch computes in bfloat16, this in float32 on a CPU: equal to bfloat16's 8 bits.
+    monkeypatch.setattr("modeling_mini.optim.QUINTICS", 5 * [(3.4445, -4.7750, 2.0315)])
+    monkeypatch.setattr("modeling_mini.optim.CUSHION", 1)
     start = torch.randn(shape)
     ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.05}

@@ -28,7 +28,7 @@ from modeling_mini import (
     MiniModel,
 )
 from modeling_mini.modeling_mini import CACHE_NAME, IGNORED_LABEL, sinusoidal_positions
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import auto_classes
 
 
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -38,7 +38,7 @@ settings.register_profile(
 settings.register_profile("thorough", max_examples=500, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "reproducible"))
 
-HEADS = list(AUTO_CLASSES.values())
+HEADS = list(auto_classes().values())
 every_head = pytest.mark.parametrize("model_class", HEADS)
 language_models = pytest.mark.parametrize("model_class", [MiniForCausalLM, MiniForMaskedLM])
 drawn = given(data=st.data())

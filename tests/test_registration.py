@@ -13,12 +13,12 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 import modeling_mini
-from modeling_mini.registration import AUTO_CLASSES, register
+from modeling_mini.registration import auto_classes, register
 
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
-auto_classes = pytest.mark.parametrize(
-    ("auto_class", "model_class"), AUTO_CLASSES.items(), ids=lambda auto_class: auto_class.__name__
+each_auto_class = pytest.mark.parametrize(
+    ("auto_class", "model_class"), auto_classes().items(), ids=lambda auto_class: auto_class.__name__
 )
 
 
@@ -26,8 +26,8 @@ def known():
     """Everything that registering changes."""
     return {
         "config": CONFIG_MAPPING["modeling_mini"],
-        "models": {auto.__name__: auto._model_mapping[modeling_mini.MiniConfig] for auto in AUTO_CLASSES},
-        "extra": {auto.__name__: len(auto._model_mapping._extra_content) for auto in AUTO_CLASSES},
+        "models": {auto.__name__: auto._model_mapping[modeling_mini.MiniConfig] for auto in auto_classes()},
+        "extra": {auto.__name__: len(auto._model_mapping._extra_content) for auto in auto_classes()},
         "causal names": dict(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
         "attributes": {name: getattr(transformers, name, None) for name in modeling_mini.__all__},
         "finders": list(sys.meta_path),
@@ -41,7 +41,7 @@ def test_registering_twice_changes_nothing():
     assert known() == before
 
 
-@auto_classes
+@each_auto_class
 def test_auto_class_builds_its_model_from_a_config(tiny_config, auto_class, model_class):
     torch.manual_seed(0)
     model = auto_class.from_config(tiny_config())
@@ -50,7 +50,7 @@ def test_auto_class_builds_its_model_from_a_config(tiny_config, auto_class, mode
     torch.testing.assert_close(model.state_dict(), model_class(tiny_config()).state_dict(), rtol=0, atol=0)
 
 
-@auto_classes
+@each_auto_class
 def test_saved_code_and_installed_code_name_the_same_class(auto_class, model_class):
     """`auto_map`, which a machine without the package reads, agrees with what the package registers."""
     assert modeling_mini.MiniConfig().auto_map[auto_class.__name__] == f"modeling_mini.{model_class.__name__}"
@@ -67,7 +67,7 @@ def test_causal_model_is_listed_where_the_trainer_looks_for_labels_to_shift():
     assert modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["modeling_mini"] == "MiniForCausalLM"
 
 
-@auto_classes
+@each_auto_class
 def test_class_is_found_by_name_in_the_transformers_module(auto_class, model_class):
     assert getattr(importlib.import_module("transformers"), model_class.__name__) is model_class
 
@@ -80,7 +80,38 @@ def test_vllm_entry_point_leads_to_register():
 
 
 @pytest.mark.slow
-def test_importing_the_package_does_not_import_its_neighbours():
-    code = "import sys, modeling_mini; print([n for n in ('peft', 'datasets', 'trl') if n in sys.modules])"
+def test_importing_the_package_imports_no_other():
+    neighbours = ("torch", "transformers", "peft", "datasets", "trl")
+    found = in_fresh_python(f"import sys, modeling_mini; print([n for n in {neighbours} if n in sys.modules])")
+    assert found == "[]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import modeling_mini",
+        "import modeling_mini.modeling_mini",  # imports modeling_auto on its way
+        "from transformers import AutoConfig, AutoModel; import modeling_mini",
+        "from transformers import AutoConfig; import modeling_mini",
+        "import modeling_mini; from transformers import AutoTokenizer",
+        "import modeling_mini; from transformers import pipeline",
+    ],
+)
+def test_models_are_registered_whichever_import_comes_first(first):
+    code = f"""
+{first}
+from transformers import AutoConfig, AutoModelForCausalLM
+config = AutoConfig.for_model("modeling_mini", num_hidden_layers=1)
+print(type(AutoModelForCausalLM.from_config(config)).__module__, end=" ")
+from modeling_mini.registration import auto_classes
+print(all(auto._model_mapping[type(config)] is ours for auto, ours in auto_classes().items()))
+"""
+    assert in_fresh_python(code) == "modeling_mini.modeling_mini True\n"
+
+
+def in_fresh_python(code):
+    """What it prints."""
     result = subprocess.run([sys.executable, "-c", code], cwd=PYPROJECT.parent, capture_output=True, text=True)
-    assert result.stdout == "[]\n", result.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout

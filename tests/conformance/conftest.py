@@ -16,7 +16,7 @@ import torch
 from transformers.models.auto import modeling_auto
 
 from modeling_mini import MiniConfig
-from modeling_mini.registration import AUTO_CLASSES
+from modeling_mini.registration import auto_classes
 from tests import test_fsdp_mixin, test_tensor_parallel_mixin
 
 
@@ -31,7 +31,7 @@ TABLES = {
     "AutoModelForTokenClassification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     "AutoModelForQuestionAnswering": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
 }
-for auto_class, model_class in AUTO_CLASSES.items():
+for auto_class, model_class in auto_classes().items():
     TABLES[auto_class.__name__][MiniConfig.model_type] = model_class.__name__
 
 # transformers runs the tests of several processes for a few models only; here they run for all.

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from modeling_mini import MiniConfig, MiniForCausalLM, hub
 from modeling_mini.configuration_mini import FORMAT_VERSION
 from modeling_mini.open_all import SAMPLE, open_all
-from modeling_mini.registration import AUTO_CLASS_NAMES, AUTO_CLASSES
+from modeling_mini.registration import AUTO_CLASS_NAMES, auto_classes
 from modeling_mini.tokenization import train_tokenizer
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     root = Path(__file__).parent / f"v{FORMAT_VERSION}"
     tokenizer = train_tokenizer([SAMPLE], kind="char")
-    for seed, model_class in enumerate(AUTO_CLASSES.values()):
+    for seed, model_class in enumerate(auto_classes().values()):
         folder = root / model_class.__name__
         folder.mkdir(parents=True)  # fails if it is there
         config = MiniConfig(

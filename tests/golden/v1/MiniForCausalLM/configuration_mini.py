@@ -70,7 +70,7 @@ class MiniConfig(PretrainedConfig):
         intermediate_size (`int`, defaults to 1024): Width of the feed-forward layer.
         num_hidden_layers (`int`, defaults to 4): Number of Transformer layers.
         num_attention_heads (`int`, defaults to 4): Number of attention heads.
-        hidden_act (`str`, defaults to `"gelu_pytorch_tanh"`): Activation of the feed-forward layer, a name in
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward layer, a name in
             `transformers.activations.ACT2FN`.
         norm_first (`bool`, defaults to `True`): LayerNorm before each sublayer and once at the end (pre-norm,
             Xiong et al. 2020), or after each residual sum (post-norm, Vaswani et al. 2017). As in
@@ -136,7 +136,7 @@ class MiniConfig(PretrainedConfig):
     intermediate_size: int = 1024
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
-    hidden_act: str = "gelu_pytorch_tanh"
+    hidden_act: str = "gelu"
     norm_first: bool = True
     is_causal: bool = True
     max_position_embeddings: int = 1024

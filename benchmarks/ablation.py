@@ -1,0 +1,157 @@
+"""What each choice of the architecture and of the optimizer is worth: the same training with one of them changed.
+
+    python benchmarks/ablation.py TEXT           # characters of a text; three seeds; half an hour on 2 cores
+
+Each variant is `train.py characters` for so many updates, and another seed the same again. What the model does not
+have (learned, rotary and no positions) is put into it here. Writes ablation.json and ablation.png.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import multiprocessing
+import statistics
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from results import save, spread
+from torch import nn
+from tqdm import tqdm
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from modeling_mini import modeling_mini
+from modeling_mini.model_card import markdown_table
+from modeling_mini.training import train
+
+
+SHIPPED = "as shipped"
+# Arguments of train.py, and positions instead of sinusoids.
+VARIANTS = {
+    SHIPPED: ([], None),
+    "learned positions": ([], "learned"),
+    "rotary positions": ([], "rotary"),
+    "no positions": ([], "none"),
+    "post-norm": (["--config_overrides", '{"norm_first": false}'], None),
+    "post-norm and ReLU": (["--config_overrides", '{"norm_first": false, "hidden_act": "relu"}'], None),
+    "untied head": (["--config_overrides", '{"tie_word_embeddings": false}'], None),
+    "AdamW 0.001": (["--use_muon", "false", "--learning_rate", "1e-3"], None),
+    "AdamW 0.003": (["--use_muon", "false", "--learning_rate", "3e-3"], None),
+    "AdamW 0.006": (["--use_muon", "false", "--learning_rate", "6e-3"], None),
+    "AdamW 0.003, learned positions": (["--use_muon", "false", "--learning_rate", "3e-3"], "learned"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--updates", type=int, default=1000)
+    parser.add_argument("--length", type=int, default=128, help="tokens of a row")
+    parser.add_argument("--processes", type=int, default=2, help="trainings at a time, of one thread each")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"))
+    args = parser.parse_args()
+    if not args.text.is_file():
+        parser.error(f"{args.text}: no such file.")
+    cases = list(product(args.variants, args.seeds))
+    run = partial(loss_of, str(args.text), args.updates, args.length)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.processes, mp_context=spawn, max_tasks_per_child=1) as pool:
+        losses = list(tqdm(pool.map(run, *zip(*cases, strict=True)), total=len(cases), unit="training"))
+    results = {variant: {} for variant in args.variants}
+    for (variant, seed), loss in zip(cases, losses, strict=True):
+        results[variant][seed] = loss
+    save(args.output, "ablation", results, plot(results))
+    sys.stdout.write(table(results) + "\n")
+
+
+def loss_of(text: str, updates: int, length: int, variant: str, seed: int) -> float:
+    """Validation loss at the end, in nats per character; in a process of its own, which it changes."""
+    torch.set_num_threads(1)
+    words, positions = VARIANTS[variant]
+    if positions is not None:
+        POSITIONS[positions]()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "run"
+        words = ["characters", "--dataset", text, "--seed", str(seed), "--output_dir", str(output), *words]
+        words += ["--max_steps", str(updates), "--block_size", str(length), "--eval_strategy", "no"]
+        with (Path(folder) / "log").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+            train([*words, "--disable_tqdm", "true"])
+        return json.loads((output / "metrics.json").read_text())["validation_loss"]
+
+
+def without_positions() -> None:
+    modeling_mini.sinusoidal_positions = lambda position_ids, width: torch.zeros(*position_ids.shape, width)
+
+
+def learn_positions() -> None:
+    """A table instead of sinusoids (GPT-2), initialised and scaled as that of the tokens."""
+    build = modeling_mini.MiniModel.__init__
+
+    def build_with_table(self, config):
+        build(self, config)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        nn.init.normal_(self.embed_positions.weight, std=config.hidden_size**-0.5)
+        modeling_mini.sinusoidal_positions = lambda ids, width: self.embed_positions(ids) * math.sqrt(width)
+
+    modeling_mini.MiniModel.__init__ = build_with_table
+
+
+def rotate_positions() -> None:
+    """Queries and keys turned by their position (RoPE, Su et al. 2021), and nothing added to the tokens."""
+    without_positions()
+    attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def rotate_and_attend(module, query, key, *args, **kwargs):
+        positions = torch.arange(key.shape[-2])  # of rows without padding: queries are the last of the keys
+        key = rotated(key, positions)
+        return attend(module, rotated(query, positions[-query.shape[-2] :]), key, *args, **kwargs)
+
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = rotate_and_attend
+
+
+def rotated(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """`[B, H, T, K]`, of which each pair (i, i + K/2) is turned by the angle position / 10000^(2i/K)."""
+    half = states.shape[-1] // 2
+    angles = positions[:, None] * 10000 ** (-torch.arange(half) / half)  # [T, K/2]
+    first, second = states.split(half, dim=-1)
+    sin, cos = angles.sin(), angles.cos()
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+POSITIONS = {"learned": learn_positions, "rotary": rotate_positions, "none": without_positions}
+
+
+def table(results: dict[str, dict[int, float]]) -> str:
+    """Median and range, and the difference to what is shipped of the same seed."""
+    rows = [["variant", "nats per character", f"to {SHIPPED}"]]
+    for variant, losses in results.items():
+        row = [variant, spread(list(losses.values()), ".3f"), ""]
+        if SHIPPED in results and variant != SHIPPED:
+            row[-1] = spread([loss - results[SHIPPED][seed] for seed, loss in losses.items()], "+.3f")
+        rows.append(row)
+    return markdown_table(rows)
+
+
+def plot(results: dict[str, dict[int, float]]) -> Figure:
+    figure = Figure(figsize=(7, 1 + 0.3 * len(results)), layout="constrained")
+    axes = figure.subplots()
+    for place, losses in enumerate(results.values()):
+        axes.plot(statistics.median(losses.values()), place, "|", color="C0", markersize=14)
+        axes.plot(list(losses.values()), [place] * len(losses), "o", color="C0", alpha=0.5)
+    axes.set_yticks(range(len(results)), results)
+    axes.invert_yaxis()
+    axes.set_xlabel("validation loss, nats per character")
+    axes.grid(alpha=0.3)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

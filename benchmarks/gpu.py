@@ -1,0 +1,72 @@
+"""The benchmarks that want a GPU, one after the other; where there is none, the table of what was not run.
+
+    python benchmarks/gpu.py                                          # GPT-2's shape in bf16: an hour
+    python benchmarks/gpu.py --text TEXT --nanogpt CHECKOUT           # and nanoGPT, and the time to its 1.4697
+
+Each is one of the other benchmarks with arguments of its own, and can be run alone.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from modeling_mini.model_card import markdown_table
+
+
+BASE = ["--layers", "12", "--width", "768", "--heads", "12"]
+TRAINING = ["training.py", *BASE, "--vocabularies", "50257", "--lengths", "1024", "--precisions", "bf16"]
+TRAINING += ["--tokens", "16384", "--updates", "10"]
+COMMANDS = {
+    "training in bf16, eager": TRAINING,
+    "training in bf16, compiled": [*TRAINING, "--compiled"],
+    "generation in bf16": ["generation.py", *BASE, "--vocabulary", "50257", "--precision", "bfloat16"],
+    "time to 1.4697": ["shakespeare.py", "--recipe", "characters-large"],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--text", type=Path, help="tinyshakespeare.txt")
+    parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--output", type=Path, default=Path("runs/bench/gpu"))
+    args = parser.parse_args()
+    missing, failed = [["not run on a GPU", "for want of", "command"]], []
+    for name, words in COMMANDS.items():
+        reason = reason_against(words, args)
+        if reason is not None:
+            missing.append([name, reason, f"python benchmarks/{' '.join(words)}"])
+            continue
+        sys.stdout.write(f"{name}\n\n")
+        sys.stdout.flush()
+        if subprocess.run(command(words, args)).returncode:
+            failed.append(name)
+    if len(missing) > 1:
+        sys.stdout.write(markdown_table(missing) + "\n")
+    if failed:
+        sys.stderr.write(f"Error: failed, for the reasons above: {'; '.join(failed)}.\n")
+    return len(failed)
+
+
+def reason_against(words: list[str], args: argparse.Namespace) -> str | None:
+    if not torch.cuda.is_available():
+        return "a GPU"
+    if words[0] == "shakespeare.py" and args.text is None:
+        return "--text"
+    return None
+
+
+def command(words: list[str], args: argparse.Namespace) -> list[str]:
+    script, *words = words
+    words = [sys.executable, str(Path(__file__).with_name(script)), *words, "--output", str(args.output)]
+    if script != "generation.py" and args.nanogpt is not None:
+        words += ["--nanogpt", str(args.nanogpt)]
+    if script == "shakespeare.py":
+        words.append(str(args.text))
+    return words
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""How the benchmarks report: in words, as a table, as JSON, and as a plot."""
+
+import json
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+import transformers
+from matplotlib.figure import Figure
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median, lowest and highest."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+def ratios(ours: list[float], theirs: list[float], form: str = ".2f") -> str:
+    """Spread of the ratios of a turn, ours to theirs."""
+    return spread([mine / other for mine, other in zip(ours, theirs, strict=True)], form)
+
+
+def environment() -> dict[str, str | int]:
+    """What the figures were measured with and on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"device": device, "threads": torch.get_num_threads(), **versions}
+
+
+def save(folder: Path, name: str, results: list | dict, figure: Figure) -> None:
+    """Write NAME.json and NAME.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"environment": environment(), "results": results}, indent=2)
+    (folder / f"{name}.json").write_text(text + "\n")
+    figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def plot_bars(title: str, groups: dict[str, dict[str, list[float]]]) -> Figure:
+    """Medians as bars with their range: `{"group": {"model": [measurement, ...]}}`."""
+    figure = Figure(figsize=(2 + 1.5 * len(groups), 4), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
+    for number, name in enumerate(names):
+        places = [place for place, bars in enumerate(groups.values()) if name in bars]
+        found = [bars[name] for bars in groups.values() if name in bars]
+        medians = [statistics.median(values) for values in found]
+        below = [median - min(values) for median, values in zip(medians, found, strict=True)]
+        above = [max(values) - median for median, values in zip(medians, found, strict=True)]
+        width = 0.8 / len(names)
+        axes.bar([p + width * number for p in places], medians, width, yerr=[below, above], label=name)
+    axes.set_xticks([place + 0.4 - 0.4 / len(names) for place in range(len(groups))], groups)
+    axes.set_ylabel(title)
+    axes.legend()
+    return figure

@@ -1,0 +1,94 @@
+"""The benchmarks run, on models and texts that take seconds, and measure what they say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TINY = ["--layers", "1", "--width", "16", "--heads", "2", "--rounds", "1"]
+
+
+def bench(name, *words):
+    """What a benchmark prints."""
+    command = [sys.executable, BENCHMARKS / f"{name}.py", *words]
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def saved(folder, name):
+    """The results in NAME.json, beside which there is a plot."""
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((folder / f"{name}.json").read_text())["results"]
+
+
+@pytest.mark.slow
+def test_training(tmp_path):
+    words = ["--vocabularies", "64", "--lengths", "16", "--tokens", "64", "--output", tmp_path]
+    printed = bench("training", *TINY, *words)
+    assert [line.split("|")[3].strip() for line in printed.splitlines()[-2:]] == ["float32", "bf16"]
+    for case in saved(tmp_path, "training"):
+        assert set(case["tokens_per_second"]) == set(case["peak_memory"]) == {"modeling_mini", "gpt2", "llama"}
+        assert 0 < case["share_of_peak"][0] < 1
+
+
+@pytest.mark.slow
+def test_generation(tmp_path):
+    words = ["--vocabulary", "64", "--prompt", "4", "--new", "4", "--batches", "2", "--output", tmp_path]
+    bench("generation", *TINY, *words)
+    speeds = saved(tmp_path, "generation")["2"]
+    assert all(speeds[name]["static, compiled"][0] > 0 for name in ("modeling_mini", "gpt2", "llama"))
+
+
+@pytest.mark.slow
+def test_startup(tmp_path):
+    bench("startup", *TINY, "--output", tmp_path)
+    results = saved(tmp_path, "startup")
+    _, added = results["import"][0]
+    assert added < 0.05
+    assert set(results["models"]) == {"modeling_mini", "gpt2", "llama", "without the package"}
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    words = ["--tokens", "64", "--updates", "1", "--axes", "rows", "--output", tmp_path]
+    bench("growth", *TINY, *words)
+    assert list(saved(tmp_path, "growth")) == ["rows"]
+
+
+@pytest.mark.slow
+def test_ablation(tmp_path, corpus):
+    words = ["--updates", "2", "--length", "16", "--seeds", "1", "--variants", "as shipped", "rotary positions"]
+    bench("ablation", corpus, *words, "learned positions", "no positions", "--output", tmp_path)
+    losses = [by_seed["1"] for by_seed in saved(tmp_path, "ablation").values()]
+    assert len(set(losses)) == 4
+
+
+@pytest.mark.slow
+def test_time_to_a_loss(tmp_path, corpus):
+    printed = bench("shakespeare", corpus, "--seeds", "1", "--output", tmp_path, "--max_steps", "20")
+    assert "| nanoGPT | not run |" in printed
+    assert saved(tmp_path, "characters")["curves"]["modeling_mini"][0][0]["seconds"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_wants_a_gpu_says_that_it_was_not_run():
+    assert bench("gpu").count("| a GPU |") == 4
+
+
+def test_rotary_positions_are_those_of_llama(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from ablation import rotated
+
+    query, key = torch.randn(2, 1, 3, 10, 8)
+    config = LlamaConfig(hidden_size=24, num_attention_heads=3)
+    cos, sin = LlamaRotaryEmbedding(config)(query, torch.arange(10)[None])
+    expected = apply_rotary_pos_emb(query, key, cos, sin)
+    torch.testing.assert_close((rotated(query, torch.arange(10)), rotated(key, torch.arange(10))), expected)
