@@ -12,7 +12,7 @@ import time
 from itertools import product
 
 import torch
-from peers import MODELS, build, parser_with_shape, shape_of
+from peers import DEVICE, MODELS, build, parser_with_shape, shape_of
 from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
 from transformers import CompileConfig, GenerationConfig
@@ -42,14 +42,14 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, batch: int) -> dict[str, dict[str, list[float]]]:
     """Tokens per second: `{"model": {"way": [of a turn, ...]}}`."""
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    torch.compiler.reset()  # or a second batch size would be compiled for any
     shape = shape_of(args, args.vocabulary, args.prompt + args.new)
     speeds = {name: {way: [] for way in WAYS} for name in MODELS}
     models = {
-        case: build(case[0], **shape).eval().to(device, getattr(torch, args.precision))
+        case: build(case[0], **shape).eval().to(DEVICE, getattr(torch, args.precision))
         for case in product(MODELS, WAYS)
     }
-    prompt = torch.randint(3, args.vocabulary, (batch, args.prompt), device=device)
+    prompt = torch.randint(3, args.vocabulary, (batch, args.prompt), device=DEVICE)
     for turn in tqdm(range(args.rounds + 1), unit="turn", leave=False):
         for (name, way), model in models.items():
             began = time.perf_counter()

@@ -1,7 +1,7 @@
 """The benchmarks that want a GPU, one after the other; where there is none, the table of what was not run.
 
-    python benchmarks/gpu.py                                          # GPT-2's shape in bf16: an hour
-    python benchmarks/gpu.py --text TEXT --nanogpt CHECKOUT           # and nanoGPT, and the time to its 1.4697
+    python benchmarks/gpu.py                                # GPT-2's shape in bf16
+    python benchmarks/gpu.py --text TEXT --nanogpt CHECKOUT # and nanoGPT, and the time to its 1.4697
 
 Each is one of the other benchmarks with arguments of its own, and can be run alone.
 """
@@ -23,7 +23,7 @@ COMMANDS = {
     "training in bf16, eager": TRAINING,
     "training in bf16, compiled": [*TRAINING, "--compiled"],
     "generation in bf16": ["generation.py", *BASE, "--vocabulary", "50257", "--precision", "bfloat16"],
-    "time to 1.4697": ["shakespeare.py", "--recipe", "characters-large"],
+    "time to 1.4697": ["shakespeare.py", "--shape", "gpu"],
 }
 
 

@@ -12,10 +12,9 @@ import statistics
 import sys
 
 from matplotlib.figure import Figure
-from peers import parser_with_shape, shape_of
+from peers import ByTrainer, parser_with_shape, shape_of
 from results import ratios, save, spread
 from tqdm import tqdm
-from training import ByTrainer
 
 from modeling_mini.model_card import markdown_table
 
@@ -37,10 +36,12 @@ def main() -> None:
     parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES), help="what grows")
     parser.add_argument("--updates", type=int, default=2, help="of a turn; one more is not counted")
     args = parser.parse_args()
+    if "length" in args.axes and args.tokens < max(SIZES["length"]):
+        parser.error(f"--tokens is {args.tokens}; a row of {max(SIZES['length'])} has to fit.")
     points = [(axis, size) for axis in args.axes for size in SIZES[axis]]
     results = {axis: {} for axis in args.axes}
     for axis, size in tqdm(points, unit="size"):
-        case = shape_of(args, VOCABULARY, min(256, args.tokens)) | {"rows": 64, axis: size}
+        case = shape_of(args, VOCABULARY, min(256, args.tokens)) | {"rows": 1000, axis: size}
         rows = case.pop("rows")
         contenders = {name: ByTrainer(name, case, args.tokens, rows) for name in MODELS}
         seconds = {name: [] for name in MODELS}
@@ -61,7 +62,7 @@ def exponent(by_size: dict[int, dict[str, list[float]]], name: str) -> float:
 
 def table(results: dict[str, dict[int, dict[str, list[float]]]]) -> str:
     """Seconds of an update of ours, their ratio to GPT-2's, and exponents."""
-    rows = [["grows", "size", "seconds", "gpt2", "exponent", "of gpt2"]]
+    rows = [["grows", "size", "seconds", "gpt2", "exponent", "gpt2's"]]
     for axis, by_size in results.items():
         for size, seconds in by_size.items():
             row = [axis, f"{size:,}", spread(seconds["modeling_mini"], ".2f"), ratios(*seconds.values()), "", ""]

@@ -1,15 +1,29 @@
-"""Models of one shape to measure beside ours."""
+"""Models of one shape to measure beside ours, and their training."""
 
 import argparse
+import statistics
 import sys
+import tempfile
+import time
 from pathlib import Path
 
+import torch
+from datasets import Dataset
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from modeling_mini import MiniConfig
 
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MODELS = ("modeling_mini", "gpt2", "llama")
 
 
@@ -56,3 +70,52 @@ def nanogpt(checkout: Path, layers: int, width: int, heads: int, vocabulary: int
 
     shape = {"n_layer": layers, "n_embd": width, "n_head": heads, "vocab_size": vocabulary, "block_size": length}
     return GPT(GPTConfig(**shape, dropout=0.0, bias=True))
+
+
+def synchronize() -> None:
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds of each update with its data, the first aside."""
+
+    def __init__(self):
+        self.seconds, self._mark = [], None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        synchronize()
+        now = time.perf_counter()
+        if self._mark is not None:
+            self.seconds.append(now - self._mark)
+        self._mark = now
+
+
+class ByTrainer:
+    """A model that trains some updates at a time through the stock Trainer, on so many rows of random tokens."""
+
+    def __init__(self, name: str, shape: dict, tokens: int, rows: int = 1000, **arguments):
+        self.model = build(name, **shape)
+        self.folder = tempfile.TemporaryDirectory()
+        self.arguments = {
+            "output_dir": self.folder.name,
+            "per_device_train_batch_size": tokens // shape["length"],
+            "use_cpu": DEVICE == "cpu",
+            "learning_rate": 1e-3,
+            "logging_strategy": "no",
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            **arguments,
+        }
+        ids = torch.randint(3, shape["vocabulary"], (rows, shape["length"])).numpy()
+        self.rows = Dataset.from_dict({"input_ids": ids, "labels": ids}).with_format("torch")
+
+    def train(self, updates: int) -> float:
+        """Seconds of an update: the median of so many, after one more that is not counted."""
+        stopwatch = Stopwatch()
+        args = TrainingArguments(**self.arguments, max_steps=updates + 1)
+        trainer = Trainer(model=self.model, args=args, train_dataset=self.rows, callbacks=[stopwatch])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        return statistics.median(stopwatch.seconds)

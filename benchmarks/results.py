@@ -16,7 +16,7 @@ def spread(values: list[float], form: str) -> str:
 
 
 def ratios(ours: list[float], theirs: list[float], form: str = ".2f") -> str:
-    """Spread of the ratios of a turn, ours to theirs."""
+    """Spread of the ratios, ours to theirs, turn by turn."""
     return spread([mine / other for mine, other in zip(ours, theirs, strict=True)], form)
 
 

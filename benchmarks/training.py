@@ -3,11 +3,11 @@
     python benchmarks/training.py                        # 6 layers x 384; half an hour on 2 cores
     python benchmarks/training.py --vocabularies 8192 --lengths 256 --nanogpt CHECKOUT
 
-All through the stock Trainer with AdamW, one batch of 2,048 tokens an update, in one process, by turns; nanoGPT in a
-loop of its own, as its train.py has it. The ratios are those of a turn. Peak memory is that of a process of its own
-after three updates, imports included; on a GPU, that of torch's allocator. The share of the peak sets what the model
-has to compute (Chowdhery et al. 2022, appendix B) against products of two matrices of 4,096, timed in the same turns.
-Writes training.json and training.png.
+All through the stock Trainer with AdamW, in one process, by turns; nanoGPT in a loop of its own, as its train.py has.
+The ratios are those of a turn. Peak memory is that of a process of its own after three updates, imports included; on a
+GPU, that of torch's allocator. The share of the peak sets what the model has to compute, 6 operations a parameter and
+6 L D T for attention (Chowdhery et al. 2022, appendix B, of which a causal mask leaves half), against products of two
+matrices of 4,096, timed in the same turns. Writes training.json and training.png.
 """
 
 import argparse
@@ -15,69 +15,22 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
 import torch
-from datasets import Dataset
-from peers import MODELS, build, nanogpt, parser_with_shape, shape_of
+from peers import DEVICE, MODELS, ByTrainer, nanogpt, parser_with_shape, shape_of, synchronize
 from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from modeling_mini.model_card import markdown_table
 
 
 TOKENS = 2048  # of an update
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 MATRIX = 4096
-
-
-class Stopwatch(TrainerCallback):
-    """Seconds of each update with its data, the first aside."""
-
-    def __init__(self):
-        self.seconds, self._mark = [], None
-
-    def on_step_end(self, args, state, control, **kwargs):
-        synchronize()
-        now = time.perf_counter()
-        if self._mark is not None:
-            self.seconds.append(now - self._mark)
-        self._mark = now
-
-
-class ByTrainer:
-    """A model that trains some updates at a time through the stock Trainer."""
-
-    def __init__(self, name: str, shape: dict, tokens: int = TOKENS, rows: int = 64, **arguments):
-        self.model = build(name, **shape)
-        self.arguments = {
-            "output_dir": tempfile.mkdtemp(),
-            "per_device_train_batch_size": tokens // shape["length"],
-            "use_cpu": DEVICE == "cpu",
-            "learning_rate": 1e-3,
-            "logging_strategy": "no",
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-            **arguments,
-        }
-        ids = torch.randint(3, shape["vocabulary"], (rows, shape["length"])).numpy()
-        self.rows = Dataset.from_dict({"input_ids": ids, "labels": ids}).with_format("torch")
-
-    def train(self, updates: int) -> float:
-        """Seconds of an update: the median of so many, after one more that is not counted."""
-        stopwatch = Stopwatch()
-        args = TrainingArguments(**self.arguments, max_steps=updates + 1)
-        trainer = Trainer(model=self.model, args=args, train_dataset=self.rows, callbacks=[stopwatch])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        return statistics.median(stopwatch.seconds)
 
 
 class NanoGPT:
@@ -106,22 +59,19 @@ class NanoGPT:
         return statistics.median(seconds[1:])
 
 
-def synchronize() -> None:
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-
-
 def matrix_peak(dtype: torch.dtype) -> float:
-    """Floating-point operations a second in the product of two square matrices: the best of three."""
+    """Floating-point operations a second in products of two square matrices: the best of three rows of them."""
     matrix = torch.randn(MATRIX, MATRIX, device=DEVICE, dtype=dtype)
+    count = 1 if DEVICE == "cpu" else 50
     seconds = []
     for _ in range(4):
         synchronize()
         began = time.perf_counter()
-        matrix @ matrix
+        for _ in range(count):
+            matrix @ matrix
         synchronize()
         seconds.append(time.perf_counter() - began)
-    return 2 * MATRIX**3 / min(seconds[1:])
+    return 2 * MATRIX**3 * count / min(seconds[1:])
 
 
 def main() -> None:
@@ -153,8 +103,8 @@ def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: s
     contenders = {name: ByTrainer(name, shape, **way) for name in MODELS}
     if args.nanogpt is not None:
         contenders["nanoGPT"] = NanoGPT(args.nanogpt, shape, **way)
-    multiplied = contenders["modeling_mini"].model.num_parameters()
-    operations = 6 * multiplied + 12 * args.layers * args.width * length  # of a token
+    parameters = contenders["modeling_mini"].model.num_parameters()
+    operations = 6 * parameters + 6 * args.layers * args.width * length  # of a token
     speeds, shares = {name: [] for name in contenders}, []
     for _ in range(args.rounds):
         for name, contender in contenders.items():

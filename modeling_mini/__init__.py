@@ -37,11 +37,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "configuration_mini" if name == "MiniConfig" else "modeling_mini"
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+if not TYPE_CHECKING:  # to a type checker it would make any name valid
+
+    def __getattr__(name: str):
+        if name in ("configuration_mini", "modeling_mini"):
+            return importlib.import_module(f"{__name__}.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(__getattr__("configuration_mini" if name == "MiniConfig" else "modeling_mini"), name)
 
 
 def __dir__() -> list[str]:

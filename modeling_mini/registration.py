@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 
 _AUTO_MODELS = "transformers.models.auto.modeling_auto"
+_LAYERS = "transformers.modeling_layers"
 _OUR_MODELS = f"{__package__}.modeling_mini"
 
 # Our classes, and the Auto classes that open them.
@@ -24,12 +25,14 @@ AUTO_CLASS_NAMES = {
 def register() -> None:
     """Register the config and every head. Runs on import of the package; running it again changes nothing.
 
-    What is registered with, and what is registered, is imported by whoever wants it, and not by this.
+    Imports neither transformers nor our models: each registration waits until the module that it needs is imported.
     """
     _AfterImport("transformers.models.auto.configuration_auto", _register_config).watch()
-    # The one is often imported in the middle of the other, so registering waits for the end of ours.
+    # Our models import `modeling_layers`, and that imports `modeling_auto`. Whichever is imported first, the modules
+    # outside it have not run to their end when it has, so each step waits for the one before.
     _AfterImport(_OUR_MODELS, _register_models).watch()
-    _AfterImport(_AUTO_MODELS, lambda _: importlib.import_module(_OUR_MODELS)).watch()
+    _AfterImport(_LAYERS, lambda _: importlib.import_module(_OUR_MODELS)).watch()
+    _AfterImport(_AUTO_MODELS, lambda _: importlib.import_module(_LAYERS)).watch()
     _AfterImport("peft.utils.constants", _add_lora_targets).watch()
     _AfterImport("transformers.pipelines", _add_pipelines).watch()
 
@@ -50,7 +53,7 @@ def _register_models(modeling_mini) -> None:
         setattr(sys.modules["transformers"], name, model_class)
 
     # Only for names listed here does the Trainer shift labels under label smoothing, and lm-eval score as causal.
-    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["modeling_mini"] = "MiniForCausalLM"
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[modeling_mini.MiniConfig.model_type] = "MiniForCausalLM"
 
 
 def auto_classes() -> dict[type, type]:
@@ -75,27 +78,34 @@ def _add_pipelines(module) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls `action(module)` once a module has run, or at once if it has: to keep the import of this package light."""
+    """Calls `action(module)` once a module has run, or at once if it has: to keep the import of this package light.
+
+    It stays until the action has succeeded: a module that was only looked for, or that failed, may come again.
+    """
 
     def __init__(self, module_name: str, action: Callable):
         self.module_name, self.action = module_name, action
 
     def watch(self) -> None:
         if self.module_name in sys.modules:
-            self.action(sys.modules[self.module_name])
+            self.action(importlib.import_module(self.module_name))  # waits for another thread that still runs it
         elif not any(getattr(finder, "module_name", None) == self.module_name for finder in sys.meta_path):
             sys.meta_path.insert(0, self)
 
     def find_spec(self, fullname, path, target=None):
         if fullname != self.module_name:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, others), None)
+        if spec is None:
+            return None
         run_module = spec.loader.exec_module
 
         def run_and_act(module):
             run_module(module)
             self.action(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)
 
         spec.loader.exec_module = run_and_act
         return spec

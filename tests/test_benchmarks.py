@@ -75,7 +75,7 @@ def test_ablation(tmp_path, corpus):
 def test_time_to_a_loss(tmp_path, corpus):
     printed = bench("shakespeare", corpus, "--seeds", "1", "--output", tmp_path, "--max_steps", "20")
     assert "| nanoGPT | not run |" in printed
-    assert saved(tmp_path, "characters")["curves"]["modeling_mini"][0][0]["seconds"] > 0
+    assert saved(tmp_path, "shakespeare-cpu")["curves"]["modeling_mini"][0][0]["seconds"] > 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
