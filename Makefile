@@ -67,7 +67,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Speed, memory and learning beside other models, docs/performance.md: hours on 2 cores, and each script can be run
+# Speed, memory and learning beside other models, docs/performance.md: an hour on 2 cores, and each script can be run
 # alone. `make bench TEXT=tinyshakespeare.txt NANOGPT=CHECKOUT` has all of it.
 TEXT ?=
 NANOGPT ?=

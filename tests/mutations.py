@@ -253,8 +253,23 @@ MUTATIONS = [
     Mutation(
         "Trainer not told of the causal head",
         REGISTRATION,
-        '    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["modeling_mini"] = "MiniForCausalLM"\n',
-        "",
+        '[modeling_mini.MiniConfig.model_type] = "MiniForCausalLM"',
+        '["none"] = "MiniForCausalLM"',
+    ),
+    Mutation(
+        "registration does not wait for modeling_layers",
+        REGISTRATION,
+        "_AfterImport(_AUTO_MODELS, lambda _: importlib.import_module(_LAYERS)).watch()",
+        "_AfterImport(_AUTO_MODELS, lambda _: importlib.import_module(_OUR_MODELS)).watch()",
+    ),
+    Mutation(
+        "registration is used up by a module that is only looked for",
+        REGISTRATION,
+        "        others = (",
+        "        sys.meta_path.remove(self)\n        others = (",
+    ),
+    Mutation(
+        "rounding makes Muon's singular values grow", "modeling_mini/optim.py", "CUSHION = 1.01", "CUSHION = 1.0"
     ),
     Mutation(
         "hub: the code of FSDP2's class is saved",
