@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 
 def spread(values: list[float], form: str) -> str:
-    """Median, lowest and highest."""
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+    """Median, lowest and highest; one number where they read the same."""
+    median, lowest, highest = (f"{f(values):{form}}" for f in (statistics.median, min, max))
+    return median if lowest == highest else f"{median} ({lowest} to {highest})"
 
 
 def ratios(ours: list[float], theirs: list[float], form: str = ".2f") -> str:
