@@ -718,7 +718,7 @@ def test_pipeline_reads_as_much_as_training_did(saved, tokenizer, tmp_path):
 
 RUNS = {
     "translation": (counting, 1500, {"max_target_tokens": 24, "block_size": 64, "max_steps": 150}, "bleu", 60),
-    "question-answering": (questions, 1500, {"block_size": 48, "max_steps": 400}, "exact_match", 80),
+    "question-answering": (questions, 1500, {"block_size": 48, "max_steps": 600}, "exact_match", 80),
     "generative-question-answering": (
         ends,
         1500,
