@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from peers import text_file
 from results import save, spread
 from torch import nn
 from tqdm import tqdm
@@ -47,7 +48,7 @@ VARIANTS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("text", type=Path)
+    parser.add_argument("text", type=text_file)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--updates", type=int, default=460)
@@ -55,8 +56,6 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time, of one thread each")
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     args = parser.parse_args()
-    if not args.text.is_file():
-        parser.error(f"{args.text}: no such file.")
     torch.set_num_threads(1)  # as each training does
     cases = list(product(args.variants, args.seeds))
     run = partial(loss_of, str(args.text), args.updates, args.length)
@@ -107,9 +106,8 @@ def rotate_positions() -> None:
     attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
     def rotate_and_attend(module, query, key, *args, **kwargs):
-        positions = torch.arange(
-            key.shape[-2], device=key.device
-        )  # of rows without padding: queries are the last of the keys
+        # Rows have no padding, so the queries stand where the last keys do.
+        positions = torch.arange(key.shape[-2], device=key.device)
         key = rotated(key, positions)
         return attend(module, rotated(query, positions[-query.shape[-2] :]), key, *args, **kwargs)
 

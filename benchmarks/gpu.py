@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
+from peers import checkout, text_file
 
 from modeling_mini.model_card import markdown_table
 
@@ -29,8 +30,8 @@ COMMANDS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--text", type=Path, help="tinyshakespeare.txt")
-    parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--text", type=text_file, help="tinyshakespeare.txt")
+    parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT")
     parser.add_argument("--output", type=Path, default=Path("runs/bench/gpu"))
     args = parser.parse_args()
     missing, failed = [["not run on a GPU", "for want of", "command"]], []

@@ -38,6 +38,20 @@ def parser_with_shape(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def text_file(path: str) -> Path:
+    """A file that is there, as the type of an argument."""
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"{path}: no such file.")
+    return Path(path)
+
+
+def checkout(path: str) -> Path:
+    """A checkout of nanoGPT, as the type of an argument."""
+    if not Path(path, "train.py").is_file():
+        raise argparse.ArgumentTypeError(f"{path} is no checkout of nanoGPT: it holds no train.py.")
+    return Path(path)
+
+
 def shape_of(args: argparse.Namespace, vocabulary: int, length: int) -> dict[str, int]:
     """What `build` and `nanogpt` take."""
     shape = {name: getattr(args, name) for name in ("layers", "width", "heads")}

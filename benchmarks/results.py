@@ -1,13 +1,14 @@
 """How the benchmarks report: in words, as a table, as JSON, and as a plot."""
 
 import json
-import platform
 import statistics
 from pathlib import Path
 
 import torch
 import transformers
 from matplotlib.figure import Figure
+
+from modeling_mini.report import hardware
 
 
 def spread(values: list[float], form: str) -> str:
@@ -21,11 +22,9 @@ def ratios(ours: list[float], theirs: list[float], form: str = ".2f") -> str:
     return spread([mine / other for mine, other in zip(ours, theirs, strict=True)], form)
 
 
-def environment() -> dict[str, str | int]:
+def environment() -> dict[str, str]:
     """What the figures were measured with and on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return {"device": device, "threads": torch.get_num_threads(), **versions}
+    return {"hardware": hardware(1), "torch": torch.__version__, "transformers": transformers.__version__}
 
 
 def save(folder: Path, name: str, results: list | dict, figure: Figure) -> None:

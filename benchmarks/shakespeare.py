@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from peers import checkout, text_file
 from results import save, spread
 from tqdm import tqdm
 
@@ -71,17 +72,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], epilog="Other arguments go to train.py.", allow_abbrev=False
     )
-    parser.add_argument("text", type=Path)
-    parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT", help="nothing of it is changed")
+    parser.add_argument("text", type=text_file)
+    parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT", help="nothing of it is changed")
     parser.add_argument("--shape", choices=RECIPES, default="cpu")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     args, arguments = parser.parse_known_args()
     curves = {"modeling_mini": [], "nanoGPT": []}
-    if not args.text.is_file():
-        parser.error(f"{args.text}: no such file.")
-    if args.nanogpt is not None and not (args.nanogpt / "train.py").is_file():
-        parser.error(f"--nanogpt {args.nanogpt} is no checkout of nanoGPT: it holds no train.py.")
     for seed in tqdm(args.seeds, unit="seed"):
         with tempfile.TemporaryDirectory() as folder:
             curves["modeling_mini"].append(ours(args, arguments, seed, Path(folder)))

@@ -20,7 +20,6 @@ from tqdm import tqdm
 from modeling_mini.model_card import markdown_table
 
 
-WITHOUT = "without the package"
 STEPS = ("import", "load", "first token")
 
 IMPORT = """
@@ -65,11 +64,8 @@ def measure(args, folder: Path) -> dict[str, dict]:
     models = {name: FIRST_TOKEN.format(imports="", folder=str(folder / name)) for name in MODELS[1:]}
     ours = str(folder / MODELS[0])
     models[MODELS[0]] = FIRST_TOKEN.format(imports="import modeling_mini", folder=ours)
-    models[WITHOUT] = FIRST_TOKEN.format(imports="", folder=ours)
-    results = {
-        "import": [],
-        "models": {name: {step: [] for step in STEPS} for name in models},
-    }
+    models["without the package"] = FIRST_TOKEN.format(imports="", folder=ours)
+    results = {"import": [], "models": {name: {step: [] for step in STEPS} for name in models}}
     for _ in tqdm(range(args.rounds), unit="turn"):
         results["import"].append(run(IMPORT, folder))
         for name, code in models.items():

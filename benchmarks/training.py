@@ -21,7 +21,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from peers import DEVICE, MODELS, ByTrainer, nanogpt, parser_with_shape, shape_of, synchronize
+from peers import DEVICE, MODELS, ByTrainer, checkout, nanogpt, parser_with_shape, shape_of, synchronize
 from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of an update")
     parser.add_argument("--updates", type=int, default=3, help="of a turn; one more is not counted")
-    parser.add_argument("--nanogpt", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT")
     parser.add_argument("--peak-memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak_memory_of:

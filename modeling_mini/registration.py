@@ -67,8 +67,10 @@ def auto_classes() -> dict[type, type]:
 
 def _add_lora_targets(constants) -> None:
     """Give PEFT the default LoRA targets of Llama."""
+    from .configuration_mini import MiniConfig
+
     targets = getattr(constants, "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
-    targets["modeling_mini"] = ["q_proj", "v_proj"]
+    targets[MiniConfig.model_type] = ["q_proj", "v_proj"]
 
 
 def _add_pipelines(module) -> None:

@@ -83,6 +83,19 @@ def test_what_wants_a_gpu_says_that_it_was_not_run():
     assert bench("gpu").count("| a GPU |") == 4
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--text", "missing.txt"], "argument --text: missing.txt: no such file."),
+        (["--nanogpt", "missing"], "argument --nanogpt: missing is no checkout of nanoGPT: it holds no train.py."),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_runs(words, sentence):
+    finished = subprocess.run([sys.executable, BENCHMARKS / "gpu.py", *words], capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert sentence in finished.stderr
+
+
 def test_rotary_positions_are_those_of_llama(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from ablation import rotated
