@@ -89,10 +89,13 @@ def main() -> None:
         print_peak_memory(args)
         return
     cases = list(product(args.vocabularies, args.lengths, args.precisions))
+    imports = most_resident_bytes()
     results = [measure(args, *case) for case in tqdm(cases, unit="case")]
     name = "training-compiled" if args.compiled else "training"
     save(args.output, name, results, plot(results))
     sys.stdout.write(table(results) + "\n")
+    if DEVICE == "cpu" and not args.compiled:
+        sys.stdout.write(f"Of the peak, imports hold {imports / 1e9:.2f} GB.\n")
 
 
 def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: str) -> dict:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 import torch
@@ -130,6 +131,33 @@ class LargestTensor(TorchDispatchMode):
         sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         self.elements = max([self.elements, *sizes])
         return result
+
+
+class MostAtOnce(TorchDispatchMode):
+    """Records the most storages of so many elements that were there at the same time."""
+
+    def __init__(self, elements: int):
+        super().__init__()
+        self.elements, self.found, self.most = elements, WeakSet(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.numel() == self.elements:
+                self.found.add(leaf.untyped_storage())
+        self.most = max(self.most, len(self.found))
+        return result
+
+
+@LANGUAGE_MODELS
+def test_no_chunk_of_logits_outlives_the_next(tiny_model, monkeypatch, random_ids, model_class):
+    rows, vocabulary = 8, 397
+    monkeypatch.setattr("modeling_mini.modeling_mini.LOGITS_PER_CHUNK", rows * vocabulary)
+    model = tiny_model(model_class, vocab_size=vocabulary, num_attention_heads=2).train()
+    ids = random_ids(4, 3 * rows, vocab_size=vocabulary)
+    with MostAtOnce(rows * vocabulary) as chunks:
+        model(ids, labels=ids).loss.backward()
+    assert chunks.most == 2  # logits and their log-softmax
 
 
 @LANGUAGE_MODELS

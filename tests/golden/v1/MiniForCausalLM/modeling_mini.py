@@ -275,21 +275,26 @@ class SummedNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden_states, weight, bias, labels, rows, with_gradients):
-        """`hidden_states` `[N, D]`, `weight` `[V, D]`, `bias` `[V]` or None, `labels` `[N]`, -100 where to skip."""
+        """`hidden_states` `[N, D]`, `weight` `[V, D]`, `bias` `[V]` or None, `labels` `[N]`, -100 where to skip.
+
+        Products are formed in the precision of `hidden_states`, and summed over chunks in float32.
+        """
         total = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
         needed = [with_gradients and is_needed for is_needed in ctx.needs_input_grad[:3]]
         chunks, weight_gradient, bias_gradient = [], None, None
+        ctx.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
+        weight, bias = weight.to(hidden_states.dtype), None if bias is None else bias.to(hidden_states.dtype)
         for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
             is_learnt = (targets != IGNORED_LABEL).unsqueeze(-1)  # [rows, 1]
             targets = targets.clamp(min=0).unsqueeze(-1)
-            logits = nn.functional.linear(hidden, weight, bias)  # [rows, V]
-            log_probabilities = nn.functional.log_softmax(logits, -1, dtype=torch.float32)
+            log_probabilities = nn.functional.linear(hidden, weight, bias).float().log_softmax(-1)  # [rows, V]
             total -= log_probabilities.gather(-1, targets).masked_fill(~is_learnt, 0).sum()
             if not any(needed):
                 continue
             gradient = log_probabilities.exp_()
             gradient.scatter_add_(-1, targets, gradient.new_full(targets.shape, -1))
             gradient = gradient.mul_(is_learnt).to(hidden.dtype)
+            del log_probabilities  # as early as can be, like `gradient` below: memory is at its peak here
             if needed[0]:
                 chunks.append(gradient @ weight)
             if needed[1]:
@@ -297,12 +302,12 @@ class SummedNLL(torch.autograd.Function):
                     weight_gradient = (gradient.mT @ hidden).float()
                 elif hidden.dtype == torch.float32:
                     weight_gradient.addmm_(gradient.mT, hidden)
-                else:  # summed over chunks in float32
+                else:
                     weight_gradient += gradient.mT @ hidden
             if needed[2]:
                 bias_gradient = gradient.float().sum(0) + (0 if bias_gradient is None else bias_gradient)
+            del gradient
         ctx.save_for_backward(torch.cat(chunks) if chunks else None, weight_gradient, bias_gradient)
-        ctx.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
         return total
 
     @staticmethod
@@ -333,13 +338,11 @@ class MiniLMHead(nn.Linear):
             learnt = labels != IGNORED_LABEL
             hidden_states, labels = hidden_states[learnt], labels[learnt]
         rows = max(1, LOGITS_PER_CHUNK // self.out_features)
-        weight, bias, device = self.weight, self.bias, hidden_states.device.type
+        device = hidden_states.device.type
         if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            hidden_states, weight = hidden_states.to(dtype), weight.to(dtype)
-            bias = None if bias is None else bias.to(dtype)
+            hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
         with torch.autocast(device, enabled=False):
-            return SummedNLL.apply(hidden_states, weight, bias, labels, rows, torch.is_grad_enabled())
+            return SummedNLL.apply(hidden_states, self.weight, self.bias, labels, rows, torch.is_grad_enabled())
 
 
 class MiniPreTrainedModel(PreTrainedModel):
