@@ -67,8 +67,8 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Speed, memory and learning beside other models, docs/performance.md: an hour on 2 cores, and each script can be run
-# alone. `make bench TEXT=tinyshakespeare.txt NANOGPT=CHECKOUT` has all of it.
+# Speed, memory and learning beside other models, docs/performance.md: an hour on 2 cores without a text, and each script
+# can be run alone. `make bench TEXT=tinyshakespeare.txt NANOGPT=CHECKOUT` has all of it.
 TEXT ?=
 NANOGPT ?=
 WITH_NANOGPT = $(if $(NANOGPT),--nanogpt $(NANOGPT))
@@ -79,6 +79,7 @@ bench: setup
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/growth.py
 	$(if $(TEXT),$(BIN)/python benchmarks/shakespeare.py $(TEXT) $(WITH_NANOGPT))
+	$(if $(TEXT),$(BIN)/python benchmarks/shakespeare.py $(TEXT) --recipe characters-long)
 	$(if $(TEXT),$(BIN)/python benchmarks/ablation.py $(TEXT))
 	$(BIN)/python benchmarks/gpu.py $(if $(TEXT),--text $(TEXT)) $(WITH_NANOGPT)
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "training in bf16, eager": TRAINING,
     "training in bf16, compiled": [*TRAINING, "--compiled"],
     "generation in bf16": ["generation.py", *BASE, "--vocabulary", "50257", "--precision", "bfloat16"],
-    "time to 1.4697": ["shakespeare.py", "--shape", "gpu"],
+    "time to 1.4697": ["shakespeare.py", "--recipe", "characters-long"],
 }
 
 

@@ -1,13 +1,14 @@
 """Time and tokens to a validation loss on the characters of Shakespeare: ours beside nanoGPT's published recipes.
 
-    python benchmarks/shakespeare.py TEXT                       # `train.py characters`
-    python benchmarks/shakespeare.py TEXT --nanogpt CHECKOUT    # and nanoGPT's own train.py, by turns
-    python benchmarks/shakespeare.py TEXT --shape gpu           # to the loss of nanoGPT's recipe for a GPU
+    python benchmarks/shakespeare.py TEXT                           # `train.py characters`
+    python benchmarks/shakespeare.py TEXT --nanogpt CHECKOUT        # and nanoGPT's own train.py, by turns
+    python benchmarks/shakespeare.py TEXT --recipe characters-long
 
-Both learn from the first nine tenths of the text and are judged on the rest. nanoGPT's arguments are those that its
-README gives, with more batches in its estimate of the loss on a CPU. Ours for the larger shape have not been tried.
-Seconds are those of the updates with their data, without validation and checkpoints. Writes shakespeare-SHAPE.json and
-.png.
+TEXT is the tinyshakespeare.txt that data/shakespeare_char/prepare.py of nanoGPT downloads. Beside `characters` stands
+nanoGPT's recipe for a CPU, and beside `characters-long` that for a GPU, without which it does not run. Both learn from
+the first nine tenths of the text and are judged on the rest. nanoGPT's arguments are those that its README gives, with
+more batches in its estimate of the loss on a CPU. Seconds are those of the updates with their data, without validation
+and checkpoints. Writes shakespeare-RECIPE.json and .png.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from peers import checkout, text_file
+from peers import DEVICE, checkout, text_file
 from results import save, spread
 from tqdm import tqdm
 
@@ -35,35 +36,24 @@ from modeling_mini.model_card import markdown_table
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class Recipe(NamedTuple):
-    """nanoGPT's recipe for a shape, and ours beside it."""
+class Peer(NamedTuple):
+    """A recipe of nanoGPT."""
 
-    target: float  # that nanoGPT's README reports, nats per character of validation
-    nanogpt: str  # arguments after config/train_shakespeare_char.py
-    nanogpt_tokens: int  # of an update
-    ours: list[str]  # arguments after `train.py characters`
+    target: float  # that its README reports, nats per character of validation
+    arguments: str  # after config/train_shakespeare_char.py
+    tokens: int  # of an update
+    device: str
 
 
-RECIPES = {
-    "cpu": Recipe(
+PEERS = {  # of recipes of ours
+    "characters": Peer(
         1.88,
         "--device=cpu --compile=False --eval_iters=200 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 "
         "--n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0",
         12 * 64,
-        [],
+        "cpu",
     ),
-    "gpu": Recipe(
-        1.4697,
-        "",
-        64 * 256,
-        [
-            "--config_overrides",
-            '{"num_hidden_layers": 6, "hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, '
-            '"hidden_dropout": 0.2}',
-            *"--block_size 256 --per_device_train_batch_size 32 --max_steps 2000 --muon_learning_rate 0.02".split(),
-            *"--muon_momentum 0.95 --eval_steps 100".split(),
-        ],
-    ),
+    "characters-long": Peer(1.4697, "", 64 * 256, "cuda"),
 }
 FORMS = {"loss": ".4f", "tokens": ",.0f", "seconds": ".1f"}
 
@@ -74,10 +64,13 @@ def main() -> None:
     )
     parser.add_argument("text", type=text_file)
     parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT", help="nothing of it is changed")
-    parser.add_argument("--shape", choices=RECIPES, default="cpu")
+    parser.add_argument("--recipe", choices=PEERS, default="characters", help="of train.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     args, arguments = parser.parse_known_args()
+    peer = PEERS[args.recipe]
+    if args.nanogpt is not None and peer.device == "cuda" and DEVICE == "cpu":
+        parser.error(f"nanoGPT's recipe beside {args.recipe} wants a GPU, and there is none; leave out --nanogpt.")
     curves = {"modeling_mini": [], "nanoGPT": []}
     for seed in tqdm(args.seeds, unit="seed"):
         with tempfile.TemporaryDirectory() as folder:
@@ -85,15 +78,15 @@ def main() -> None:
         if args.nanogpt is not None:
             with tempfile.TemporaryDirectory() as folder:
                 curves["nanoGPT"].append(nanogpt(args, seed, Path(folder)))
-    target = RECIPES[args.shape].target
-    save(args.output, f"shakespeare-{args.shape}", {"target": target, "curves": curves}, plot(curves, target))
-    sys.stdout.write(table(curves, target) + "\n")
+    results = {"target": peer.target, "curves": curves}
+    save(args.output, f"shakespeare-{args.recipe}", results, plot(curves, peer.target))
+    sys.stdout.write(table(curves, peer.target) + "\n")
 
 
 def ours(args: argparse.Namespace, arguments: list[str], seed: int, folder: Path) -> list[dict]:
     """Points of the validation loss: seconds, tokens, loss."""
-    words = ["characters", "--dataset", args.text.resolve(), "--seed", seed, "--output_dir", folder / "run"]
-    words += [*RECIPES[args.shape].ours, "--disable_tqdm", "true", *arguments]
+    words = [args.recipe, "--dataset", args.text.resolve(), "--seed", seed]
+    words += ["--output_dir", folder / "run", "--disable_tqdm", "true", *arguments]
     run([ROOT / "train.py", *words], folder)
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     tokens = metrics["tokens_per_update"]
@@ -120,8 +113,8 @@ def nanogpt(args: argparse.Namespace, seed: int, folder: Path) -> list[dict]:
     (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": len(numbers)}))
     script = (copy / "train.py").read_text()
     (copy / "train.py").write_text(script.replace("torch.manual_seed(1337 ", f"torch.manual_seed({1336 + seed} "))
-    recipe = RECIPES[args.shape]
-    words = ["config/train_shakespeare_char.py", "--log_interval=1", *recipe.nanogpt.split()]
+    peer = PEERS[args.recipe]
+    words = ["config/train_shakespeare_char.py", "--log_interval=1", *peer.arguments.split()]
     printed = run(["train.py", *words], copy)
     losses = {int(step): float(loss) for step, loss in re.findall(r"step (\d+): .* val loss ([\d.]+)", printed)}
     times = {int(step): float(ms) / 1000 for step, ms in re.findall(r"iter (\d+): .* time ([\d.]+)ms", printed)}
@@ -129,9 +122,7 @@ def nanogpt(args: argparse.Namespace, seed: int, folder: Path) -> list[dict]:
     for step in losses:  # its time has validation in it
         times[step] = typical
     return [
-        point(recipe.nanogpt_tokens * step, sum(times[i] for i in range(step)), loss)
-        for step, loss in losses.items()
-        if step
+        point(peer.tokens * step, sum(times[i] for i in range(step)), loss) for step, loss in losses.items() if step
     ]
 
 

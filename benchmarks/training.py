@@ -4,10 +4,11 @@
     python benchmarks/training.py --vocabularies 8192 --lengths 256 --nanogpt CHECKOUT
 
 All through the stock Trainer with AdamW, in one process, by turns; nanoGPT in a loop of its own, as its train.py has.
-The ratios are those of a turn. Peak memory is that of a process of its own after three updates, imports included; on a
-GPU, that of torch's allocator. The share of the peak sets what the model has to compute, 6 operations a parameter and
-6 L D T for attention (Chowdhery et al. 2022, appendix B, of which a causal mask leaves half), against products of two
-matrices of 4,096, timed in the same turns. Writes training.json and training.png.
+The ratios are those of a turn. Peak memory is that of a process of its own after three updates, with imports, which
+are also measured alone (in training.json); on a GPU, that of torch's allocator. The share of the peak sets what the
+model has to compute, 6 operations a parameter and 6 L D T for attention (Chowdhery et al. 2022, appendix B, of which
+a causal mask leaves half), against products of two matrices of 4,096, timed in the same turns. Writes training.json
+and .png.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from modeling_mini.model_card import markdown_table
 TOKENS = 2048  # of an update
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 MATRIX = 4096
+IMPORTS = "imports"  # in the place of a model: the memory of a process that has built none
 
 
 class NanoGPT:
@@ -89,13 +91,10 @@ def main() -> None:
         print_peak_memory(args)
         return
     cases = list(product(args.vocabularies, args.lengths, args.precisions))
-    imports = most_resident_bytes()
     results = [measure(args, *case) for case in tqdm(cases, unit="case")]
     name = "training-compiled" if args.compiled else "training"
     save(args.output, name, results, plot(results))
     sys.stdout.write(table(results) + "\n")
-    if DEVICE == "cpu" and not args.compiled:
-        sys.stdout.write(f"Of the peak, imports hold {imports / 1e9:.2f} GB.\n")
 
 
 def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: str) -> dict:
@@ -113,7 +112,8 @@ def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: s
         for name, contender in contenders.items():
             speeds[name].append(args.tokens / contender.train(args.updates))
         shares.append(operations * speeds["modeling_mini"][-1] / matrix_peak(DTYPES[precision]))
-    memory = {} if args.compiled else {name: peak_memory(args, name, vocabulary, length, precision) for name in MODELS}
+    names = () if args.compiled else (IMPORTS, *MODELS)
+    memory = {name: peak_memory(args, name, vocabulary, length, precision) for name in names}
     case = {"vocabulary": vocabulary, "length": length, "precision": precision}
     return {**case, "tokens_per_second": speeds, "share_of_peak": shares, "peak_memory": memory}
 
@@ -131,7 +131,8 @@ def peak_memory(args: argparse.Namespace, name: str, vocabulary: int, length: in
 
 def print_peak_memory(args: argparse.Namespace) -> None:
     shape = shape_of(args, args.vocabularies[0], args.lengths[0])
-    ByTrainer(args.peak_memory_of, shape, args.tokens, bf16=args.precisions[0] == "bf16").train(2)
+    if args.peak_memory_of != IMPORTS:
+        ByTrainer(args.peak_memory_of, shape, args.tokens, bf16=args.precisions[0] == "bf16").train(2)
     held = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else most_resident_bytes()
     sys.stdout.write(f"{held}\n")
 
@@ -146,7 +147,7 @@ def table(results: list[dict]) -> str:
     rows = [["vocabulary", "tokens a row", "precision", "tokens per second", *peers, "of the peak"]]
     has_memory = bool(results[0]["peak_memory"])
     if has_memory:
-        rows[0] += ["peak GB", *MODELS[1:]]
+        rows[0] += ["peak GB", *(f"{name}, GB" for name in MODELS[1:])]
     for result in results:
         speeds, memory = result["tokens_per_second"], result["peak_memory"]
         ours = speeds["modeling_mini"]

@@ -121,7 +121,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, DataArguments, Min
     arguments = parse_dataclasses(ARGUMENT_CLASSES, [*_to_argv(recipe), *argv[has_recipe:]], "train.py [RECIPE]")
     model_arguments, data_arguments, _ = arguments
     if model_arguments.init_from:
-        overrides.pop("vocab_size", None)  # that of a tokenizer, which comes with the model
+        overrides = {name: value for name, value in overrides.items() if not name.endswith("_size")}  # the model's own
     if overrides := overrides | model_arguments.overrides():
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)

@@ -216,6 +216,19 @@ MUTATIONS = [
         "rows = max(1, LOGITS_PER_CHUNK // self.out_features)",
         "rows = max(1, labels.shape[0])",
     ),
+    Mutation("a chunk of logits outlives the next", MODEL, "            del gradient  # or", "            pass  # or"),
+    Mutation(
+        "gradient of the head rounded to bf16",
+        MODEL,
+        "SummedNLL.apply(hidden_states, self.weight, self.bias,",
+        "SummedNLL.apply(hidden_states, self.weight.to(hidden_states.dtype), self.bias,",
+    ),
+    Mutation(
+        "gradient of the loss scaled in place",
+        MODEL,
+        "(gradient * output_gradient).to(dtype)",
+        "gradient.mul_(output_gradient).to(dtype)",
+    ),
     Mutation(
         "classifier reads padding",
         MODEL,

@@ -33,9 +33,13 @@ def saved(folder, name):
 def test_training(tmp_path):
     words = ["--vocabularies", "64", "--lengths", "16", "--tokens", "64", "--output", tmp_path]
     printed = bench("training", *TINY, *words)
-    assert [line.split("|")[3].strip() for line in printed.splitlines()[-2:]] == ["float32", "bf16"]
+    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| 64 |")]
+    assert [row[3].strip() for row in rows] == ["float32", "bf16"]
     for case in saved(tmp_path, "training"):
-        assert set(case["tokens_per_second"]) == set(case["peak_memory"]) == {"modeling_mini", "gpt2", "llama"}
+        assert set(case["tokens_per_second"]) == {"modeling_mini", "gpt2", "llama"}
+        memory = case["peak_memory"]
+        assert 0 < memory["imports"] < memory["modeling_mini"]
+        assert set(memory) == {"imports", "modeling_mini", "gpt2", "llama"}
         assert 0 < case["share_of_peak"][0] < 1
 
 
@@ -72,15 +76,33 @@ def test_ablation(tmp_path, corpus):
 
 
 @pytest.mark.slow
-def test_time_to_a_loss(tmp_path, corpus):
-    printed = bench("shakespeare", corpus, "--seeds", "1", "--output", tmp_path, "--max_steps", "20")
+@pytest.mark.parametrize(
+    ("recipe", "target", "tokens"), [("characters", 1.88, 12 * 64), ("characters-long", 1.4697, 8 * 256)]
+)
+def test_time_to_a_loss(tmp_path, corpus, recipe, target, tokens):
+    words = ["--recipe", recipe, "--seeds", "1", "--output", tmp_path, "--max_steps", "4", "--eval_steps", "2"]
+    printed = bench("shakespeare", corpus, *words)
+    assert f"tokens to {target} |" in printed
     assert "| nanoGPT | not run |" in printed
-    assert saved(tmp_path, "shakespeare-cpu")["curves"]["modeling_mini"][0][0]["seconds"] > 0
+    first, last = saved(tmp_path, f"shakespeare-{recipe}")["curves"]["modeling_mini"][0]
+    assert (first["tokens"], last["tokens"]) == (2 * tokens, 4 * tokens)
+    assert 0 < first["seconds"] < last["seconds"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_wants_a_gpu_says_that_it_was_not_run():
     assert bench("gpu").count("| a GPU |") == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_nanogpt_that_wants_a_gpu_is_refused_without_one(tmp_path):
+    for name in ("train.py", "text.txt"):
+        (tmp_path / name).touch()
+    words = [tmp_path / "text.txt", "--recipe", "characters-long", "--nanogpt", tmp_path]
+    command = [sys.executable, BENCHMARKS / "shakespeare.py", *words]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert "wants a GPU, and there is none; leave out --nanogpt." in finished.stderr
 
 
 @pytest.mark.parametrize(

@@ -150,14 +150,44 @@ class MostAtOnce(TorchDispatchMode):
 
 
 @LANGUAGE_MODELS
-def test_no_chunk_of_logits_outlives_the_next(tiny_model, monkeypatch, random_ids, model_class):
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_no_chunk_of_logits_outlives_the_next(tiny_model, monkeypatch, random_ids, model_class, bf16, training):
     rows, vocabulary = 8, 397
     monkeypatch.setattr("modeling_mini.modeling_mini.LOGITS_PER_CHUNK", rows * vocabulary)
-    model = tiny_model(model_class, vocab_size=vocabulary, num_attention_heads=2).train()
+    model = tiny_model(model_class, vocab_size=vocabulary)
     ids = random_ids(4, 3 * rows, vocab_size=vocabulary)
-    with MostAtOnce(rows * vocabulary) as chunks:
-        model(ids, labels=ids).loss.backward()
-    assert chunks.most == 2  # logits and their log-softmax
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+    with MostAtOnce(rows * vocabulary) as chunks, autocast, torch.set_grad_enabled(training):
+        loss = model(ids, labels=ids, skip_logits=True).loss
+        if training:
+            loss.backward()
+    assert chunks.most == 2  # logits, in two precisions or with their log-softmax
+
+
+@LANGUAGE_MODELS
+@pytest.mark.usefixtures("small_chunks")
+def test_gradient_of_the_head_under_autocast_is_float32(tiny_model, random_ids, gradients, model_class):
+    model = tiny_model(model_class, tie_word_embeddings=False).train()
+    ids = random_ids(3, 9)
+    model(ids, labels=ids).loss.backward()
+    expected = gradients(model)["lm_head.weight"]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(ids, labels=ids).loss
+    loss.backward()
+    found = gradients(model)["lm_head.weight"]
+    assert not torch.equal(found, found.bfloat16().float())
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02 * expected.abs().max().item())
+
+
+@LANGUAGE_MODELS
+def test_backward_may_come_twice(tiny_model, random_ids, gradients, model_class):
+    model, ids = tiny_model(model_class).train(), random_ids(3, 9)
+    loss = model(ids, labels=ids).loss * 3
+    loss.backward(retain_graph=True)
+    once = gradients(model)
+    loss.backward()
+    assert_relatively_equal(gradients(model), once, 1e-6)
 
 
 @LANGUAGE_MODELS

@@ -112,6 +112,7 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
         "docs/applications.md",
         "docs/experiments.md",
         "docs/hub.md",
+        "docs/performance.md",
         "docs/scaling.md",
     ],
 )

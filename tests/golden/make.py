@@ -2,9 +2,9 @@
 
     python tests/golden/make.py
 
-A folder is written once, when `FORMAT_VERSION` grows, and never again: it stands for the repositories that people have
-pushed. That of the causal model is whole, with the code and the tokenizer of its time; the others hold config and
-weights.
+A folder is written once, when `FORMAT_VERSION` grows, and after the release of that version never again: it stands
+for the repositories that people have pushed. That of the causal model is whole, with the code and the tokenizer of
+its time; the others hold config and weights.
 """
 
 from pathlib import Path

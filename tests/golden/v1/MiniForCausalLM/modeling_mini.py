@@ -265,12 +265,28 @@ class MiniDecoderLayer(GradientCheckpointingLayer):
         return self.post_attention_layernorm(hidden_states + transform(hidden_states))
 
 
+def nll_and_gradient(hidden, weight, bias, labels, with_gradient):
+    """Summed negative log-likelihood in nats, and its gradient with respect to the logits `[rows, V]` or None.
+
+    The gradient, softmax minus one-hot, is formed in the place of the log-probabilities.
+    """
+    is_learnt = (labels != IGNORED_LABEL).unsqueeze(-1)  # [rows, 1]
+    targets = labels.clamp(min=0).unsqueeze(-1)
+    log_probabilities = nn.functional.linear(hidden, weight, bias).float().log_softmax(-1)  # [rows, V]
+    nll = -log_probabilities.gather(-1, targets).masked_fill(~is_learnt, 0).sum()
+    if not with_gradient:
+        return nll, None
+    gradient = log_probabilities.exp_()
+    gradient.scatter_add_(-1, targets, gradient.new_full(targets.shape, -1))
+    return nll, gradient.mul_(is_learnt).to(hidden.dtype)
+
+
 class SummedNLL(torch.autograd.Function):
     """Negative log-likelihood of labels under a linear layer, summed in nats, some rows at a time.
 
-    The gradient of a sum with respect to logits, softmax minus one-hot, needs nothing but the logits: it is formed in
-    their place, and brought to hidden states, weight and bias at once, in the forward pass. So the backward pass finds
-    gradients of the size of its inputs, and no logits are kept or computed again (as Liger Kernel, Hsu et al. 2024).
+    The gradient of a sum with respect to logits needs nothing but the logits: it is brought to hidden states, weight
+    and bias at once, in the forward pass. So the backward pass finds gradients of the size of its inputs, and logits
+    are neither kept nor computed again (as Liger Kernel, Hsu et al. 2024).
     """
 
     @staticmethod
@@ -285,16 +301,8 @@ class SummedNLL(torch.autograd.Function):
         ctx.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
         weight, bias = weight.to(hidden_states.dtype), None if bias is None else bias.to(hidden_states.dtype)
         for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
-            is_learnt = (targets != IGNORED_LABEL).unsqueeze(-1)  # [rows, 1]
-            targets = targets.clamp(min=0).unsqueeze(-1)
-            log_probabilities = nn.functional.linear(hidden, weight, bias).float().log_softmax(-1)  # [rows, V]
-            total -= log_probabilities.gather(-1, targets).masked_fill(~is_learnt, 0).sum()
-            if not any(needed):
-                continue
-            gradient = log_probabilities.exp_()
-            gradient.scatter_add_(-1, targets, gradient.new_full(targets.shape, -1))
-            gradient = gradient.mul_(is_learnt).to(hidden.dtype)
-            del log_probabilities  # as early as can be, like `gradient` below: memory is at its peak here
+            nll, gradient = nll_and_gradient(hidden, weight, bias, targets, any(needed))
+            total += nll
             if needed[0]:
                 chunks.append(gradient @ weight)
             if needed[1]:
@@ -306,7 +314,7 @@ class SummedNLL(torch.autograd.Function):
                     weight_gradient += gradient.mT @ hidden
             if needed[2]:
                 bias_gradient = gradient.float().sum(0) + (0 if bias_gradient is None else bias_gradient)
-            del gradient
+            del gradient  # or it would be there while the next logits are computed
         ctx.save_for_backward(torch.cat(chunks) if chunks else None, weight_gradient, bias_gradient)
         return total
 
