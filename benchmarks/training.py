@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from itertools import product
 from pathlib import Path
 
@@ -39,10 +39,11 @@ class NanoGPT:
     """nanoGPT in its own loop."""
 
     def __init__(self, checkout: Path, shape: dict, tokens: int, bf16: bool, torch_compile: bool):
-        self.model = nanogpt(checkout, **shape).to(DEVICE)
         self.size = (tokens // shape["length"], shape["length"] + 1)
         self.vocabulary, self.bf16 = shape["vocabulary"], bf16
-        self.optimizer = self.model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), DEVICE)
+        with redirect_stdout(sys.stderr):  # what it says while it is built is not part of the table
+            self.model = nanogpt(checkout, **shape).to(DEVICE)
+            self.optimizer = self.model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), DEVICE)
         self.step = torch.compile(self.model) if torch_compile else self.model
 
     def train(self, updates: int) -> float:
