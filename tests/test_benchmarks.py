@@ -29,14 +29,38 @@ def saved(folder, name):
     return json.loads((folder / f"{name}.json").read_text())["results"]
 
 
+# What benchmarks/training.py calls of nanoGPT's model.py, which also prints while it is built.
+PEER = """
+from types import SimpleNamespace as GPTConfig
+import torch
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.table = torch.nn.Embedding(config.vocab_size, config.vocab_size)
+        print("number of parameters")
+
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        print("using fused AdamW")
+        return torch.optim.AdamW(self.parameters(), learning_rate, betas, weight_decay=weight_decay)
+
+    def forward(self, ids, targets):
+        logits = self.table(ids)
+        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+"""
+
+
 @pytest.mark.slow
 def test_training(tmp_path):
-    words = ["--vocabularies", "64", "--lengths", "16", "--tokens", "64", "--output", tmp_path]
-    printed = bench("training", *TINY, *words)
-    rows = [line.split("|") for line in printed.splitlines() if line.startswith("| 64 |")]
+    (tmp_path / "train.py").touch()
+    (tmp_path / "model.py").write_text(PEER)
+    words = ["--vocabularies", "64", "--lengths", "16", "--tokens", "64", "--nanogpt", tmp_path, "--output", tmp_path]
+    printed = bench("training", *TINY, *words).splitlines()
+    assert all(line.startswith("|") for line in printed)
+    rows = [line.split("|") for line in printed if line.startswith("| 64 |")]
     assert [row[3].strip() for row in rows] == ["float32", "bf16"]
     for case in saved(tmp_path, "training"):
-        assert set(case["tokens_per_second"]) == {"modeling_mini", "gpt2", "llama"}
+        assert set(case["tokens_per_second"]) == {"modeling_mini", "gpt2", "llama", "nanoGPT"}
         memory = case["peak_memory"]
         assert 0 < memory["imports"] < memory["modeling_mini"]
         assert set(memory) == {"imports", "modeling_mini", "gpt2", "llama"}
