@@ -1,19 +1,8 @@
-# Copyright 2026 The modeling_mini authors.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The modeling_mini authors
+# SPDX-License-Identifier: Apache-2.0
 """Configuration of the Mini Transformer language model.
 
-This file is copied into every saved checkpoint, so it imports nothing but transformers and huggingface_hub.
+Saving a model copies every `*_mini.py` into the checkpoint: this file imports only transformers and huggingface_hub.
 Annotations must stay real objects (no `from __future__ import annotations`): `@strict` reads them to check types.
 """
 
@@ -29,27 +18,32 @@ from transformers.utils import logging
 
 
 if TYPE_CHECKING:
-    # Never run, but read by transformers: it copies this file too wherever it copies the config's.
+    # Never executed, but transformers reads it: wherever it copies this file, it copies the model's files as well.
     from .modeling_mini import MiniModel  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
-# What `format_version` may be. It grows when a change of the config or of the weights' names would make an older
-# modeling_mini compute something else, or fail, with a checkpoint of the new kind.
+# The newest `format_version`. It grows when a change of the config or of the weights' names would make an older
+# modeling_mini fail, or compute something else, with a new checkpoint.
 FORMAT_VERSION = 1
 
 # Attributes that transformers itself stores in a config.json without declaring them as fields.
 _LIBRARY_ATTRIBUTES = {"auto_map", "model_type", "quantization_config", "trust_remote_code", "transformers_weights"}
 
-# Written into every checkpoint, so that a repository opens as any of these where the package is not installed.
+# Each model class, and the Auto class of transformers that opens it.
+AUTO_CLASSES = {
+    "MiniModel": "AutoModel",
+    "MiniForCausalLM": "AutoModelForCausalLM",
+    "MiniForMaskedLM": "AutoModelForMaskedLM",
+    "MiniForSequenceClassification": "AutoModelForSequenceClassification",
+    "MiniForTokenClassification": "AutoModelForTokenClassification",
+    "MiniForQuestionAnswering": "AutoModelForQuestionAnswering",
+}
+
+# Written into every checkpoint, so that it opens as any of these classes where the package is not installed.
 _AUTO_MAP = {
     "AutoConfig": "configuration_mini.MiniConfig",
-    "AutoModel": "modeling_mini.MiniModel",
-    "AutoModelForCausalLM": "modeling_mini.MiniForCausalLM",
-    "AutoModelForMaskedLM": "modeling_mini.MiniForMaskedLM",
-    "AutoModelForSequenceClassification": "modeling_mini.MiniForSequenceClassification",
-    "AutoModelForTokenClassification": "modeling_mini.MiniForTokenClassification",
-    "AutoModelForQuestionAnswering": "modeling_mini.MiniForQuestionAnswering",
+    **{auto_class: f"modeling_mini.{model_class}" for model_class, auto_class in AUTO_CLASSES.items()},
 }
 
 

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import huggingface_hub
@@ -19,19 +20,18 @@ from huggingface_hub import CommitInfo
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import __version__, configuration_mini, modeling_mini
+from . import modeling_mini
 from .checkpoints import checkpoints, is_whole_safetensors
-from .configuration_mini import FORMAT_VERSION, MiniConfig
+from .configuration_mini import AUTO_CLASSES, FORMAT_VERSION, MiniConfig
 from .errors import UserError, one_line
 from .model_card import CARD_NAME, complete_card, copy_file
-from .registration import auto_classes
 from .repository import Repository, matches, refuse_files
 from .verification import outputs_of, verify
 
 
 logger = logging.getLogger(__name__)
 
-CODE_FILES = [Path(module.__file__) for module in (configuration_mini, modeling_mini)]
+CODE_FILES = sorted(Path(modeling_mini.__file__).parent.glob("*_mini.py"))
 REPORT_FILES = ["loss.png", "metrics.json"]  # of a run, beside its model card
 WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
 # All that transformers reads of a model.
@@ -147,7 +147,7 @@ def upgrade_repo(
         expected = outputs_of(folder, _require_model_folder(folder, place=repo_id))  # before the change
         changed = _refresh_code(folder)
         if not changed:
-            logger.info("%s is up to date with modeling_mini %s.", repo_id, __version__)
+            logger.info("%s is up to date with modeling_mini %s.", repo_id, version("modeling_mini"))
             return None
         for name, (added, removed) in changed.items():
             logger.info("%s: %d lines added, %d removed", name, added, removed)
@@ -156,7 +156,7 @@ def upgrade_repo(
             return None
         repository.check_login()
         _verify_export(folder, expected)
-        message = f"Update the code to modeling_mini {__version__}"
+        message = f"Update the code to modeling_mini {version('modeling_mini')}"
         commit = repository.commit(folder, list(changed), message, parent=head.sha)
         _verify_commit(repository, commit.oid, list({*names, *changed}), expected)
     return commit
@@ -200,16 +200,15 @@ def load_checkpoint(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokeni
     if not checkpoint.is_dir():
         raise UserError(f"There is no folder {checkpoint}; give that of a trained model, such as runs/quickstart.")
     config = _require_model_folder(checkpoint, place=str(checkpoint))
-    classes = {model_class.__name__: model_class for model_class in auto_classes().values()}
     architecture = config.architectures[0] if isinstance(config.architectures, list) else config.architectures
-    if architecture not in classes:
+    if architecture not in AUTO_CLASSES:
         raise UserError(
             f"{checkpoint / 'config.json'} names the architecture {architecture!r}, which is none of "
-            f"{', '.join(classes)}; save the model again with save_pretrained."
+            f"{', '.join(AUTO_CLASSES)}; save the model again with save_pretrained."
         )
     has_tokenizer = any(checkpoint.glob("tokenizer*.json"))
     try:
-        model, report = classes[architecture].from_pretrained(
+        model, report = getattr(modeling_mini, architecture).from_pretrained(
             checkpoint, use_safetensors=True, output_loading_info=True
         )
         # Never asks whether to run code that lies there.

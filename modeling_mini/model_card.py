@@ -14,10 +14,10 @@ from transformers import PreTrainedModel
 from yaml import YAMLError
 
 from .arguments import MiniTrainingArguments, ModelArguments
+from .configuration_mini import AUTO_CLASSES
 from .data import DataArguments
 from .embedded import EMBEDDED, EmbeddedData
 from .errors import UserError, one_line
-from .registration import AUTO_CLASS_NAMES
 from .tasks import task_class
 
 
@@ -283,8 +283,8 @@ def copy_file(source: Path, folder: Path) -> None:
 
 
 def _use(model_class: str, prompt: str = "The ", card_input: str = "{prompt!r}") -> str:
-    auto_class = AUTO_CLASS_NAMES[model_class]
-    names = ", ".join(f"`{name}`" for name in AUTO_CLASS_NAMES.values() if name != auto_class)
+    auto_class = AUTO_CLASSES[model_class]
+    names = ", ".join(f"`{name}`" for name in AUTO_CLASSES.values() if name != auto_class)
     return _USE.format(
         auto_class=auto_class,
         repository=REPOSITORY,

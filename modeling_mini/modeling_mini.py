@@ -1,19 +1,8 @@
-# Copyright 2026 The modeling_mini authors.
-#
-# Licensed under the Apache License, Version 2.0 (the "License");
-# you may not use this file except in compliance with the License.
-# You may obtain a copy of the License at
-#
-#     http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS,
-# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
-# See the License for the specific language governing permissions and
-# limitations under the License.
+# SPDX-FileCopyrightText: 2026 The modeling_mini authors
+# SPDX-License-Identifier: Apache-2.0
 """The Mini Transformer language model: token embedding + sinusoidal positions -> Transformer layers -> heads.
 
-This file is copied into every saved checkpoint, so it imports only torch, transformers and the config beside it.
+Saving a model copies every `*_mini.py` into the checkpoint, so this file imports only torch, transformers and those.
 
 Shapes:
     B batch, T tokens of this call, P tokens in the cache, S = P + T keys, D hidden_size, H heads, K = D / H head size,
@@ -21,8 +10,6 @@ Shapes:
 """
 
 import copy
-import functools
-import inspect
 import math
 import os
 import re
@@ -31,7 +18,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
@@ -50,42 +36,12 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
-from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
-from .configuration_mini import MiniConfig
-
-
-IGNORED_LABEL = -100  # the label that every transformers loss skips
-
-# Most logits that the training loss holds at a time: 2^23 are 32 MiB in float32.
-LOGITS_PER_CHUNK = 2**23
-
-# What transformers calls the keys and values of earlier tokens: `cache` since 5.24, `past_key_values` before.
-CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
-
-
-def takes_cache(forward: Callable) -> Callable:
-    """Let a forward written with `past_key_values` be called, and inspected, by the name that transformers uses.
-
-    The old name stays, with the warning that transformers itself gives. The forwards are not written with `cache`:
-    before 5.24, that is what continuous batching passes through them to its attention.
-    """
-    if CACHE_NAME == "past_key_values":
-        return forward
-
-    @functools.wraps(forward)
-    def renamed(*args, **kwargs):
-        if "cache" in kwargs:
-            kwargs["past_key_values"] = kwargs.pop("cache")
-        return forward(*args, **kwargs)
-
-    signature = inspect.signature(forward)
-    parameters = [p.replace(name="cache") if p.name == "past_key_values" else p for p in signature.parameters.values()]
-    renamed.__signature__ = signature.replace(parameters=parameters)
-    return deprecate_kwarg("past_key_values", version="5.40.0", new_name="cache")(renamed)
+from .configuration_mini import AUTO_CLASSES, MiniConfig
+from .loss_mini import IGNORED_LABEL, MiniLMHead, loss_divisor
+from .masking_mini import CACHE_NAME, default_positions, document_mask, takes_cache
 
 
 def sinusoidal_positions(position_ids: torch.Tensor, hidden_size: int) -> torch.Tensor:
@@ -94,8 +50,8 @@ def sinusoidal_positions(position_ids: torch.Tensor, hidden_size: int) -> torch.
         PE(pos, 2i) = sin(pos / 10000^(2i/D)),  PE(pos, 2i+1) = cos(pos / 10000^(2i/D))
 
     Computed from the positions at every call: a table in a buffer would be left uninitialised by `from_pretrained`,
-    rounded by a bfloat16 load, and limited in length. Angles are formed in float64, because position 100,000 in
-    float32 is already off by 4e-3 radians; where the device has no float64 (Apple MPS) they stay in float32.
+    rounded by a bfloat16 load, and limited in length. Angles are computed in float64, because in float32 the angle of
+    position 100,000 is off by 4e-3 radians; a device without float64 (Apple MPS) uses float32.
     """
     dtype = torch.float32 if position_ids.device.type == "mps" else torch.float64
     even = torch.arange(0, hidden_size, 2, device=position_ids.device, dtype=dtype)
@@ -103,47 +59,6 @@ def sinusoidal_positions(position_ids: torch.Tensor, hidden_size: int) -> torch.
     angles = position_ids.to(dtype).unsqueeze(-1) * frequencies  # [..., T, D/2]
     angles = torch.remainder(angles, 2 * math.pi).float()
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)  # [..., T, D/2, 2] -> [..., T, D]
-
-
-def positions_of(attention_mask: torch.Tensor | None, past_length, embeds: torch.Tensor) -> torch.Tensor:
-    """Positions `[B or 1, T]` of tokens that came without any: counted from the first token that is not padding."""
-    length = embeds.shape[1]
-    if attention_mask is not None and attention_mask.ndim == 2:
-        positions = attention_mask.long().cumsum(-1) - 1  # [B, S]
-        return positions.clamp(min=0)[:, -length:]
-    return (torch.arange(length, device=embeds.device) + past_length).unsqueeze(0)
-
-
-def same_document_mask(
-    position_ids: torch.Tensor, attention_mask: torch.Tensor | None, batch_size: int
-) -> Callable | None:
-    """Mask function that keeps packed documents apart, or None where no row holds more than one document.
-
-    A document starts at each position 0 but the first of its row. transformers finds this by itself only for causal
-    models without a mask and without a cache; here it holds for every call. Under tracing the answer may not depend on
-    the data, so the mask is always applied.
-    """
-    starts = (position_ids == 0).expand(batch_size, -1)  # [B, T]
-    attended = torch.ones_like(starts) if attention_mask is None else attention_mask.to(starts.device).bool()
-    starts = starts & attended & (attended.cumsum(-1) > 1)
-    if not is_tracing(starts) and not starts.any():
-        return None
-    document = starts.cumsum(-1)
-
-    def mask_function(batch_idx, head_idx, q_idx, kv_idx):
-        return document[batch_idx, q_idx] == document[batch_idx, kv_idx]
-
-    return mask_function
-
-
-def loss_divisor(targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | int:
-    """The number of targets, labels that are not -100; 1 where there is none, so that the mean is 0 and not NaN.
-
-    `num_items_in_batch` is that number for all batches of an update, where gradients are accumulated.
-    """
-    if num_items_in_batch is None:
-        num_items_in_batch = (targets != IGNORED_LABEL).sum()
-    return num_items_in_batch.clamp(min=1) if torch.is_tensor(num_items_in_batch) else max(num_items_in_batch, 1)
 
 
 def eager_attention_forward(
@@ -177,7 +92,7 @@ class MiniAttention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_dropout
         self.is_causal = config.is_causal
-        # Three projections and no fused one: tensor parallel plans and LoRA address them by name.
+        # Three projections instead of a fused one: tensor parallel plans and LoRA address them by name.
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -192,12 +107,12 @@ class MiniAttention(nn.Module):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         input_shape = hidden_states.shape[:-1]
-        heads_shape = (*input_shape, -1, self.head_dim)  # -1: under tensor parallelism a rank holds some of the heads
+        heads_shape = (*input_shape, -1, self.head_dim)  # -1: tensor parallelism gives each rank some of the heads
         query = self.q_proj(hidden_states).view(heads_shape).transpose(1, 2)  # [B, T, D] -> [B, H, T, K]
         key = self.k_proj(hidden_states).view(heads_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(heads_shape).transpose(1, 2)
         if past_key_values is not None:
-            # The cache of continuous batching leaves in `kwargs` what its attention needs.
+            # The cache of continuous batching adds what its attention needs to `kwargs`.
             key, value = past_key_values.update(key, value, self.layer_idx, kwargs=kwargs)  # [B, H, S, K]
 
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -265,94 +180,6 @@ class MiniDecoderLayer(GradientCheckpointingLayer):
         return self.post_attention_layernorm(hidden_states + transform(hidden_states))
 
 
-def nll_and_gradient(hidden, weight, bias, labels, with_gradient):
-    """Summed negative log-likelihood in nats, and its gradient with respect to the logits `[rows, V]` or None.
-
-    The gradient, softmax minus one-hot, is formed in the place of the log-probabilities.
-    """
-    is_learnt = (labels != IGNORED_LABEL).unsqueeze(-1)  # [rows, 1]
-    targets = labels.clamp(min=0).unsqueeze(-1)
-    log_probabilities = nn.functional.linear(hidden, weight, bias).float().log_softmax(-1)  # [rows, V]
-    nll = -log_probabilities.gather(-1, targets).masked_fill(~is_learnt, 0).sum()
-    if not with_gradient:
-        return nll, None
-    gradient = log_probabilities.exp_()
-    gradient.scatter_add_(-1, targets, gradient.new_full(targets.shape, -1))
-    return nll, gradient.mul_(is_learnt).to(hidden.dtype)
-
-
-class SummedNLL(torch.autograd.Function):
-    """Negative log-likelihood of labels under a linear layer, summed in nats, some rows at a time.
-
-    The gradient of a sum with respect to logits needs nothing but the logits: it is brought to hidden states, weight
-    and bias at once, in the forward pass. So the backward pass finds gradients of the size of its inputs, and logits
-    are neither kept nor computed again (as Liger Kernel, Hsu et al. 2024).
-    """
-
-    @staticmethod
-    def forward(ctx, hidden_states, weight, bias, labels, rows, with_gradients):
-        """`hidden_states` `[N, D]`, `weight` `[V, D]`, `bias` `[V]` or None, `labels` `[N]`, -100 where to skip.
-
-        Products are formed in the precision of `hidden_states`, and summed over chunks in float32.
-        """
-        total = torch.zeros((), dtype=torch.float32, device=hidden_states.device)
-        needed = [with_gradients and is_needed for is_needed in ctx.needs_input_grad[:3]]
-        chunks, weight_gradient, bias_gradient = [], None, None
-        ctx.dtypes = (hidden_states.dtype, weight.dtype, weight.dtype)
-        weight, bias = weight.to(hidden_states.dtype), None if bias is None else bias.to(hidden_states.dtype)
-        for hidden, targets in zip(hidden_states.split(rows), labels.split(rows), strict=True):
-            nll, gradient = nll_and_gradient(hidden, weight, bias, targets, any(needed))
-            total += nll
-            if needed[0]:
-                chunks.append(gradient @ weight)
-            if needed[1]:
-                if weight_gradient is None:
-                    weight_gradient = (gradient.mT @ hidden).float()
-                elif hidden.dtype == torch.float32:
-                    weight_gradient.addmm_(gradient.mT, hidden)
-                else:
-                    weight_gradient += gradient.mT @ hidden
-            if needed[2]:
-                bias_gradient = gradient.float().sum(0) + (0 if bias_gradient is None else bias_gradient)
-            del gradient  # or it would be there while the next logits are computed
-        ctx.save_for_backward(torch.cat(chunks) if chunks else None, weight_gradient, bias_gradient)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, output_gradient):
-        gradients = [
-            None if gradient is None else (gradient * output_gradient).to(dtype)
-            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        ]
-        return *gradients, None, None, None
-
-
-class MiniLMHead(nn.Linear):
-    """Projection to the vocabulary, which can also return the loss without ever holding all logits.
-
-    `head(hidden_states)` gives logits `[..., T, V]`. `head(hidden_states, labels)` gives the summed negative
-    log-likelihood in nats over the labels that are not -100: at most `LOGITS_PER_CHUNK` logits exist at a time. The
-    chunks live in this module, so that FSDP, ZeRO and offloading, which gather a module's weight around its forward,
-    see a plain call.
-    """
-
-    def forward(self, hidden_states: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-        if labels is None:
-            return super().forward(hidden_states)
-        hidden_states = hidden_states.reshape(-1, self.in_features)  # [B*T, D]
-        labels = labels.reshape(-1).to(hidden_states.device)  # [B*T]
-        if not is_tracing(labels):  # logits are the costliest part of a small model, and most of BERT's have no label
-            learnt = labels != IGNORED_LABEL
-            hidden_states, labels = hidden_states[learnt], labels[learnt]
-        rows = max(1, LOGITS_PER_CHUNK // self.out_features)
-        device = hidden_states.device.type
-        if torch.is_autocast_enabled(device):
-            hidden_states = hidden_states.to(torch.get_autocast_dtype(device))
-        with torch.autocast(device, enabled=False):
-            return SummedNLL.apply(hidden_states, self.weight, self.bias, labels, rows, torch.is_grad_enabled())
-
-
 class MiniPreTrainedModel(PreTrainedModel):
     """Base of every Mini model: the capabilities, the initial weights, and the code in every checkpoint."""
 
@@ -371,15 +198,16 @@ class MiniPreTrainedModel(PreTrainedModel):
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if cls.__module__.startswith("torch."):
-            # FSDP2 makes the model an instance of a class of torch's, whose code transformers would copy into a
-            # checkpoint. Ours comes there with the config.
+            # FSDP2 makes the model an instance of a class in torch, whose code transformers would copy into the
+            # checkpoint. Our code is copied with the config.
             cls._auto_class = None
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs):
-        """As in every model of transformers, and the code beside it; of a checkpoint of the Trainer, above it as well.
+        """Save config, weights and code; for a checkpoint of the Trainer, save the code in the folder above as well.
 
-        With `push_to_hub=True` the Trainer uploads the folder above its checkpoints while it trains; it puts the
-        config and the weights of the last checkpoint there, and the repository would not open without the code.
+        With `push_to_hub=True` the Trainer uploads the folder above its checkpoints during training. It copies the
+        config and the weights of the last checkpoint there, but not the code, without which the repository does not
+        open.
         """
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         folder = Path(save_directory).absolute()
@@ -393,19 +221,17 @@ class MiniPreTrainedModel(PreTrainedModel):
 
         | weights | standard deviation | why |
         |---|---|---|
-        | embedding | D^-0.5 | times sqrt(D) in the forward: tokens and sinusoids meet at like size |
+        | embedding | D^-0.5 | times sqrt(D) in the forward, so tokens and sinusoids have the same scale |
         | linear | initializer_range | |
-        | o_proj, down_proj | initializer_range / sqrt(2 * layers) | keeps the scale of the sum with depth (GPT-2) |
+        | o_proj, down_proj | initializer_range / sqrt(2 * layers) | keeps the residual's scale with depth (GPT-2) |
         """
         super()._init_weights(module)
         if isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=self.config.hidden_size**-0.5)
         elif getattr(module, "closes_residual", False):
-            # Known by a mark on the module itself: modules without weights of their own, such as a layer, do not
-            # come by here.
-            init.normal_(
-                module.weight, std=self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            )
+            # The mark is on the linear module, because transformers calls this method only for modules with weights.
+            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            init.normal_(module.weight, std=std)
 
 
 class MiniModel(MiniPreTrainedModel):
@@ -413,11 +239,11 @@ class MiniModel(MiniPreTrainedModel):
 
     def __init__(self, config: MiniConfig):
         super().__init__(config)
-        # No padding_idx: it would freeze that row at zero gradient.
+        # Without padding_idx, which would give that row no gradient.
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList([MiniDecoderLayer(config, i) for i in range(config.num_hidden_layers)])
-        # A post-norm layer ends in its own LayerNorm.
+        # A post-norm layer already ends in a LayerNorm.
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
@@ -437,37 +263,38 @@ class MiniModel(MiniPreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """Hidden states `[B, T, D]` of `input_ids` `[B, T]` or of `inputs_embeds` `[B, T, D]`.
 
-        `inputs_embeds` are rows of the embedding table, neither scaled nor with positions. `attention_mask` is
-        `[B, S]` with 0 at padding, or a ready 4-D mask. `position_ids` `[B, T]` default to counting from the first
-        token that is not padding; where they start again at 0, a new document begins, and documents do not attend to
-        each other. Raises `ValueError` unless exactly one kind of input is given.
+        `inputs_embeds` are rows of the embedding table, before scaling and without positions. `attention_mask` is
+        `[B, S]` with 0 at padding, or a complete 4-D mask. `position_ids` `[B, T]` count from the first token that is
+        not padding by default; a position 0 starts a new document, and documents do not attend to each other. Raises
+        `ValueError` unless exactly one kind of input is given.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if not self.config.is_causal:
-            use_cache = False  # each token would have to be encoded again once the next one is known
+            use_cache = False  # each new token changes the keys and values of all others
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
 
-        document_mask = None
+        mask_function = None
         if position_ids is None:
             past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
-            position_ids = positions_of(attention_mask, past_length, inputs_embeds)
-        elif _holds_whole_rows(inputs_embeds, attention_mask, past_key_values):
-            document_mask = self._document_mask(position_ids, attention_mask, inputs_embeds, **kwargs)
+            position_ids = default_positions(attention_mask, past_length, inputs_embeds)
+        else:
+            packing = (past_key_values, inputs_embeds, kwargs.get("cu_seq_lens_q"))
+            mask_function = document_mask(self.config, position_ids, attention_mask, *packing)
         mask = create_causal_mask(  # bidirectional where config.is_causal is False
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            and_mask_function=document_mask,
+            and_mask_function=mask_function,
             **{CACHE_NAME: past_key_values},
         )
 
         hidden_states = inputs_embeds
-        # Pipeline parallelism feeds a later stage its hidden states as `inputs_embeds` and puts placeholders in the
-        # place of the layers before it: only the first stage, which holds a real first layer, adds positions.
+        # Pipeline parallelism passes hidden states to a later stage as `inputs_embeds` and replaces the layers before
+        # it with placeholders. Only the first stage holds a real first layer, so only that stage adds positions.
         if hasattr(self.layers[0], "self_attn"):
             positions = sinusoidal_positions(position_ids, self.config.hidden_size)
             hidden_states = hidden_states * self.config.hidden_size**0.5 + positions.to(hidden_states.dtype)
@@ -483,46 +310,9 @@ class MiniModel(MiniPreTrainedModel):
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: past_key_values})
 
-    def _document_mask(
-        self, position_ids, attention_mask, inputs_embeds, cu_seq_lens_q=None, **kwargs
-    ) -> Callable | None:
-        """Keeps packed documents apart in the backends whose masks transformers builds.
-
-        A server's own backend separates its requests itself. Flash attention takes no such mask; it looks at
-        `cu_seq_lens_*`, or in a batch of one row at `position_ids`: raises `ValueError` where neither would do.
-        """
-        backend = self.config._attn_implementation
-        if backend not in ("eager", "sdpa", "flex_attention") and "flash" not in backend:
-            return None
-        document_mask = same_document_mask(position_ids, attention_mask, inputs_embeds.shape[0])
-        if "flash" not in backend:
-            return document_mask
-        rows = inputs_embeds.shape[0]
-        if document_mask is not None and rows > 1 and cu_seq_lens_q is None and not is_tracing(position_ids):
-            raise ValueError(
-                f"{backend} keeps packed documents apart by their positions only in a batch of one row, and this one "
-                f"has {rows}; choose attn_implementation='sdpa', pack all into one row, or pass `cu_seq_lens_q`."
-            )
-        return None
-
-
-def _holds_whole_rows(inputs_embeds, attention_mask, past_key_values) -> bool:
-    """Whether a call has the form of packed rows: several tokens, one flag per token in a mask, nothing in the cache.
-
-    A static cache is for generation, where rows hold one document; its length is not known when traced. That of
-    continuous batching is no `Cache`, and comes with a mask of its own.
-    """
-    is_first = past_key_values is None or (
-        isinstance(past_key_values, Cache)
-        and not past_key_values.is_compileable
-        and past_key_values.get_seq_length() == 0
-    )
-    is_aligned = attention_mask is None or attention_mask.shape == inputs_embeds.shape[:2]
-    return inputs_embeds.shape[1] > 1 and is_first and is_aligned
-
 
 class MiniLanguageModel(MiniPreTrainedModel):
-    """What the causal and the masked language model share: trunk, head and a loss that never holds T x V logits."""
+    """Base of the causal and the masked language model: trunk, head, and a loss that never holds T x V logits."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -535,19 +325,28 @@ class MiniLanguageModel(MiniPreTrainedModel):
         self.lm_head = MiniLMHead(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
         self.post_init()
 
-    def _chunked_loss(self, hidden_states, targets, skip_logits=None, num_items_in_batch=None, **kwargs):
-        """Mean loss in nats over `targets` `[B, T]`, already aligned with `hidden_states` `[B, T, D]`.
+    def _logits_and_loss(self, hidden_states, labels, targets, logits_to_keep=0, **kwargs):
+        """Logits `[B, T, V]` or None, and the mean loss in nats over `targets` `[B, T]` that are not -100, or None.
 
-        Returns None where logits are wanted, or where the head is not ours (LoRA, quantized, replaced by a resize) or
-        is split over devices, whose hook expects logits: then the caller computes the loss from the logits.
-        Under gradient accumulation `num_items_in_batch` is the number of targets of the whole update.
+        `targets` are `labels` aligned with `hidden_states` `[B, T, D]`. Logits are the largest tensor of a training
+        step, so the loss is computed without them where the caller cannot miss them: with `skip_logits=True`, and for
+        `num_items_in_batch` in training mode, which is how the Trainer calls. A head that is not ours (LoRA,
+        quantized, replaced by a resize) or is split by tensor parallelism, whose hook expects logits, needs them.
         """
-        skip_logits = self.training if skip_logits is None else skip_logits
-        if targets is None or not skip_logits or not isinstance(self.lm_head, MiniLMHead) or (self.tp_size or 1) > 1:
-            return None
-        loss = self.lm_head(hidden_states, targets)
-        count = loss_divisor(targets, num_items_in_batch)
-        return loss / (count.to(loss.device) if torch.is_tensor(count) else count)
+        num_items, skip_logits = kwargs.get("num_items_in_batch"), kwargs.get("skip_logits")
+        if skip_logits is None:
+            skip_logits = self.training and num_items is not None
+        has_own_head = isinstance(self.lm_head, MiniLMHead) and (self.tp_size or 1) == 1
+        if targets is not None and skip_logits and has_own_head:
+            loss, count = self.lm_head(hidden_states, targets), loss_divisor(targets, num_items)
+            return None, loss / (count.to(loss.device) if torch.is_tensor(count) else count)
+
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden_states[:, kept, :])
+        if targets is None:
+            return logits, None
+        kwargs["num_items_in_batch"] = loss_divisor(targets, num_items)
+        return logits, self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
 
 
 class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
@@ -569,10 +368,9 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
     ) -> CausalLMOutputWithPast:
         """Logits `[B, T, V]` for the next token, and the mean loss in nats if `labels` `[B, T]` are given.
 
-        Labels equal the inputs (the shift happens here), -100 where there is nothing to learn; already shifted ones go
-        in as `shift_labels`. While training with labels, `logits` is None unless `skip_logits=False`: they would be
-        the largest tensor of the step. `logits_to_keep` limits the logits to the last so many positions, or to a 1-D
-        tensor of indices.
+        Labels equal the inputs, with -100 at tokens that are not predicted; the shift happens here. Labels that are
+        already shifted are passed as `shift_labels`. `logits_to_keep` limits the logits to the last N positions, or to
+        a 1-D tensor of indices. `logits` is None with `skip_logits=True`, and in the Trainer's training step.
         """
         outputs = self.model(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache=use_cache, **kwargs
@@ -582,13 +380,7 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
         if targets is None and labels is not None:
             targets = nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL)
 
-        logits, loss = None, self._chunked_loss(hidden_states, targets, **kwargs)
-        if loss is None:
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self.lm_head(hidden_states[:, kept, :])
-            if targets is not None:
-                kwargs["num_items_in_batch"] = loss_divisor(targets, kwargs.get("num_items_in_batch"))
-                loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        logits, loss = self._logits_and_loss(hidden_states, labels, targets, logits_to_keep, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -597,12 +389,12 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
             **{CACHE_NAME: getattr(outputs, CACHE_NAME)},
         )
 
-    # transformers looks for `inputs_embeds` in this signature before it generates from them.
+    # transformers checks that this signature has `inputs_embeds` before it generates from them.
     def prepare_inputs_for_generation(self, *args, inputs_embeds=None, **kwargs):
         if not self.config.is_causal:
             raise ValueError(
-                "This model was built with `is_causal=False`: it sees whole texts and has not learnt to continue one. "
-                "Generate with a causal checkpoint, or use MiniForMaskedLM to fill in masked words."
+                "This model was built with `is_causal=False`: it reads whole texts and was not trained to continue "
+                "one. Generate with a causal checkpoint, or use MiniForMaskedLM to fill in masked words."
             )
         return super().prepare_inputs_for_generation(*args, inputs_embeds=inputs_embeds, **kwargs)
 
@@ -611,7 +403,7 @@ class MiniForMaskedLM(MiniLanguageModel):
     """Prediction of masked tokens from both sides (BERT). Always bidirectional, whatever the config says."""
 
     def __init__(self, config: MiniConfig):
-        config = copy.deepcopy(config)  # the caller may build a causal model from the same config
+        config = copy.deepcopy(config)  # the caller may also build a causal model from this config
         config.is_causal = False
         super().__init__(config)
 
@@ -625,17 +417,12 @@ class MiniForMaskedLM(MiniLanguageModel):
         labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MaskedLMOutput:
-        """Logits `[B, T, V]` for each position, and the mean loss in nats over the `labels` `[B, T]` but -100.
+        """Logits `[B, T, V]`, and the mean loss in nats over the `labels` `[B, T]` that are not -100.
 
-        While training with labels, `logits` is None unless `skip_logits=False`.
+        `logits` is None with `skip_logits=True`, and in the Trainer's training step.
         """
         outputs = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
-        logits, loss = None, self._chunked_loss(outputs.last_hidden_state, labels, **kwargs)
-        if loss is None:
-            logits = self.lm_head(outputs.last_hidden_state)
-            if labels is not None:
-                kwargs["num_items_in_batch"] = loss_divisor(labels, kwargs.get("num_items_in_batch"))
-                loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        logits, loss = self._logits_and_loss(outputs.last_hidden_state, labels, labels, **kwargs)
         return MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -644,7 +431,7 @@ class MiniForMaskedLM(MiniLanguageModel):
 class MiniForSequenceClassification(MiniPreTrainedModel):
     """One label, several labels or one number for a whole sequence, by `config.problem_type`."""
 
-    # The loss is a mean over sequences, for which the Trainer's count of target tokens is the wrong divisor.
+    # The loss is a mean over sequences; the Trainer's count of target tokens would be the wrong divisor.
     accepts_loss_kwargs = False
 
     def __init__(self, config: MiniConfig):
@@ -667,9 +454,9 @@ class MiniForSequenceClassification(MiniPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SequenceClassifierOutput:
-        """Logits `[B, L]` read from the pooled hidden states, and the loss if `labels` (`[B]` or `[B, L]`) are given.
+        """Logits `[B, L]` from the pooled hidden states, and the loss if `labels` (`[B]` or `[B, L]`) are given.
 
-        Padding is what `attention_mask` says; without a mask, tokens equal to `pad_token_id`.
+        `attention_mask` marks padding; without a mask, tokens equal to `pad_token_id` are padding.
         """
         outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs)
         pooled = self._pool(outputs.last_hidden_state, self._token_mask(input_ids, attention_mask))
@@ -682,7 +469,7 @@ class MiniForSequenceClassification(MiniPreTrainedModel):
         )
 
     def _token_mask(self, input_ids, attention_mask):
-        """`[B, T]`, True at tokens, or None where nothing tells padding from tokens."""
+        """`[B, T]`, True at tokens that are not padding, or None where padding is unknown."""
         if attention_mask is not None and attention_mask.ndim == 2:
             return attention_mask.bool()
         if input_ids is not None and self.config.pad_token_id is not None:
@@ -738,7 +525,7 @@ class MiniForTokenClassification(MiniPreTrainedModel):
 
 
 class MiniForQuestionAnswering(MiniPreTrainedModel):
-    """The start and the end of the answer's span in a text (extractive question answering, as in SQuAD)."""
+    """The start and the end of the answer in a text (extractive question answering, as in SQuAD)."""
 
     # The loss is a mean over sequences: see MiniForSequenceClassification.
     accepts_loss_kwargs = False
@@ -782,19 +569,7 @@ class MiniForQuestionAnswering(MiniPreTrainedModel):
         )
 
 
-MiniModel.register_for_auto_class("AutoModel")
-MiniForCausalLM.register_for_auto_class("AutoModelForCausalLM")
-MiniForMaskedLM.register_for_auto_class("AutoModelForMaskedLM")
-MiniForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
-MiniForTokenClassification.register_for_auto_class("AutoModelForTokenClassification")
-MiniForQuestionAnswering.register_for_auto_class("AutoModelForQuestionAnswering")
+for _name, _auto_class in AUTO_CLASSES.items():
+    globals()[_name].register_for_auto_class(_auto_class)
 
-__all__ = [
-    "MiniForCausalLM",
-    "MiniForMaskedLM",
-    "MiniForQuestionAnswering",
-    "MiniForSequenceClassification",
-    "MiniForTokenClassification",
-    "MiniModel",
-    "MiniPreTrainedModel",
-]
+__all__ = [*AUTO_CLASSES, "MiniPreTrainedModel"]

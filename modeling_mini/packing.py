@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from .caching import code_hash
 from .data import DataArguments, map_options
 from .errors import UserError
-from .modeling_mini import IGNORED_LABEL
+from .loss_mini import IGNORED_LABEL
 
 
 THIS_CODE = code_hash(__file__)

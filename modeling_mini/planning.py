@@ -20,7 +20,7 @@ from .arguments import parse_dataclasses
 from .configuration_mini import MiniConfig
 from .errors import UserError
 from .model_card import markdown_table
-from .modeling_mini import LOGITS_PER_CHUNK
+from .loss_mini import LOGITS_PER_CHUNK
 from .presets import configuration_path, count_parameters, preset_path
 
 

@@ -11,16 +11,6 @@ _AUTO_MODELS = "transformers.models.auto.modeling_auto"
 _LAYERS = "transformers.modeling_layers"
 _OUR_MODELS = f"{__package__}.modeling_mini"
 
-# Our classes, and the Auto classes that open them.
-AUTO_CLASS_NAMES = {
-    "MiniModel": "AutoModel",
-    "MiniForCausalLM": "AutoModelForCausalLM",
-    "MiniForMaskedLM": "AutoModelForMaskedLM",
-    "MiniForSequenceClassification": "AutoModelForSequenceClassification",
-    "MiniForTokenClassification": "AutoModelForTokenClassification",
-    "MiniForQuestionAnswering": "AutoModelForQuestionAnswering",
-}
-
 
 def register() -> None:
     """Register the config and every head. Runs on import of the package; running it again changes nothing.
@@ -45,8 +35,10 @@ def _register_config(configuration_auto) -> None:
 
 def _register_models(modeling_mini) -> None:
     """All heads or none: with one missing, transformers would pair a checkpoint's own class with our config class."""
+    from .configuration_mini import AUTO_CLASSES
+
     modeling_auto = importlib.import_module(_AUTO_MODELS)
-    for name, auto_class_name in AUTO_CLASS_NAMES.items():
+    for name, auto_class_name in AUTO_CLASSES.items():
         model_class = getattr(modeling_mini, name)
         getattr(modeling_auto, auto_class_name).register(model_class.config_class, model_class, exist_ok=True)
         # `transformers serve` looks the class of a checkpoint up by name in the transformers module.
@@ -54,15 +46,6 @@ def _register_models(modeling_mini) -> None:
 
     # Only for names listed here does the Trainer shift labels under label smoothing, and lm-eval score as causal.
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[modeling_mini.MiniConfig.model_type] = "MiniForCausalLM"
-
-
-def auto_classes() -> dict[type, type]:
-    """The Auto classes of transformers, each with the class of ours that it opens."""
-    import transformers
-
-    from . import modeling_mini
-
-    return {getattr(transformers, auto): getattr(modeling_mini, ours) for ours, auto in AUTO_CLASS_NAMES.items()}
 
 
 def _add_lora_targets(constants) -> None:

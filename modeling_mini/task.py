@@ -18,7 +18,7 @@ from .configuration_mini import MiniConfig
 from .data import LEARNT_FROM, DataArguments, Examples, load_splits
 from .errors import UserError
 from .metrics import TextLoss
-from .modeling_mini import IGNORED_LABEL
+from .loss_mini import IGNORED_LABEL
 from .packing import EncodedData
 
 

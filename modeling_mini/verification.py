@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from . import open_all as script
-from .configuration_mini import MiniConfig
+from .configuration_mini import AUTO_CLASSES, MiniConfig
 from .errors import UserError, one_line
 from .open_all import open_all
-from .registration import AUTO_CLASS_NAMES
 
 
 def outputs_of(folder: Path, config: MiniConfig) -> dict[str, torch.Tensor]:
@@ -22,10 +21,10 @@ def outputs_of(folder: Path, config: MiniConfig) -> dict[str, torch.Tensor]:
     Raises:
         UserError: it does not open.
     """
-    names = list(AUTO_CLASS_NAMES.values())
+    names = list(AUTO_CLASSES.values())
     if hasattr(config, "quantization_config"):
         # transformers finds quantized weights by their full names, which are those of one class.
-        names = [AUTO_CLASS_NAMES[config.architectures[0]]]
+        names = [AUTO_CLASSES[config.architectures[0]]]
     try:
         return open_all(folder, names)
     except Exception as error:  # a damaged file raises whatever its reader raises

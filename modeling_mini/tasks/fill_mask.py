@@ -17,8 +17,9 @@ from ..caching import code_hash
 from ..configuration_mini import MiniConfig
 from ..data import Examples
 from ..errors import UserError
+from ..loss_mini import IGNORED_LABEL
 from ..metrics import TextLoss
-from ..modeling_mini import IGNORED_LABEL, MiniForMaskedLM
+from ..modeling_mini import MiniForMaskedLM
 from ..packing import EncodedData
 from ..task import token_nll
 from .text_generation import TextGeneration
