@@ -27,8 +27,8 @@ from tqdm import tqdm
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_mini import modeling_mini
-from modeling_mini.model_card import markdown_table
-from modeling_mini.training import train
+from modeling_mini.tables import markdown_table
+from modeling_mini.training.run import train
 
 
 SHIPPED = "as shipped"

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 from modeling_mini.tasks import task_class
 
 

@@ -17,7 +17,7 @@ from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
 from transformers import CompileConfig, GenerationConfig
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 
 
 WAYS = ("dynamic", "static", "static, compiled")

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from peers import checkout, text_file
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 
 
 BASE = ["--layers", "12", "--width", "768", "--heads", "12"]

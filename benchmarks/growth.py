@@ -16,7 +16,7 @@ from peers import ByTrainer, parser_with_shape, shape_of
 from results import ratios, save, spread
 from tqdm import tqdm
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 
 
 VOCABULARY = 1024

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from modeling_mini.data import DataArguments
+from modeling_mini.inference.loading import load_checkpoint, recorded_arguments
 from modeling_mini.metrics import TextLoss
-from modeling_mini.prediction import load_checkpoint, recorded_arguments
-from modeling_mini.task import next_token_nll
 from modeling_mini.tasks import task_class
+from modeling_mini.tasks.base import TaskArguments
+from modeling_mini.tasks.batches import next_token_nll
 
 
 class LstmLanguageModel(nn.Module):
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     args = parser.parse_args()
 
-    task = task_class("text-generation")(DataArguments(**recorded_arguments(args.checkpoint)))
+    task = task_class("text-generation")(TaskArguments(**recorded_arguments(args.checkpoint)))
     transformer, tokenizer = load_checkpoint(args.checkpoint, task)
     examples = task.load()
     rows = task.encode(examples["train"], tokenizer, "training").rows.with_format("torch")

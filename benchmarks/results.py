@@ -8,7 +8,7 @@ import torch
 import transformers
 from matplotlib.figure import Figure
 
-from modeling_mini.report import hardware
+from modeling_mini.training.report import hardware
 
 
 def spread(values: list[float], form: str) -> str:

@@ -20,7 +20,7 @@ from launch import command
 from results import spread
 from tqdm import tqdm
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 
 
 ROWS = {"nano": (16, 128), "small": (8, 256)}  # of how many tokens

@@ -30,7 +30,7 @@ from peers import DEVICE, checkout, text_file
 from results import save, spread
 from tqdm import tqdm
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 
 
 ROOT = Path(__file__).resolve().parents[1]

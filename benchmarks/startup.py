@@ -17,7 +17,7 @@ from peers import MODELS, build, parser_with_shape, shape_of
 from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 
 
 STEPS = ("import", "load", "first token")

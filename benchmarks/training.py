@@ -26,7 +26,7 @@ from peers import DEVICE, MODELS, ByTrainer, checkout, nanogpt, parser_with_shap
 from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
 
-from modeling_mini.model_card import markdown_table
+from modeling_mini.tables import markdown_table
 
 
 TOKENS = 2048  # of an update

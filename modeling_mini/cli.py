@@ -9,51 +9,51 @@ import sys
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["train"]:  # takes all arguments of the Trainer, and its own --help
-        from .training import main as train
+    if argv[:1] == ["train"]:  # takes all arguments of the Trainer, and has its own --help
+        from .training.run import main as train
 
         return train(argv[1:], command=("modeling-mini", "train"))
     parser = argparse.ArgumentParser(prog="modeling-mini", description="A small Transformer language model.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="train from a recipe; the same arguments as train.py")
-    commands.add_parser("eval", help="score a trained model and simple systems on the same examples; its own --help")
+    commands.add_parser("eval", help="score a trained model and baselines on the same examples; has its own --help")
     commands.add_parser("presets", help="list the model shapes and their parameter counts")
-    commands.add_parser("plan", help="memory, time and the accelerate file of a training run; its own --help")
+    commands.add_parser("plan", help="memory, time and accelerate file of a training run; has its own --help")
     generate = commands.add_parser("generate", help="continue a text with a trained model")
     generate.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
-    generate.add_argument("prompt", nargs="?", help="text to continue; standard input if left out")
-    generate.add_argument("--max_new_tokens", type=int, default=100, help="longest continuation, in tokens")
-    generate.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token each time")
-    generate.add_argument("--top_k", type=int, default=50, help="draw from so many of the likeliest tokens")
-    generate.add_argument("--seed", type=int, default=None, help="the same seed draws the same text")
+    generate.add_argument("prompt", nargs="?", help="text to continue; standard input by default")
+    _add_option(generate, "--max_new_tokens", type=int, default=100, help="longest continuation, in tokens")
+    _add_option(generate, "--temperature", type=float, default=0.8, help="0 always takes the most likely token")
+    _add_option(generate, "--top_k", type=int, default=50, help="sample from this number of the most likely tokens")
+    _add_option(generate, "--seed", type=int, default=None, help="the same seed samples the same text")
     for name, (_, text) in _PREDICTIONS.items():
         predict = commands.add_parser(name, help=text)
         predict.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
         predict.add_argument("texts", nargs="*", metavar="text", help=_INPUTS.get(name, _EACH_LINE))
-        predict.add_argument("--jsonl", action="store_true", help="standard input and output are JSON, one a line")
-        predict.add_argument("--batch_size", type=int, default=32, help="texts that the model sees at a time")
+        _add_option(predict, "--jsonl", action="store_true", help="read and write one JSON object per line")
+        _add_option(predict, "--batch_size", type=int, default=32, help="number of texts in a batch")
     push = commands.add_parser(
         "push", help="share a trained model on the Hub, and verify what arrived", allow_abbrev=False
     )
     push.add_argument("checkpoint", help="folder of a trained model, or a checkpoint-N in it")
-    push.add_argument("repo_id", metavar="USER/REPO", help="where to; created if it does not exist")
-    push.add_argument("--private", action="store_true", help="create it as a private repository; public if left out")
-    push.add_argument("--license", help="of the weights, as the Hub names it: apache-2.0, mit, cc-by-4.0, other, ...")
-    push.add_argument("--language", nargs="+", help="ISO 639 codes of the text that the model learnt from: en zh")
-    push.add_argument("--max-shard-size", default="5GB", help="largest file of weights (default: 5GB)")
+    push.add_argument("repo_id", metavar="USER/REPO", help="the repository; created if it does not exist")
+    _add_option(push, "--private", action="store_true", help="create a private repository; public by default")
+    _add_option(push, "--license", help="licence of the weights, as the Hub names it: apache-2.0, mit, other, ...")
+    _add_option(push, "--language", nargs="+", help="ISO 639 codes of the training text: en zh")
+    _add_option(push, "--max_shard_size", default="5GB", help="largest file of weights (default: 5GB)")
     upgrade = commands.add_parser(
-        "upgrade-repo", help="replace the code in a repository by that of this version", allow_abbrev=False
+        "upgrade-repo", help="replace the code in a repository with the code of this version", allow_abbrev=False
     )
     upgrade.add_argument("repo_id", metavar="USER/REPO", help="a repository that was pushed with an earlier version")
     for command in (push, upgrade):
-        command.add_argument("--revision", help="branch to write to; main if left out")
-        command.add_argument("--create-pr", action="store_true", help="open a pull request instead")
-        command.add_argument("--dry-run", action="store_true", help="show what would be written, and write nothing")
+        _add_option(command, "--revision", help="branch to write to; main by default")
+        _add_option(command, "--create_pr", action="store_true", help="open a pull request instead")
+        _add_option(command, "--dry_run", action="store_true", help="show what would be written, and write nothing")
     from .errors import UserError
 
     try:
-        if argv[:1] == ["eval"]:  # takes all arguments of the data, and its own --help
-            from .evaluation import evaluate
+        if argv[:1] == ["eval"]:  # takes all arguments of the data, and has its own --help
+            from .inference.evaluate import evaluate
 
             evaluate(argv[1:])
             return 0
@@ -75,8 +75,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _add_option(parser: argparse.ArgumentParser, name: str, **options) -> None:
+    """Add an option that is written with underscores, and accepted with dashes too."""
+    parser.add_argument(*dict.fromkeys([name, f"--{name[2:].replace('_', '-')}"]), **options)
+
+
 def _take_texts(args: argparse.Namespace, rest: list[str]) -> bool:
-    """Whether what argparse left over are texts that come after an option; then they are where they belong."""
+    """Assign the words that argparse left over, texts after an option; whether all of them are texts."""
     if any(word.startswith("-") for word in rest):
         return False
     if args.command in _PREDICTIONS:
@@ -97,9 +102,9 @@ def _presets(args: argparse.Namespace) -> None:
 def _generate(args: argparse.Namespace) -> None:
     from transformers import AutoModelForCausalLM, set_seed
 
-    from .generation import continue_text
+    from .inference.loading import check_head, load_model
     from .modeling_mini import MiniForCausalLM
-    from .prediction import check_head, load_model
+    from .tasks.generation import continue_text
 
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     check_head(args.checkpoint, MiniForCausalLM, "generate")
@@ -111,7 +116,7 @@ def _generate(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from .prediction import predict
+    from .inference.predict import predict
 
     tasks = _PREDICTIONS[args.command][0]
     for line in predict(args.checkpoint, tasks, args.texts, sys.stdin, args.jsonl, args.batch_size):
@@ -119,7 +124,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _push(args: argparse.Namespace) -> None:
-    from .hub import push
+    from .hub.push import push
 
     _log_to_stdout()
     push(
@@ -136,7 +141,7 @@ def _push(args: argparse.Namespace) -> None:
 
 
 def _upgrade_repo(args: argparse.Namespace) -> None:
-    from .hub import upgrade_repo
+    from .hub.push import upgrade_repo
 
     _log_to_stdout()
     upgrade_repo(args.repo_id, revision=args.revision, create_pr=args.create_pr, dry_run=args.dry_run)
@@ -147,19 +152,19 @@ def _log_to_stdout() -> None:
     logging.getLogger(__package__).setLevel(logging.INFO)
 
 
-_ONE_COMMIT = " An upload is one commit, which has arrived whole or not at all; the same command ends what is left."
+_ONE_COMMIT = " An upload is one commit, which arrives completely or not at all; repeat the command to finish it."
 _STOPPED = {"push": _ONE_COMMIT, "upgrade-repo": _ONE_COMMIT}
 _PREDICTIONS = {
-    "translate": (["translation"], "write texts in the language that a model was trained to write"),
-    "summarize": (["summarization"], "say in a sentence what a document says"),
+    "translate": (["translation"], "translate texts into the language that the model was trained on"),
+    "summarize": (["summarization"], "summarize a document in one sentence"),
     "classify": (["text-classification"], "label texts"),
     "answer": (["question-answering", "generative-question-answering"], "find the answer to a question in a text"),
 }
-_EACH_LINE = "one or more; the lines of standard input if left out"
+_EACH_LINE = "one or more; by default the lines of standard input"
 _INPUTS = {
-    "classify": "one or more; the lines of standard input if left out; pairs of texts come with --jsonl",
-    "summarize": "one or more documents; all of standard input, as one document, if left out",
-    "answer": "a question, and the text that holds its answer; standard input for the text if left out",
+    "classify": "one or more; by default the lines of standard input; use --jsonl for pairs of texts",
+    "summarize": "one or more documents; by default all of standard input, as one document",
+    "answer": "a question, and the text that holds its answer; by default the text is standard input",
 }
 _COMMANDS = {"presets": _presets, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}
 _COMMANDS |= dict.fromkeys(_PREDICTIONS, _predict)

@@ -197,7 +197,9 @@ class MiniPreTrainedModel(PreTrainedModel):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if cls.__module__.startswith("torch."):
+        if cls.__name__ in AUTO_CLASSES:
+            cls.register_for_auto_class(AUTO_CLASSES[cls.__name__])
+        elif cls.__module__.startswith("torch."):
             # FSDP2 makes the model an instance of a class in torch, whose code transformers would copy into the
             # checkpoint. Our code is copied with the config.
             cls._auto_class = None
@@ -568,8 +570,5 @@ class MiniForQuestionAnswering(MiniPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-
-for _name, _auto_class in AUTO_CLASSES.items():
-    globals()[_name].register_for_auto_class(_auto_class)
 
 __all__ = [*AUTO_CLASSES, "MiniPreTrainedModel"]

@@ -16,12 +16,12 @@ from typing import Literal
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
-from .arguments import parse_dataclasses
 from .configuration_mini import MiniConfig
 from .errors import UserError
-from .model_card import markdown_table
 from .loss_mini import LOGITS_PER_CHUNK
+from .parsing import parse_dataclasses
 from .presets import configuration_path, count_parameters, preset_path
+from .tables import markdown_table
 
 
 LOSS_BYTES_PER_LOGIT = 8  # float32: the logit, and the log-probability in whose place its gradient is formed
@@ -362,7 +362,7 @@ def _command(model: str, chosen: Strategy, run: Run, args: PlanArguments, rows: 
     if batches > 1 and chosen.is_sharded:  # or each device would keep whole gradients between the batches
         command += ["--accelerator_config", '{"gradient_accumulation_kwargs": {"sync_each_batch": true}}']
     if chosen.is_sharded:  # AdamW is what is planned
-        command += ["--use_muon", "false"]
+        command += ["--optimizer", "adamw"]
     return shlex.join(command)
 
 

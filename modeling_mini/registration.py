@@ -1,4 +1,4 @@
-"""Make transformers and its neighbours know the Mini classes, without a change on their side."""
+"""Register the Mini classes with transformers, PEFT and vLLM, which need no change for it."""
 
 import importlib
 import importlib.abc
@@ -59,7 +59,7 @@ def _add_lora_targets(constants) -> None:
 def _add_pipelines(module) -> None:
     """Give `transformers.pipeline` the tasks that it dropped, where what they are read with is installed."""
     if all(importlib.util.find_spec(name) for name in ("datasets", "evaluate")):
-        from . import pipelines  # noqa: F401, it registers them at its end
+        from .inference import pipelines  # noqa: F401, it registers them at its end
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

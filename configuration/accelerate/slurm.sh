@@ -1,5 +1,5 @@
 #!/bin/bash
-# A job of several machines under SLURM, FSDP2 over all their devices (multi-node.yaml). From the root of the checkout:
+# A SLURM job on several machines, with FSDP2 over all their devices (multi-node.yaml). From the root of the checkout:
 #
 #   sbatch --nodes 16 configuration/accelerate/slurm.sh RECIPE [--argument value ...]
 #
@@ -15,7 +15,7 @@ export GPUS_PER_NODE=${gpus##*:}
 MAIN_PROCESS_IP=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MAIN_PROCESS_IP
 
-# One launcher a machine; srun tells each its number.
+# One launcher per machine; srun sets SLURM_NODEID, the number of the machine.
 srun --kill-on-bad-exit=1 --cpu-bind=none bash -c 'accelerate launch \
     --config_file configuration/accelerate/multi-node.yaml \
     --num_machines "$SLURM_NNODES" \

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Several machines without SLURM and without accelerate's launcher, every device with the whole model (DDP). On each
-# machine, from the root of the checkout; they find each other at FIRST_MACHINE:29500, in any order:
+# Several machines without SLURM and without accelerate's launcher; every device holds the whole model (DDP). Run this
+# on each machine, in any order, from the root of the checkout. The machines find each other at FIRST_MACHINE:29500.
 #
 #   configuration/accelerate/torchrun.sh FIRST_MACHINE MACHINES DEVICES_OF_EACH RECIPE --bf16 true [--argument value ...]
 set -euo pipefail

@@ -1,21 +1,34 @@
-"""One file for each application: `text_generation.py` holds the task `text-generation`.
+"""The applications, one file each. A new one is a new file here, and one line in `TASKS`."""
 
-A task is a subclass of `modeling_mini.task.Task`, and a new one is a new file here: it is found by its name.
-"""
-
-import pkgutil
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
 
 
-def task_names() -> list[str]:
-    """Names of all tasks, as the Hub names them."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+if TYPE_CHECKING:
+    from .base import Task, TaskArguments
+
+# Name, as the Hub names the task, and the `Task` subclass in this folder.
+TASKS = {
+    "fill-mask": "fill_mask:FillMask",
+    "generative-question-answering": "generative_question_answering:GenerativeQuestionAnswering",
+    "question-answering": "question_answering:QuestionAnswering",
+    "summarization": "summarization:Summarization",
+    "text-classification": "text_classification:TextClassification",
+    "text-generation": "text_generation:TextGeneration",
+    "translation": "translation:Translation",
+}
 
 
-def task_class(name: str) -> type:
-    """The `Task` subclass of a task by its name. Raises `TypeError` if its file holds none of that name."""
-    module = import_module(f".{name.replace('-', '_')}", __name__)
-    found = next((value for value in vars(module).values() if getattr(value, "name", None) == name), None)
-    if found is None:
-        raise TypeError(f"{module.__file__} holds no task whose `name` is {name!r}, that of the file.")
-    return found
+def task_class(name: str) -> type["Task"]:
+    """The `Task` subclass of a task, by its name in `TASKS`."""
+    module, _, class_name = TASKS[name].partition(":")
+    return getattr(import_module(f".{module}", __name__), class_name)
+
+
+def choose_dataset(args: "TaskArguments") -> None:
+    """Take the task's built-in data where no data set is named. Raises `UserError` if the task has none."""
+    args.dataset = args.dataset or task_class(args.task).default_dataset
+    if args.dataset is None:
+        raise UserError(f"{args.task} has no built-in data; name a data set with --dataset.")

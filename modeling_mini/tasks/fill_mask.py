@@ -13,15 +13,15 @@ from transformers import (
     default_data_collator,
 )
 
-from ..caching import code_hash
 from ..configuration_mini import MiniConfig
-from ..data import Examples
+from ..data.examples import Examples
+from ..data.fingerprint import code_hash
+from ..data.packing import EncodedData
 from ..errors import UserError
 from ..loss_mini import IGNORED_LABEL
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForMaskedLM
-from ..packing import EncodedData
-from ..task import token_nll
+from .batches import token_nll
 from .text_generation import TextGeneration
 
 
@@ -37,7 +37,7 @@ class FillMask(TextGeneration):
 
     name = "fill-mask"
     model_class = MiniForMaskedLM
-    embedded = "docstrings"
+    default_dataset = "docstrings"
     needs_causal = counts_bytes = False
     metric = "token_loss"
 

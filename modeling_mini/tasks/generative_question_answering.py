@@ -7,12 +7,12 @@ from typing import TextIO
 from datasets import Dataset
 
 from .. import metrics
-from ..data import Examples
-from ..prompted import PromptedTask
+from ..data.examples import Examples
 from .question_answering import NO_ANSWER, question_and_context, read_squad, trivial_answers
+from .text_to_text import TextToTextTask
 
 
-class GenerativeQuestionAnswering(PromptedTask):
+class GenerativeQuestionAnswering(TextToTextTask):
     """The data, the metric and the baselines of extractive answering, with a decoder that writes its answer.
 
     The source is the context, a line break and the question, as in GPT-3 (Brown et al. 2020, appendix G): what follows
@@ -27,13 +27,13 @@ class GenerativeQuestionAnswering(PromptedTask):
     text_columns = input_columns = ("question", "context")
     group_column = "context"
     truncation_side = "left"
-    embedded = "docstring-questions"
+    default_dataset = "docstring-questions"
     metric = "exact_match"
 
     def read_file(self, path: Path) -> Dataset | None:
         return read_squad(path)
 
-    def problem(self, example: dict) -> str | None:
+    def find_problem(self, example: dict) -> str | None:
         texts = example["answers.text"]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             return (
@@ -41,7 +41,7 @@ class GenerativeQuestionAnswering(PromptedTask):
             )
         if not (texts or self.args.unanswerable):
             return NO_ANSWER
-        return super().problem(example)
+        return super().find_problem(example)
 
     def sources(self, examples: Examples | dict) -> list[str]:
         pairs = zip(examples["question"], examples["context"], strict=True)

@@ -16,12 +16,13 @@ from datasets import Dataset
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
-from ..caching import code_hash
-from ..data import Examples, map_options
+from ..data.examples import Examples, map_options
+from ..data.fingerprint import code_hash
+from ..data.packing import EncodedData, encoded_examples
 from ..errors import UserError
 from ..modeling_mini import MiniForQuestionAnswering
-from ..packing import EncodedData, encoded_examples
-from ..task import Task, forward_batches
+from .base import Task
+from .batches import forward_batches
 
 
 _THIS_CODE = code_hash(__file__)
@@ -43,7 +44,7 @@ class QuestionAnswering(Task):
     text_columns = input_columns = ("question", "context")
     group_column = "context"
     card_input = '"What is it?", {prompt!r}'
-    embedded = "docstring-questions"
+    default_dataset = "docstring-questions"
     metric = "exact_match"
     logit_names = ("start_logits", "end_logits")
     label_names = ("start_positions", "end_positions")
@@ -51,7 +52,7 @@ class QuestionAnswering(Task):
     def read_file(self, path: Path) -> Dataset | None:
         return read_squad(path)
 
-    def problem(self, example: dict) -> str | None:
+    def find_problem(self, example: dict) -> str | None:
         texts, starts = example["answers.text"], example["answers.answer_start"]
         for name, values in (("answers.text", texts), ("answers.answer_start", starts)):
             if not isinstance(values, list):
@@ -68,7 +69,7 @@ class QuestionAnswering(Task):
                     f"the answer {text!r} does not stand at character {start} of its context; correct answer_start, "
                     "which counts characters from 0."
                 )
-        return super().problem(example)
+        return super().find_problem(example)
 
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
         return question_and_context(texts, stream)

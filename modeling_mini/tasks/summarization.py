@@ -8,16 +8,16 @@ from typing import TextIO
 from datasets import Dataset
 
 from .. import metrics
-from ..prompted import PromptedTask, script_language
+from .text_to_text import TextToTextTask, script_language
 
 
-class Summarization(PromptedTask):
+class Summarization(TextToTextTask):
     """Document and summary; measured in ROUGE."""
 
     name = "summarization"
     columns = text_columns = ("document", "summary")
     input_columns = ("document",)
-    embedded = "docstring-summaries"
+    default_dataset = "docstring-summaries"
     requires = ("rouge_score",)
     metric = "rougel"
 

@@ -11,14 +11,15 @@ from datasets import ClassLabel, Dataset
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
-from ..caching import code_hash
 from ..configuration_mini import MiniConfig
-from ..data import DataArguments, Examples, map_options
+from ..data.examples import Examples, map_options
+from ..data.fingerprint import code_hash
+from ..data.packing import EncodedData, encoded_examples
 from ..errors import UserError
 from ..modeling_mini import MiniForSequenceClassification
-from ..packing import EncodedData, encoded_examples
-from ..prompted import script_language
-from ..task import Task, forward_batches
+from .base import Task, TaskArguments
+from .batches import forward_batches
+from .text_to_text import script_language
 
 
 _THIS_CODE = code_hash(__file__)
@@ -35,11 +36,11 @@ class TextClassification(Task):
     columns = ("text", "label")
     text_columns = input_columns = ("text",)
     optional_columns = ("text_pair",)
-    embedded = "docstring-fields"
+    default_dataset = "docstring-fields"
     requires = ("sklearn",)
     metric = "macro_f1"
 
-    def __init__(self, args: DataArguments):
+    def __init__(self, args: TaskArguments):
         super().__init__(args)
         self.labels = None  # in the order of their numbers, once they are known
 
@@ -58,7 +59,7 @@ class TextClassification(Task):
             self.labels = list(known)
         return examples.remove_columns("label").add_column("label", names)
 
-    def problem(self, example: dict) -> str | None:
+    def find_problem(self, example: dict) -> str | None:
         label = example["label"]
         if label is None:
             return "there is no label in {label}; fill it in, or remove the row."
@@ -69,7 +70,7 @@ class TextClassification(Task):
             return f"{{label}} is {label!r}, and the labels are {known}; correct it, or remove the row."
         if "text_pair" in example and not isinstance(example["text_pair"], str):
             return "there is no text in {text_pair}; fill it in, or remove the row."
-        return super().problem(example)
+        return super().find_problem(example)
 
     def texts(self, examples: Examples) -> Iterator[str]:
         for example in examples:
@@ -84,12 +85,12 @@ class TextClassification(Task):
         if len(set(train["label"])) < 2:
             raise UserError(f"{self.args.dataset}: every training example has the same label; give two or more.")
         if set(self.labels) == set(config.label2id):  # a model that knows them keeps its numbers
-            self.adopt(config)
+            self.read_config(config)
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {name: number for number, name in config.id2label.items()}
         config.problem_type = "single_label_classification"
 
-    def adopt(self, config: MiniConfig) -> None:
+    def read_config(self, config: MiniConfig) -> None:
         self.labels = [config.id2label[number] for number in range(config.num_labels)]
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:

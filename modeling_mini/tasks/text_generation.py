@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import LEARNT_FROM, Examples, load_splits
-from ..generation import continue_text, encode_prompt
+from ..data.examples import Examples
+from ..data.packing import EncodedData, check_training_rows, pack
+from ..data.splits import USED_IN_TRAINING, load_splits
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForCausalLM
-from ..ngram import NgramModel
-from ..packing import EncodedData, check_training_rows, pack
-from ..task import Task, next_token_nll
+from .base import Task
+from .batches import next_token_nll
+from .generation import continue_text, encode_prompt
+from .ngram import NgramModel
 
 
 logger = logging.getLogger(__name__)
@@ -28,23 +30,23 @@ class TextGeneration(Task):
     name = "text-generation"
     model_class = MiniForCausalLM
     columns = text_columns = input_columns = ("text",)
-    embedded = "python-docs"
+    default_dataset = "python-docs"
     needs_causal = True
     counts_bytes = True
-    says_one_thing_to_each = False
+    has_prediction_per_example = False
     metric = "bits_per_byte"
 
     row_loss = staticmethod(next_token_nll)
 
     def load(
-        self, divide: bool = True, roles: tuple[str, ...] = LEARNT_FROM, needs_train: bool = True
+        self, divide: bool = True, roles: tuple[str, ...] = USED_IN_TRAINING, needs_train: bool = True
     ) -> dict[str, Examples]:
         return load_splits(self.args, self, divide, roles, needs_train)
 
-    def problem(self, example: dict) -> str | None:
-        return super().problem(example) if self.keeps(example) else None
+    def find_problem(self, example: dict) -> str | None:
+        return super().find_problem(example) if self.is_used(example) else None
 
-    def keeps(self, example: dict) -> bool:
+    def is_used(self, example: dict) -> bool:
         text = example["text"]
         return text is not None and not (isinstance(text, str) and not text.strip())
 

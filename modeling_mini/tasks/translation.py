@@ -7,18 +7,18 @@ import numpy as np
 from datasets import Dataset
 
 from .. import metrics
-from ..embedded.catalogues import placeholders
+from ..data.builtin.catalogues import placeholders
 from ..metrics.bootstrap import with_intervals
-from ..prompted import PromptedTask, script_language
+from .text_to_text import TextToTextTask, script_language
 
 
-class Translation(PromptedTask):
+class Translation(TextToTextTask):
     """Source and target text; measured in BLEU and chrF, with the tokenizer of the target's script."""
 
     name = "translation"
     columns = text_columns = ("source", "target")
     input_columns = ("source",)
-    embedded = "message-catalogues"
+    default_dataset = "message-catalogues"
     requires = ("sacrebleu",)
     metric = "bleu"
 

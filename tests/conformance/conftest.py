@@ -13,10 +13,12 @@ if "CONFORMANCE_ROOT" not in os.environ:
 sys.path.insert(0, os.environ["CONFORMANCE_ROOT"])
 
 import torch
+import transformers
 from transformers.models.auto import modeling_auto
 
+import modeling_mini
 from modeling_mini import MiniConfig
-from modeling_mini.registration import auto_classes
+from modeling_mini.configuration_mini import AUTO_CLASSES
 from tests import test_fsdp_mixin, test_tensor_parallel_mixin
 
 
@@ -31,7 +33,8 @@ TABLES = {
     "AutoModelForTokenClassification": modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
     "AutoModelForQuestionAnswering": modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
 }
-for auto_class, model_class in auto_classes().items():
+for name, auto_name in AUTO_CLASSES.items():
+    model_class, auto_class = getattr(modeling_mini, name), getattr(transformers, auto_name)
     TABLES[auto_class.__name__][MiniConfig.model_type] = model_class.__name__
 
 # transformers runs the tests of several processes for a few models only; here they run for all.

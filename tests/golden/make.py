@@ -13,10 +13,11 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from modeling_mini import MiniConfig, MiniForCausalLM, hub
-from modeling_mini.configuration_mini import FORMAT_VERSION
-from modeling_mini.open_all import SAMPLE, open_all
-from modeling_mini.registration import AUTO_CLASS_NAMES, auto_classes
+import modeling_mini
+from modeling_mini import MiniConfig, MiniForCausalLM
+from modeling_mini.configuration_mini import AUTO_CLASSES, FORMAT_VERSION
+from modeling_mini.hub import push
+from modeling_mini.hub.fresh_process import SAMPLE, open_all
 from modeling_mini.tokenization import train_tokenizer
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     root = Path(__file__).parent / f"v{FORMAT_VERSION}"
     tokenizer = train_tokenizer([SAMPLE], kind="char")
-    for seed, model_class in enumerate(auto_classes().values()):
+    for seed, model_class in enumerate(getattr(modeling_mini, name) for name in AUTO_CLASSES):
         folder = root / model_class.__name__
         folder.mkdir(parents=True)  # fails if it is there
         config = MiniConfig(
@@ -45,14 +46,14 @@ def main() -> None:
         model.save_pretrained(folder)
         if model_class is MiniForCausalLM:
             tokenizer.save_pretrained(folder)
-            expected = open_all(folder, AUTO_CLASS_NAMES.values())
+            expected = open_all(folder, AUTO_CLASSES.values())
             # A head that the checkpoint does not hold is drawn anew, and need not be drawn alike by every version.
             kept = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoTokenizer")
             expected = {name: tensor for name, tensor in expected.items() if name in kept}
         else:
-            name = AUTO_CLASS_NAMES[model_class.__name__]
+            name = AUTO_CLASSES[model_class.__name__]
             expected = {name: open_all(folder, [name])[name]}
-            for path in hub.CODE_FILES:
+            for path in push.CODE_FILES:
                 (folder / path.name).unlink()
         save_file(expected, folder / "expected.safetensors")
 

@@ -1,9 +1,0 @@
-"""Keys for the cache of `datasets`."""
-
-import hashlib
-from pathlib import Path
-
-
-def code_hash(path: str, *more: str) -> str:
-    """Cache key of code: `datasets` hashes an importable function by its name, and would reuse stale rows."""
-    return hashlib.sha256(b"\0".join([Path(path).read_bytes(), *(text.encode() for text in more)])).hexdigest()[:32]

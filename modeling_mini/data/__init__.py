@@ -1,0 +1,1 @@
+"""From a source (file, folder, Hub, built-in) to rows of token ids."""

@@ -1,0 +1,435 @@
+"""Data from the docstrings of Python's standard library and of installed packages: one reading, five data sets.
+
+The source is parsed, and no package is imported. Each data set has the splits train, validation and test, and a module
+belongs to the same split in all five: a model pretrained on `texts()["train"]` has seen no test docstring of the
+others. Rows stand in a fixed random order, so that the first ones are a fair sample. All depend on the versions of
+Python and of the packages; nothing of them is redistributed.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import logging
+import re
+import sys
+import sysconfig
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from tqdm import tqdm
+
+from ..fingerprint import code_hash
+
+
+logger = logging.getLogger(__name__)
+
+# Names of imports, and of the distributions that bring them.
+PACKAGES = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "sympy": "sympy",
+    "networkx": "networkx",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "django": "django",
+}
+STANDARD_LIBRARY = "python"
+
+# Tests and what helps to write them document themselves, and vendored code is not the package's own.
+_SKIPPED_FOLDERS = {
+    *("test", "tests", "idle_test", "testing", "_testing", "conftest.py"),
+    *("benchmarks", "examples", "_examples", "test-examples"),
+    *("_vendor", "vendored_templates", "externals", "array_api_compat", "array_api_extra", "cobyqa", "pyprima"),
+    *("site-packages", "dist-packages", "__pycache__"),
+}
+_DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_INNER = (ast.stmt, ast.ExceptHandler, ast.match_case)
+
+_MOST_CONTEXT = 600  # characters
+_MOST_QUESTIONS = 6  # on one docstring, so that no function dominates
+_UNANSWERABLE = 0.15
+
+# What a module is about, by its own name or that of the nearest package above it; the rest have no field.
+_FIELDS = {
+    "compilers": "ast dis lib2to3 opcode symtable sympy.codegen sympy.parsing torch._dynamo torch._export "
+    "torch._functorch torch._inductor torch.compiler torch.export torch.fx torch.jit torch.onnx",
+    "data frames": "pandas",
+    "databases": "django.contrib.contenttypes django.contrib.postgres django.core.serializers django.db pandas.io.sql "
+    "sqlite3",
+    "deep learning": "torch.amp torch.ao torch.autograd torch.func torch.nn torch.optim torch.quantization "
+    "torch.utils.checkpoint torch.utils.data",
+    "graphs": "networkx scipy.sparse.csgraph",
+    "networking and web": "asynchat asyncore cgi cgitb django.contrib.admin django.contrib.auth "
+    "django.contrib.sessions django.contrib.sites django.contrib.staticfiles django.contrib.syndication "
+    "django.core.handlers django.core.mail django.forms django.http django.middleware django.shortcuts django.test "
+    "django.urls django.views email ftplib http imaplib ipaddress mailbox mailcap netrc nntplib poplib smtpd smtplib "
+    "socket socketserver ssl telnetlib urllib uuid wsgiref xmlrpc",
+    "numerical methods": "numpy._core numpy.fft numpy.lib numpy.linalg numpy.ma numpy.matrixlib numpy.polynomial "
+    "scipy.fft scipy.integrate scipy.interpolate scipy.linalg scipy.ndimage scipy.optimize scipy.signal scipy.special",
+    "parallel computing": "asyncio concurrent contextvars multiprocessing queue sched selectors threading torch.cuda "
+    "torch.distributed torch.futures torch.multiprocessing torch.xpu",
+    "physics": "scipy.constants sympy.diffgeom sympy.physics sympy.vector",
+    "plotting": "matplotlib networkx.drawing pandas.plotting sympy.plotting",
+    "statistics and machine learning": "random scipy.stats sklearn statistics sympy.stats torch.distributions",
+    "symbolic mathematics": "sympy.algebras sympy.assumptions sympy.calculus sympy.categories sympy.combinatorics "
+    "sympy.concrete sympy.core sympy.crypto sympy.discrete sympy.functions sympy.holonomic sympy.integrals "
+    "sympy.liealgebras sympy.logic sympy.ntheory sympy.polys sympy.series sympy.sets sympy.simplify sympy.solvers",
+    "user interfaces": "cmd curses getpass idlelib readline rlcompleter tkinter turtle turtledemo webbrowser",
+}
+_FIELD_OF_MODULE = {module: field for field, modules in _FIELDS.items() for module in modules.split()}
+_MOST_OF_A_FIELD = {"train": 1300, "validation": 100, "test": 100}  # rows
+
+_TEMPLATES = {
+    "type": (
+        "What type is `{}`?",
+        "Which type does `{}` have?",
+        "What is the type of `{}`?",
+        "What kind of value does `{}` take?",
+    ),
+    "default": (
+        "What is the default of `{}`?",
+        "What value does `{}` have by default?",
+        "Which value is used if `{}` is not given?",
+    ),
+    "meaning": ("What does `{}` mean?", "What is `{}`?", "What does `{}` stand for?"),
+}
+
+# Sections of parameters: numpydoc underlines their titles, Google's style indents what is below them.
+_NUMPY_SECTION = re.compile(r"^(?:Other )?Parameters\n[-=]{3,}\n(.*?)(?=^\S[^\n]*\n[-=]{3,}$|\Z)", re.M | re.S)
+_GOOGLE_SECTION = re.compile(
+    r"^(?:Args|Arguments|Parameters|Keyword [Aa]rg(?:ument)?s):[ ]*\n((?:[ \t][^\n]*(?:\n|\Z)|\n)+)", re.M
+)
+_NAMES = r"(?P<names>\*{0,2}\w+(?:, ?\*{0,2}\w+)*)"
+_NUMPY_ENTRY = re.compile(
+    rf"^{_NAMES} *: *(?P<type>[^\n]+)(?P<description>(?:\n(?:[ \t][^\n]*|(?=\n)))*)",
+    re.M,
+)
+_GOOGLE_ENTRY = re.compile(
+    rf"^(?P<indent>[ \t]+){_NAMES} *(?:\((?P<type>[^\n]+?)\))?: *"
+    r"(?P<description>[^\n]*(?:\n(?:(?P=indent)[ \t][^\n]*|(?=\n)))*)",
+    re.M,
+)
+_SECTION_TITLE = re.compile(r"\n[-=]{3,}(?:\n|$)|\A[A-Z][\w ]*:\s*(?:\n|$)")
+
+# What follows a type on its line: "int, optional", "float (default 1.0)", "str, default='auto'".
+_AFTER_TYPE = re.compile(r"(?:^|[,;]\s*|\s+)\(?(?:optional|defaults?)\b.*", re.S)
+# A literal that ends its clause: not the 1 of "1 / n", nor the True of "True if ...".
+_DEFAULT = re.compile(
+    r"\bdefaults?(?: value)?(?: is| to|:|=)*\s*"
+    r"(?:``([^`\n]+)``|`([^`\n]+)`|'([^'\n]+)'|\"([^\"\n]+)\"|([-+]?\d*\.?\d+(?:e[-+]?\d+)?|True|False|None)(?!\.?\w))"
+    r"(?!\s*(?:[-+*/%^]|(?:and|for|if|in|on|or|unless|when|where)\b))",
+    re.I,
+)
+_SENTENCE = re.compile(r"\s*(\w.*?)(?:(?<!e\.g)(?<!i\.e)\.(?=\s|\Z)|(?=\n\s*\n)|\s*\Z)", re.S)
+
+
+def read_docstrings(roots: dict[str, Path]) -> Iterator[dict[str, str]]:
+    """Every docstring under the folders of packages, top to bottom, file by file.
+
+    A docstring that stands in several places (white space and case aside) is kept where it is met first, so that it
+    cannot stand in two splits.
+
+    Args:
+        roots: the folder of each package by the package's name. Modules of `STANDARD_LIBRARY` go without a prefix.
+
+    Yields:
+        `{"package", "module", "name", "docstring"}`; the name is that of the class or function within its module, and
+        empty for the docstring of the module.
+    """
+    files = [
+        (package, root, path)
+        for package, root in roots.items()
+        for path in sorted(root.rglob("*.py"))
+        if not _SKIPPED_FOLDERS & set(path.relative_to(root).parts)
+    ]
+    seen = set()
+    for package, root, path in tqdm(files, desc="Reading docstrings", unit="file", disable=not sys.stderr.isatty()):
+        parts = [*([] if package == STANDARD_LIBRARY else [package]), *path.relative_to(root).with_suffix("").parts]
+        module = ".".join(parts).removesuffix(".__init__")
+        for name, docstring in _docstrings(path):
+            if _normalised(docstring) not in seen:
+                yield {"package": package, "module": module, "name": name, "docstring": docstring}
+            seen.add(_normalised(docstring))
+
+
+def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in old modules
+            tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for name, node in [("", tree), *_documented(tree)]:
+        if docstring := ast.get_docstring(node):
+            yield name, docstring
+
+
+def _documented(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """Classes and functions with their qualified names; only statements are walked, expressions hold none."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, _DOCUMENTED):
+            yield prefix + child.name, child
+            yield from _documented(child, f"{prefix}{child.name}.")
+        elif isinstance(child, _INNER):
+            yield from _documented(child, prefix)
+
+
+def installed_docstrings() -> Dataset:
+    """`read_docstrings` of the standard library and of those `PACKAGES` that are installed; read once, then cached."""
+    roots, versions, missing = {STANDARD_LIBRARY: Path(sysconfig.get_path("stdlib"))}, [sys.version], []
+    for package, distribution in PACKAGES.items():
+        try:
+            versions.append(f"{distribution} {metadata.version(distribution)}")
+        except metadata.PackageNotFoundError:
+            missing.append(distribution)
+        else:
+            roots[package] = Path(importlib.util.find_spec(package).submodule_search_locations[0])
+    if missing:
+        logger.warning("The data from docstrings go without %s, which are not installed.", ", ".join(missing))
+    fingerprint = code_hash(__file__, *versions)
+    return Dataset.from_generator(read_docstrings, gen_kwargs={"roots": roots}, fingerprint=fingerprint)
+
+
+def texts(records: Dataset | None = None) -> DatasetDict:
+    """`{"text"}`: one document a module, of all its docstrings in the order of its source, for pretraining.
+
+    Documents of fewer than 200 characters are left out. `records` are `installed_docstrings()` if not given, as for
+    the other data sets.
+    """
+    modules = groupby(_records(records), key=itemgetter("module"))
+    rows = [{"module": name, "text": "\n\n".join(row["docstring"] for row in module)} for name, module in modules]
+    long = {split: [row for row in rows if len(row["text"]) >= 200] for split, rows in _divided(rows, "text").items()}
+    return _data_sets(long, Features({"text": Value("string")}))
+
+
+def summaries(records: Dataset | None = None) -> DatasetDict:
+    """`{"document", "summary"}`: a docstring without its first paragraph, and that paragraph in one line.
+
+    Summaries have 20 to 200 characters and end with a full stop; documents have at least 100 characters and do not
+    repeat the summary.
+    """
+    return _data_sets(_summaries(records), Features({"document": Value("string"), "summary": Value("string")}))
+
+
+def pairs(records: Dataset | None = None) -> DatasetDict:
+    """`{"text", "text_pair", "label"}`: does the summary `text_pair` belong to the docstring `text`?
+
+    Each document of `summaries` stands there twice: with its own summary (entailment), and with that of another
+    document of its package and split (not_entailment), for half of them of the same module where there is one. The
+    summaries are permuted, so that each of them is right once and wrong once: neither side alone says anything about
+    the label.
+    """
+    label = ClassLabel(names=["not_entailment", "entailment"])
+    features = Features({"text": Value("string"), "text_pair": Value("string"), "label": label})
+    return _data_sets({split: _paired(rows) for split, rows in _summaries(records).items()}, features)
+
+
+def questions(records: Dataset | None = None) -> DatasetDict:
+    """Questions on parameters in the format of SQuAD 2.0 (Rajpurkar et al. 2018): `{"id", "title", "context",
+    "question", "answers": {"text", "answer_start"}}`.
+
+    The context is a docstring, of at most 600 characters: a longer one is cut at a line, and where its parameters
+    would be lost, what stands between its first paragraph and them is left out. A question asks for the type, the
+    default or the meaning (the first sentence, of at most 120 characters) of a parameter; the answer is a span of the
+    context. About 15% name a parameter of another docstring of the package, that the context does not have: their
+    answers are empty. A docstring has at most 6 questions.
+    """
+    rows = [
+        {
+            **record,
+            "context": _context(record["docstring"]),
+            "title": f"{record['module']}.{record['name']}".strip("."),
+        }
+        for record in _records(records)
+    ]
+    names = defaultdict(list)
+    for row in rows:
+        row["spans"] = _answer_spans(row["context"])
+        names[row["package"]].extend(dict.fromkeys(name for _, name in row["spans"]))
+    splits = {
+        split: _shuffled((question for row in divided for question in _asked(row, names[row["package"]])), "id")
+        for split, divided in _divided(rows, "context").items()
+    }
+    text, answers = Value("string"), {"text": List(Value("string")), "answer_start": List(Value("int32"))}
+    names_of_text = ("id", "title", "context", "question")
+    return _data_sets(splits, Features({**dict.fromkeys(names_of_text, text), "answers": answers}))
+
+
+def fields(records: Dataset | None = None) -> DatasetDict:
+    """`{"text", "label"}`: the first two paragraphs of prose of a docstring, and the field that its module belongs to.
+
+    Texts have 80 to 600 characters. A field has at most 1300 rows to train on, and 100 to validate and to test on.
+    """
+    rows = [
+        {"module": record["module"], "text": _prose(record["docstring"]), "label": field}
+        for record in _records(records)
+        if (field := _field(record["module"]))
+    ]
+    splits = {}
+    for split, divided in _divided(rows, "text").items():
+        counts = Counter()
+        splits[split] = []
+        for row in divided:
+            if 80 <= len(row["text"]) <= 600 and counts[row["label"]] < _MOST_OF_A_FIELD[split]:
+                splits[split].append(row)
+                counts[row["label"]] += 1
+    return _data_sets(splits, Features({"text": Value("string"), "label": ClassLabel(names=list(_FIELDS))}))
+
+
+def _records(records: Dataset | None) -> list[dict]:
+    return (installed_docstrings() if records is None else records).to_list()
+
+
+def _summaries(records: Dataset | None) -> dict[str, list[dict]]:
+    rows = []
+    for record in _records(records):
+        summary, _, document = record["docstring"].partition("\n\n")
+        rows.append({**record, "summary": " ".join(summary.split()), "document": document.strip()})
+    # Divided before the choice: a chosen summary is the first paragraph of no docstring of an earlier split.
+    return {split: list(filter(_is_summarised, rows)) for split, rows in _divided(rows, "summary", "document").items()}
+
+
+def _is_summarised(row: dict) -> bool:
+    summary, document = row["summary"], row["document"]
+    is_sentence = 20 <= len(summary) <= 200 and summary.endswith(".")
+    return is_sentence and len(document) >= 100 and _normalised(summary) not in _normalised(document)
+
+
+def _paired(rows: list[dict]) -> list[dict]:
+    for key in ("summary", "document"):  # or a wrong summary could be right
+        rows = list({_normalised(row[key]): row for row in rows}.values())
+    modules, others = defaultdict(list), defaultdict(list)
+    for row in rows:
+        modules[row["module"]].append(row)
+    groups = []
+    for module in modules.values():
+        half = max(2, len(module) // 2) if len(module) > 1 else 0
+        groups.append(module[:half])
+        others[module[0]["package"]] += module[half:]
+    groups += [_shuffled(package, "summary", "document") for package in others.values()]
+    paired = []
+    for group in groups:
+        for row, other in zip(group, group[1:] + group[:1]):
+            if row is not other:  # alone in its package: there is no wrong summary, and the labels stay balanced
+                paired.append({**row, "text": row["document"], "text_pair": row["summary"], "label": 1})
+                paired.append({**row, "text": row["document"], "text_pair": other["summary"], "label": 0})
+    return _shuffled(paired, "text", "text_pair")
+
+
+def _context(docstring: str) -> str:
+    section = _NUMPY_SECTION.search(docstring) or _GOOGLE_SECTION.search(docstring)
+    if len(docstring) > _MOST_CONTEXT and section and section.end() > _MOST_CONTEXT:
+        docstring = docstring.partition("\n\n")[0] + "\n\n" + docstring[section.start() :]
+    if len(docstring) > _MOST_CONTEXT:
+        docstring = docstring[: _MOST_CONTEXT + 1].rpartition("\n")[0]
+    return docstring.rstrip()
+
+
+def _answer_spans(context: str) -> dict[tuple[str, str], tuple[int, str]]:
+    """Where the answers stand, as `{(kind, name of the parameter): (start, text)}`."""
+    spans = {}
+    for section, entry in ((_NUMPY_SECTION, _NUMPY_ENTRY), (_GOOGLE_SECTION, _GOOGLE_ENTRY)):
+        for found in section.finditer(context):
+            for parameter in entry.finditer(context, *found.span(1)):
+                answers = {"type": _type(parameter), "default": _default(parameter), "meaning": _meaning(parameter)}
+                for name in re.findall(r"\w+", parameter["names"]):
+                    for kind in filter(answers.get, answers):
+                        spans.setdefault((kind, name), answers[kind])
+    return spans
+
+
+def _type(parameter: re.Match) -> tuple[int, str] | None:
+    text = _AFTER_TYPE.sub("", parameter["type"] or "").rstrip(",. \\")
+    whole = all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}"))
+    return (parameter.start("type"), text) if whole and 2 <= len(text) <= 80 else None
+
+
+def _default(parameter: re.Match) -> tuple[int, str] | None:
+    found = list(_DEFAULT.finditer(parameter.string, parameter.end("names"), parameter.end()))
+    spans = [(match.start(match.lastindex), match[match.lastindex]) for match in found]
+    return spans[0] if len({text for _, text in spans}) == 1 else None  # several: it depends
+
+
+def _meaning(parameter: re.Match) -> tuple[int, str] | None:
+    found = _SENTENCE.match(parameter.string, *parameter.span("description"))
+    if found is None or not 10 <= len(found[1]) <= 120 or re.match(r"defaults?\b", found[1], re.I):
+        return None
+    return None if found[1].endswith(":") else (found.start(1), found[1])
+
+
+def _asked(row: dict, names: list[str]) -> Iterator[dict]:
+    """Up to six of the questions that the context answers, some of them turned to a parameter that it lacks."""
+    context, asked = row["context"], set()
+    words = set(re.findall(r"\w+", context)) if row["spans"] else set()
+    order = sorted(row["spans"], key=lambda key: _fraction(context, *key))
+    for kind, name in order[:_MOST_QUESTIONS]:
+        start, text = row["spans"][kind, name]
+        answers = {"text": [text], "answer_start": [start]}
+        if _fraction("unanswerable", context, kind, name) < _UNANSWERABLE:
+            foreign = (names[int(_fraction(context, kind, name, str(i)) * len(names))] for i in range(5))
+            if absent := next((other for other in foreign if other not in words), None):
+                name, answers = absent, {"text": [], "answer_start": []}
+        templates = _TEMPLATES[kind]
+        question = templates[int(_fraction("wording", context, kind, name) * len(templates))].format(name)
+        if question not in asked:
+            identity = hashlib.sha256(f"{context}\0{question}".encode()).hexdigest()[:24]
+            yield {"id": identity, "title": row["title"], "context": context, "question": question, "answers": answers}
+        asked.add(question)
+
+
+def _field(module: str) -> str | None:
+    while module and module not in _FIELD_OF_MODULE:
+        module = module.rpartition(".")[0]
+    return _FIELD_OF_MODULE.get(module)
+
+
+def _prose(docstring: str) -> str:
+    """The first two paragraphs of prose before the first section, in one line."""
+    paragraphs = []
+    for paragraph in docstring.split("\n\n"):
+        if _SECTION_TITLE.search(paragraph) or len(paragraphs) == 2:
+            break
+        if paragraph[:1].isalpha() and ">>>" not in paragraph:
+            paragraphs.append(" ".join(paragraph.split()))
+    return " ".join(paragraphs)
+
+
+def _divided(rows: Iterable[dict], *keys: str) -> dict[str, list[dict]]:
+    """Rows by split, shuffled; a row of which a text under `keys` stands in an earlier split is left out."""
+    splits = {"train": [], "validation": [], "test": []}
+    for row in rows:
+        place = _fraction(row["module"])
+        splits["train" if place < 0.86 else "validation" if place < 0.93 else "test"].append(row)
+    seen = set()
+    for split, candidates in splits.items():
+        contents = [{_normalised(row[key]) for key in keys} for row in candidates]
+        new = [row for row, content in zip(candidates, contents, strict=True) if seen.isdisjoint(content)]
+        splits[split] = _shuffled(new, *keys)
+        seen.update(*contents)
+    return splits
+
+
+def _shuffled(rows: Iterable[dict], *keys: str) -> list[dict]:
+    return sorted(rows, key=lambda row: _fraction("order", *(row[key] for key in keys)))
+
+
+def _data_sets(splits: dict[str, list[dict]], features: Features) -> DatasetDict:
+    columns = {split: {name: [row[name] for row in rows] for name in features} for split, rows in splits.items()}
+    return DatasetDict({split: Dataset.from_dict(table, features) for split, table in columns.items()})
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _fraction(*parts: str) -> float:
+    """A number in [0, 1) that depends on the texts alone: chance that is the same everywhere."""
+    return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:6], "big") / 2**48

@@ -1,0 +1,131 @@
+"""Which split of a source is which, and how one is divided into training and validation."""
+
+from collections.abc import Mapping
+
+from datasets import Dataset, Features, IterableDataset, Value
+
+from ..errors import UserError
+from .arguments import DataArguments
+from .examples import ExampleFormat, Examples, check_examples
+from .sources import read_source, readable_errors
+
+
+USED_IN_TRAINING = ("train", "validation")
+
+
+def load_splits(
+    args: DataArguments,
+    example_format: ExampleFormat,
+    divide: bool = True,
+    roles: tuple[str, ...] = USED_IN_TRAINING,
+    needs_train: bool = True,
+) -> dict[str, Examples]:
+    """The splits `train`, `validation` and `test` that `roles` names: checked examples with the format's columns.
+
+    Without a validation split, `validation_fraction` of the training examples is set aside at random (by
+    `split_seed`), and examples that share the format's `group_column` stay together. Of a single text the last part is
+    set aside, from the start of a line; of a stream the first documents. With `divide=False` nothing is set aside.
+
+    Raises:
+        UserError: the source, the split or a column does not exist, a file does not parse, an example is wrong, or
+            there is no example.
+    """
+    args.check()
+    with readable_errors(args):
+        splits = read_source(args, example_format)
+        names = _split_names(splits, args, roles, needs_train)
+        return _choose_splits(splits, names, args, example_format, divide)
+
+
+def _split_names(
+    splits: Mapping[str, Examples], args: DataArguments, roles: tuple[str, ...], needs_train: bool
+) -> dict[str, str]:
+    """Which split of the source is which."""
+    names = {}
+    for role in roles:
+        name = getattr(args, f"{role}_split")
+        is_named = name != args.__dataclass_fields__[f"{role}_split"].default
+        if name in splits:
+            if role == "train" or name != args.train_split:
+                names[role] = name
+        elif is_named or (role == "train" and needs_train):
+            raise UserError(
+                f"{args.dataset} has no split {name!r}; choose one of {', '.join(splits)} with --{role}_split."
+            )
+    if not names:
+        raise UserError(f"{args.dataset} has the splits {', '.join(splits)}; choose one with --{roles[-1]}_split.")
+    return names
+
+
+def _choose_splits(
+    splits: Mapping[str, Examples],
+    names: dict[str, str],
+    args: DataArguments,
+    example_format: ExampleFormat,
+    divide: bool,
+) -> dict[str, Examples]:
+    # The training split comes first, because it defines the labels.
+    chosen = {
+        role: check_examples(splits[names[role]], names[role], args, example_format)
+        for role in ("train", "validation", "test")
+        if role in names
+    }
+    if "train" in chosen and args.streaming:
+        chosen["train"], chosen["validation"] = _divide_stream(chosen["train"], chosen.get("validation"), args)
+    elif "train" in chosen and divide and "validation" not in chosen:
+        chosen["train"], chosen["validation"] = _divide(chosen["train"], args, example_format.group_column)
+    for role, limit in (("train", args.max_train_documents), ("validation", args.max_validation_documents)):
+        if limit is not None and role in chosen:
+            chosen[role] = chosen[role].take(limit)
+    for role, examples in chosen.items():
+        if isinstance(examples, Dataset) and len(examples) == 0:
+            name = {"train": "training"}.get(role, role)
+            raise UserError(f"{args.dataset} has no {name} text; give documents that are not empty.")
+    return chosen
+
+
+def _divide_stream(train: IterableDataset, validation: IterableDataset | None, args: DataArguments):
+    held_out = args.max_validation_documents or 500
+    if validation is None:
+        validation, train = train.take(held_out), train.skip(held_out)
+    if next(iter(train), None) is None:
+        raise UserError(
+            f"{args.dataset} has no document after the {held_out} that are held out for validation; hold out fewer "
+            "with --max_validation_documents, or leave out --streaming."
+        )
+    return train, Dataset.from_list(list(validation.take(held_out)), features=Features({"text": Value("string")}))
+
+
+def _divide(examples: Dataset, args: DataArguments, group_column: str | None) -> tuple[Dataset, Dataset]:
+    if len(examples) == 0:
+        raise UserError(f"{args.dataset} has no text: every document is empty.")
+    if len(examples) > 1:
+        return _divide_at_random(examples, args, group_column)
+    text = examples[0].get("text", "")
+    cut = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1
+    if cut == 0 or examples.column_names != ["text"]:
+        unit = ", or --text_unit line or paragraph" if examples.column_names == ["text"] else ""
+        raise UserError(
+            f"{args.dataset} holds one example, which cannot be split into training and validation; give more "
+            f"examples, or a validation split{unit}."
+        )
+    return Dataset.from_dict({"text": [text[:cut]]}), Dataset.from_dict({"text": [text[cut:]]})
+
+
+def _divide_at_random(examples: Dataset, args: DataArguments, group_column: str | None) -> tuple[Dataset, Dataset]:
+    groups = None if group_column is None else Dataset.from_dict({"group": examples.unique(group_column)})
+    try:
+        halves = (groups or examples).train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
+    except ValueError as error:  # one part would be empty
+        count = f"{len(examples)} documents" if groups is None else f"{len(groups)} different {group_column}s"
+        raise UserError(
+            f"{args.dataset} has {count}, of which --validation_fraction {args.validation_fraction} leaves nothing on "
+            "one side; choose another share."
+        ) from error
+    if groups is None:
+        return halves["train"], halves["test"]
+    held_out = set(halves["test"]["group"])
+    indices = {True: [], False: []}
+    for index, group in enumerate(examples[group_column]):
+        indices[group in held_out].append(index)
+    return examples.select(indices[False]), examples.select(indices[True])

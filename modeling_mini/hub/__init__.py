@@ -1,0 +1,1 @@
+"""Sharing a model: push, verify, upgrade, and its model card."""

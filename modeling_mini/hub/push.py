@@ -1,0 +1,322 @@
+"""Sharing: push a checkpoint to the Hub, verify what arrived, and bring the code of an older repository up to date.
+
+A push is one commit, so that a repository holds the old model or the new one, and never a part of each.
+"""
+
+import difflib
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import huggingface_hub
+import torch
+import transformers
+from huggingface_hub import CommitInfo
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .. import modeling_mini
+from ..checkpoints import checkpoints, is_whole_safetensors
+from ..configuration_mini import AUTO_CLASSES, FORMAT_VERSION, MiniConfig
+from ..errors import UserError, one_line
+from .model_card import CARD_NAME, complete_card, copy_file
+from .repository import Repository, matches, refuse_files
+from .verify import outputs_of, verify
+
+
+logger = logging.getLogger(__name__)
+
+CODE_FILES = sorted(Path(modeling_mini.__file__).parent.glob("*_mini.py"))
+REPORT_FILES = ["loss.png", "metrics.json"]  # of a run, beside its model card
+WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
+# All that transformers reads of a model.
+MODEL_FILES = [
+    *WEIGHT_FILES,
+    *(path.name for path in CODE_FILES),
+    "config.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+]
+# What a push deletes where the new model has no such file; the last is a pickle of the Trainer's, with local paths.
+REPLACED_FILES = [*MODEL_FILES, *REPORT_FILES, "training_args.bin"]
+
+
+def push(
+    checkpoint: str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    max_shard_size: str = "5GB",
+    license: str | None = None,
+    language: list[str] | None = None,
+    commit_message: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> CommitInfo | None:
+    """Share a checkpoint as a repository that opens with and without this package, and verify it from there.
+
+    Writes weights (safetensors), code, the full `auto_map`, tokenizer, generation config and model card into a
+    temporary folder; opens that in a fresh process without the package; uploads it in one commit; downloads the commit
+    into an empty cache and opens it there in the same way. Every Auto class must compute the same bits each time.
+
+    Args:
+        checkpoint: folder of a trained model, or a `checkpoint-N` in it.
+        repo_id: `"USER/REPO"`; created if it does not exist.
+        private: create it as a private repository.
+        revision: branch to push to; created from the main branch if it does not exist.
+        create_pr: open a pull request instead of writing to the branch.
+        max_shard_size: largest file of weights, such as `"500MB"`.
+        license: of the weights, as the Hub names it (`"apache-2.0"`); the card's own if not given.
+        language: ISO 639 codes of the text that the model learnt from.
+        token: of the Hub; by default that of `hf auth login` or HF_TOKEN.
+        dry_run: list the files, and do not touch the network.
+
+    Returns:
+        The commit, or None for a dry run.
+
+    Raises:
+        UserError: whatever the user can mend, before anything is written; an upload that did not succeed; a repository
+            that does not open as it should.
+    """
+    repository = Repository(repo_id, revision, create_pr, token)
+    _check_size(max_shard_size)
+    checkpoint = Path(checkpoint)
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        folder, card = Path(scratch, "export"), checkpoint
+        model, tokenizer = load_checkpoint(checkpoint)
+        _export(model, tokenizer, checkpoint, folder, max_shard_size)
+        if not dry_run:
+            repository.check_login()
+            repository.check_visibility(private)
+            if not (checkpoint / CARD_NAME).exists() and repository.fetch_card(scratch):
+                card = Path(scratch)  # someone may have written it there
+        complete_card(card, folder, repo_id, model, license, language)
+        names = sorted(path.name for path in folder.iterdir())
+        for name in names:
+            logger.info("%14s bytes  %s", f"{(folder / name).stat().st_size:,}", name)
+        if dry_run:
+            logger.info("A dry run: nothing was uploaded to %s.", repo_id)
+            return None
+        repository.check_card((folder / CARD_NAME).read_text(encoding="utf-8"))
+        expected = outputs_of(folder, model.config)
+        _verify_export(folder, expected)
+        if not create_pr:
+            repository.create(private)
+        message = commit_message or f"Upload {type(model).__name__} with modeling_mini"
+        commit = repository.commit(folder, names, message, REPLACED_FILES, private=private)
+        _verify_commit(repository, commit.oid, names, expected)
+    return commit
+
+
+def upgrade_repo(
+    repo_id: str,
+    *,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | None = None,
+    dry_run: bool = False,
+) -> CommitInfo | None:
+    """Replace the code in a repository by that of the installed package, and `auto_map` and format in its config.
+
+    Code in a repository is as old as its last push; corrections reach it this way. Weights, tokenizer and card stay.
+    The code that is replaced is not run. Arguments, errors and verification are those of `push`.
+
+    Returns:
+        The commit, or None if the repository is up to date, or for a dry run.
+    """
+    repository = Repository(repo_id, revision, create_pr, token)
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        folder, head = Path(scratch, "repository"), repository.head()
+        present = [file.rfilename for file in head.siblings]
+        refuse_files(present, repo_id)
+        names = [name for name in present if matches(name, MODEL_FILES)]
+        repository.fetch(names, head.sha, local_dir=folder)
+        expected = outputs_of(folder, _require_model_folder(folder, place=repo_id))  # before the change
+        changed = _refresh_code(folder)
+        if not changed:
+            logger.info("%s is up to date with modeling_mini %s.", repo_id, version("modeling_mini"))
+            return None
+        for name, (added, removed) in changed.items():
+            logger.info("%s: %d lines added, %d removed", name, added, removed)
+        if dry_run:
+            logger.info("A dry run: nothing was written to %s.", repo_id)
+            return None
+        repository.check_login()
+        _verify_export(folder, expected)
+        message = f"Update the code to modeling_mini {version('modeling_mini')}"
+        commit = repository.commit(folder, list(changed), message, parent=head.sha)
+        _verify_commit(repository, commit.oid, list({*names, *changed}), expected)
+    return commit
+
+
+def _verify_export(folder: Path, expected: dict[str, torch.Tensor]) -> None:
+    logger.info("Opening what is to be uploaded in a fresh process without modeling_mini ...")
+    verify(folder, expected)
+    logger.info("Before the upload, without modeling_mini: %s open, equal bit for bit.", ", ".join(expected))
+
+
+def _verify_commit(repository: Repository, oid: str, names: list[str], expected: dict[str, torch.Tensor]) -> None:
+    """Download the files that make the model, and no code but ours, into an empty cache, and open them there."""
+    logger.info("Downloading the commit, and opening it likewise ...")
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            snapshot = Path(repository.fetch(names, oid, cache_dir=cache))
+        except UserError as error:
+            raise UserError(f"Commit {oid} has arrived, but could not be fetched to be verified: {error}") from error
+        for path in CODE_FILES:
+            if (snapshot / path.name).read_bytes() != path.read_bytes():
+                raise UserError(f"{path.name} in {repository.id} at {oid} is not what was uploaded; do not use it.")
+        verify(repository.id, expected, oid, Path(cache))
+    logger.info(
+        "Downloaded into an empty cache, without modeling_mini: %s open, equal bit for bit.", ", ".join(expected)
+    )
+
+
+def _check_size(max_shard_size: str) -> None:
+    if not re.fullmatch(r"[1-9]\d*[KMGT]i?B", max_shard_size):
+        raise UserError(f"--max_shard_size is {max_shard_size!r}; give a size such as 500MB or 5GB.")
+
+
+def load_checkpoint(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """The model of a folder, by the class that saved it, and its tokenizer if there is one.
+
+    Raises:
+        UserError: a folder that holds no model of ours, no safetensors, weights that are cut short or do not fit the
+            config, or pickles.
+    """
+    if not checkpoint.is_dir():
+        raise UserError(f"There is no folder {checkpoint}; give that of a trained model, such as runs/quickstart.")
+    config = _require_model_folder(checkpoint, place=str(checkpoint))
+    architecture = config.architectures[0] if isinstance(config.architectures, list) else config.architectures
+    if architecture not in AUTO_CLASSES:
+        raise UserError(
+            f"{checkpoint / 'config.json'} names the architecture {architecture!r}, which is none of "
+            f"{', '.join(AUTO_CLASSES)}; save the model again with save_pretrained."
+        )
+    has_tokenizer = any(checkpoint.glob("tokenizer*.json"))
+    try:
+        model, report = getattr(modeling_mini, architecture).from_pretrained(
+            checkpoint, use_safetensors=True, output_loading_info=True
+        )
+        # Never asks whether to run code that lies there.
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False) if has_tokenizer else None
+    except Exception as error:  # a damaged file raises whatever its reader raises
+        raise UserError(f"{checkpoint} does not open: {one_line(error)}") from error
+    for kind, verb in (("missing_keys", "lack"), ("unexpected_keys", "have, beyond what config.json says,")):
+        if names := sorted(report[kind]):
+            raise UserError(f"The weights in {checkpoint} {verb} {names[0]} ({len(names)} in all); save them again.")
+    if tokenizer is None:
+        logger.warning("There is no tokenizer in %s: the repository will have none.", checkpoint)
+    return model.eval(), tokenizer
+
+
+def _require_model_folder(folder: Path, place: str) -> MiniConfig:
+    """The config of a folder that holds a model of ours in whole safetensors files. Raises `UserError`."""
+    files = [path.name for path in folder.iterdir()]
+    refuse_files(files, place)
+    if "config.json" not in files:
+        runs = checkpoints(folder)
+        hint = f"the run did not end; give a checkpoint such as {runs[0]}" if runs else "give a trained model"
+        raise UserError(f"{place} holds no config.json; {hint}.")
+    weights = [name for name in files if matches(name, WEIGHT_FILES) and name.endswith(".safetensors")]
+    if not weights:
+        raise UserError(f"{place} holds no weights (model*.safetensors); save the model with save_pretrained.")
+    if damaged := [name for name in weights if not is_whole_safetensors(folder / name)]:
+        raise UserError(f"{damaged[0]} in {place} is cut short; copy it again, or use another checkpoint.")
+    if "model.safetensors.index.json" in files:
+        _check_index(folder / "model.safetensors.index.json", files, place)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # a damaged file raises whatever its reader raises
+        cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
+        raise UserError(f"config.json in {place}: {one_line(cause or error)}") from error
+    if not isinstance(config, MiniConfig):
+        raise UserError(f"{place} holds a {config.model_type} model; this command shares modeling_mini models.")
+    return config
+
+
+def _check_index(index: Path, files: list[str], place: str) -> None:
+    try:
+        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index.name} in {place} is no index of weights; save the model again.") from error
+    if strangers := sorted(parts - set(files)):
+        raise UserError(f"{index.name} in {place} names {strangers[0]!r}, which is not a file beside it.")
+
+
+def _export(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    checkpoint: Path,
+    folder: Path,
+    max_shard_size: str,
+) -> None:
+    """Write everything but the model card."""
+    model.config.auto_map = dict(MiniConfig().auto_map)  # an older one may name code that is elsewhere
+    if hasattr(model.config, "quantization_config"):
+        # What transformers has loaded quantized, it may be unable to save: the files go as they are.
+        folder.mkdir()
+        for path in checkpoint.iterdir():
+            if matches(path.name, WEIGHT_FILES):
+                copy_file(path, folder)
+        model.config.save_pretrained(folder)
+        if model.can_generate():
+            model.generation_config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    for name in REPORT_FILES:
+        if (checkpoint / name).exists():
+            copy_file(checkpoint / name, folder)
+
+
+def _refresh_code(folder: Path) -> dict[str, tuple[int, int]]:
+    """Write the package's code, `auto_map` and format into a folder; lines added and removed by the files changed."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    ours = tuple(f"{path.stem}." for path in CODE_FILES)
+    others = {name: ref for name, ref in (config.get("auto_map") or {}).items() if not str(ref).startswith(ours)}
+    config["auto_map"] = {**others, **MiniConfig().auto_map}
+    config["format_version"] = FORMAT_VERSION
+    new = {path.name: path.read_text(encoding="utf-8") for path in CODE_FILES}
+    new["config.json"] = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    changed = {}
+    for name, text in new.items():
+        path = folder / name
+        old = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if old != text:
+            lines = list(difflib.unified_diff(old.splitlines(), text.splitlines(), n=0))[2:]
+            changed[name] = tuple(sum(line.startswith(sign) for line in lines) for sign in "+-")
+            path.write_text(text, encoding="utf-8")
+    return changed
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and bars of loading a model six times, once for each class, and of unchanged files."""
+    libraries = (transformers.logging, huggingface_hub.logging)
+    verbosities = [library.get_verbosity() for library in libraries]
+    has_bars = transformers.logging.is_progress_bar_enabled()
+    for library in libraries:
+        library.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, verbosity in zip(libraries, verbosities, strict=True):
+            library.set_verbosity(verbosity)
+        if has_bars:
+            transformers.logging.enable_progress_bar()

@@ -1,0 +1,151 @@
+"""Pipelines for the tasks that transformers 5 has dropped, with the inputs and outputs of its old ones.
+
+Of their parameters: `batch_size`, `max_new_tokens` for what is written, `top_k` for answers.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, Pipeline, PreTrainedModel, pipelines
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from ..configuration_mini import MiniConfig
+from ..errors import UserError
+from ..tasks import task_class
+
+
+class TaskPipeline(Pipeline):
+    """A `Task` behind `transformers.pipeline`: what it says to an input, or to each of several.
+
+    An input longer than the context of the model is cut, or read in windows, as in training.
+    """
+
+    task_name: ClassVar[str]
+
+    def __init__(self, model: PreTrainedModel, **kwargs):
+        # Imported here, because these two import `evaluate`, which imports transformers' pipelines, and so this file.
+        from ..tasks.base import TaskArguments
+        from .loading import recorded_arguments
+
+        if model.config.model_type != MiniConfig.model_type:
+            raise ValueError(
+                f"The pipeline {self.task_name!r} reads modeling_mini models, and this is a {model.config.model_type} "
+                "model; transformers 5 suggests its text-generation pipeline for it."
+            )
+        found, wanted = model.config.architectures, task_class(self.task_name).model_class.__name__
+        if found and wanted not in found:
+            raise ValueError(f"The pipeline {self.task_name!r} wants a {wanted}, and the checkpoint is a {found[0]}.")
+        super().__init__(model, **kwargs)
+        try:
+            recorded = recorded_arguments(model.name_or_path, revision=getattr(model.config, "_commit_hash", None))
+        except (UserError, OSError):  # a model that was built here, or whose folder is gone
+            recorded = {"block_size": model.config.max_position_embeddings}
+        if recorded.get("task", self.task_name) not in (self.task_name, "text-generation"):
+            raise ValueError(f"{model.name_or_path} was trained for {recorded['task']}, not for {self.task_name}.")
+        self.application = task_class(self.task_name)(TaskArguments(**{**recorded, "task": self.task_name}))
+
+    def __call__(self, inputs, **parameters):
+        return super().__call__(inputs, **parameters) if inputs else []
+
+    def run_single(self, inputs, preprocess_params, forward_params, postprocess_params):
+        return next(self.get_iterator([inputs], 0, 1, preprocess_params, forward_params, postprocess_params))
+
+    def get_iterator(
+        self,
+        inputs: Iterable,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params,
+        forward_params,
+        postprocess_params,
+    ) -> Iterator[Any]:
+        waiting = iter(inputs)
+        while chunk := list(islice(waiting, batch_size)):
+            examples = [self.preprocess(one, **preprocess_params) for one in chunk]
+            for prediction in self._forward(examples, **forward_params):
+                yield self.postprocess(prediction, **postprocess_params)
+
+
+class WritingPipeline(TaskPipeline):
+    """Text in, text out: a list of `{output: text}`, one for each input."""
+
+    column: ClassVar[str]
+    output: ClassVar[str]
+
+    def __call__(self, inputs: str | list[str], **parameters) -> list[dict[str, str]]:
+        return super().__call__([inputs] if isinstance(inputs, str) else inputs, **parameters)
+
+    def _sanitize_parameters(self, max_new_tokens: int | None = None):
+        return {}, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}, {}
+
+    def preprocess(self, text: str) -> dict[str, str]:
+        return {self.column: text}
+
+    def _forward(self, examples: list[dict], max_new_tokens: int | None = None) -> list[str]:
+        rows = Dataset.from_list(examples)
+        return self.application.predict(self.model, self.tokenizer, rows, len(rows), max_new_tokens)
+
+    def postprocess(self, text: str) -> dict[str, str]:
+        return {self.output: text}
+
+
+class TranslationPipeline(WritingPipeline):
+    """`pipeline("translation")(text)` -> `[{"translation_text": ...}]`."""
+
+    task_name, column, output = "translation", "source", "translation_text"
+
+
+class SummarizationPipeline(WritingPipeline):
+    """`pipeline("summarization")(text)` -> `[{"summary_text": ...}]`."""
+
+    task_name, column, output = "summarization", "document", "summary_text"
+
+
+class QuestionAnsweringPipeline(TaskPipeline):
+    """`pipeline("question-answering")(question=..., context=...)` -> `{"answer", "start", "end", "score"}`.
+
+    Several come as a list of `{"question", "context"}`. With `top_k`, a list of the best answers to each. `score` is
+    that of `QuestionAnswering.n_best`: logits above those of no answer, whose text is empty.
+    """
+
+    task_name = "question-answering"
+
+    def __call__(self, inputs: dict | list[dict] | None = None, question=None, context=None, **parameters):
+        asked = inputs
+        if inputs is None and isinstance(question, list):
+            contexts = [context] * len(question) if isinstance(context, str) else context
+            asked = [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
+        elif inputs is None:
+            asked = {"question": question, "context": context}
+        return super().__call__(asked, **parameters)
+
+    def _sanitize_parameters(self, top_k: int | None = None):
+        return {}, {} if top_k is None else {"n": top_k}, {}
+
+    def preprocess(self, example: dict[str, str]) -> dict[str, str]:
+        return {"question": example["question"], "context": example["context"]}
+
+    def _forward(self, examples: list[dict], n: int = 1) -> list[list[dict]]:
+        rows = Dataset.from_list(examples)
+        return self.application.n_best(self.model, self.tokenizer, rows, len(rows), n)
+
+    def postprocess(self, best: list[dict]) -> dict | list[dict]:
+        return best[0] if len(best) == 1 else best
+
+
+def register_pipelines() -> None:
+    """Register each pipeline whose task transformers does not have."""
+    removed = getattr(pipelines, "REMOVED_TASKS", {})  # refused by name, whatever is registered
+    for pipeline, auto_class in (
+        (TranslationPipeline, AutoModelForCausalLM),
+        (SummarizationPipeline, AutoModelForCausalLM),
+        (QuestionAnsweringPipeline, AutoModelForQuestionAnswering),
+    ):
+        if pipeline.task_name not in PIPELINE_REGISTRY.supported_tasks:
+            removed.pop(pipeline.task_name, None)
+            PIPELINE_REGISTRY.register_pipeline(pipeline.task_name, pipeline, auto_class, type="text")
+
+
+register_pipelines()

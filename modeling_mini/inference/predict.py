@@ -1,0 +1,81 @@
+"""Predictions of a trained checkpoint for texts from the command line or a stream."""
+
+import json
+from collections.abc import Iterator
+from itertools import compress
+from typing import TextIO
+
+from datasets import Dataset
+
+from ..errors import UserError
+from ..tasks import task_class
+from ..tasks.base import Task, TaskArguments
+from .loading import load_checkpoint, recorded_arguments
+
+
+def predict(
+    checkpoint: str,
+    task_names: list[str],
+    texts: list[str],
+    stream: TextIO,
+    is_jsonl: bool = False,
+    batch_size: int = 32,
+) -> Iterator[str]:
+    """Predict for texts, or for the texts of a stream if there are none: one line per text, blank for a blank text.
+
+    With `is_jsonl`, the stream holds JSON objects with the task's inputs, and each line is that object with its
+    `prediction`. `task_names` are the tasks that the command accepts; the checkpoint's own is used.
+
+    Raises:
+        UserError: there is no such checkpoint, it was trained for another task, or the input is wrong.
+    """
+    if batch_size < 1:
+        raise UserError(f"--batch_size is {batch_size}; give at least 1.")
+    recorded = recorded_arguments(checkpoint)
+    name = recorded.get("task", task_names[0])
+    if name not in task_names:
+        raise UserError(
+            f"{checkpoint} was trained for {name}, not for {' or '.join(task_names)}; choose another checkpoint."
+        )
+    task = task_class(name)(TaskArguments(**{**recorded, "task": name}))
+    examples = _json_lines(stream, task) if is_jsonl else task.inputs(texts, stream)
+    columns = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]
+    has_text = [bool(example[task.input_columns[0]].strip()) for example in examples]
+    inputs = [{name: example[name] for name in columns} for example in compress(examples, has_text)]
+    try:
+        "".join(text for example in inputs for text in example.values()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError("The text is not UTF-8; convert it.") from error
+    model, tokenizer = load_checkpoint(checkpoint, task)
+    predictions = iter(task.predict(model, tokenizer, Dataset.from_list(inputs), batch_size) if inputs else [])
+    for example, has_prediction in zip(examples, has_text, strict=True):
+        prediction = next(predictions) if has_prediction else ""
+        if is_jsonl:
+            yield json.dumps({**example, "prediction": prediction}, ensure_ascii=False)
+        else:
+            yield " ".join(prediction.splitlines())
+
+
+def _json_lines(stream: TextIO, task: Task) -> list[dict]:
+    examples, optional = [], None
+    for number, line in enumerate(stream, start=1):
+        if not line.strip():
+            continue
+        try:
+            example = json.loads(line)
+            present = [name for name in task.optional_columns if name in example]
+            missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
+        except ValueError as error:
+            raise UserError(f"Standard input, line {number} is not JSON ({error}).") from error
+        except (KeyError, TypeError):
+            missing = task.input_columns
+        if missing:
+            raise UserError(f"Standard input, line {number} lacks text in {' and '.join(missing)}.")
+        if optional not in (None, present):
+            columns = " and ".join(task.optional_columns)
+            raise UserError(f"Standard input, line {number}: give {columns} in every line, or in none.")
+        optional = present
+        examples.append(example)
+    if not examples:
+        raise UserError("Standard input is empty; give a JSON object in each line.")
+    return examples

@@ -1,0 +1,237 @@
+"""Base class of an application: its examples, their rows, the model's predictions, and their score."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, ClassVar, TextIO
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, default_data_collator
+
+from ..configuration_mini import MiniConfig
+from ..data.arguments import DataArguments
+from ..data.examples import ExampleFormat, Examples
+from ..data.packing import EncodedData
+from ..data.splits import USED_IN_TRAINING, load_splits
+from ..errors import UserError
+from ..metrics import TextLoss
+from . import TASKS
+from .batches import forward_batches
+
+
+REPORTED_EXAMPLES = 500
+
+# The arguments that define how an input becomes token ids: a checkpoint is used with those it was trained with.
+ENCODING_ARGUMENTS = (
+    "task",
+    "block_size",
+    "max_source_tokens",
+    "max_target_tokens",
+    "stride",
+    "unanswerable",
+    "mask_probability",
+)
+
+
+@dataclass
+class TaskArguments(DataArguments):
+    """Which application is trained, where its examples come from, and how they become rows."""
+
+    task: str = field(
+        default="text-generation",
+        metadata={"help": "The application, as the Hub names it.", "choices": sorted(TASKS)},
+    )
+    max_source_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Longest source of a translation or summary, in tokens; the rest is truncated. By default all "
+            "tokens that fit into the row."
+        },
+    )
+    max_target_tokens: int = field(
+        default=64, metadata={"help": "Longest translation, summary or answer, in tokens; the rest is truncated."}
+    )
+    stride: int = field(
+        default=64,
+        metadata={"help": "Tokens that two neighbouring windows of a long context share (question answering)."},
+    )
+    unanswerable: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether a context may lack the answer, as in SQuAD 2.0; --no_unanswerable for SQuAD 1.1 "
+            "(question answering)."
+        },
+    )
+    mask_probability: float = field(
+        default=0.15, metadata={"help": "Share of the tokens that fill-mask learns to predict."}
+    )
+
+    def check(self) -> None:
+        super().check()
+        self.check_shares("mask_probability")
+        self.check_minimums(max_source_tokens=0, max_target_tokens=1, stride=0)
+
+
+class Task(ExampleFormat, ABC):
+    """One application. A subclass in `modeling_mini/tasks` defines what differs between applications.
+
+    Attributes:
+        name: the task's name in `TASKS`; as the Hub names the task, where it does.
+        pipeline_tag: the Hub's name, if it is another.
+        card_input: what a model card passes to the tokenizer, as Python, with `{prompt!r}` for a text.
+        has_prediction_per_example: whether `predict` returns something to show for each example.
+        model_class: the model that is trained.
+        input_columns: the columns that the model reads when it is used.
+        default_dataset: the built-in data set for training; without one, `--dataset` must be given.
+        requires: packages that its metric and its baselines import, in addition to the `train` extra.
+        needs_causal: whether the model must not attend to later tokens, because it predicts them.
+        counts_bytes: whether its rows hold the whole text, so that bits per byte can be measured.
+        metric: the key of `score` by which systems are compared.
+        logit_names, label_names: outputs of the model, and parts of a batch, that `row_loss` compares.
+    """
+
+    name: ClassVar[str]
+    pipeline_tag: ClassVar[str | None] = None
+    card_input: ClassVar[str] = "{prompt!r}"
+    has_prediction_per_example: ClassVar[bool] = True
+    model_class: ClassVar[type[PreTrainedModel]]
+    input_columns: ClassVar[tuple[str, ...]]
+    default_dataset: ClassVar[str | None] = None
+    requires: ClassVar[tuple[str, ...]] = ()
+    needs_causal: ClassVar[bool] = False
+    counts_bytes: ClassVar[bool] = False
+    metric: ClassVar[str]
+    logit_names: ClassVar[tuple[str, ...]] = ("logits",)
+    label_names: ClassVar[tuple[str, ...]] = ("labels",)
+
+    args: TaskArguments
+
+    def load(
+        self, divide: bool = True, roles: tuple[str, ...] = USED_IN_TRAINING, needs_train: bool = True
+    ) -> dict[str, Examples]:
+        """Checked examples by split: `data.splits.load_splits`. Raises `UserError`."""
+        if missing := [name for name in self.requires if find_spec(name) is None]:
+            raise UserError(
+                f"{self.name} is measured with {', '.join(missing)}, which is not installed: "
+                'pip install "modeling_mini[tasks]".'
+            )
+        if self.args.streaming:
+            raise UserError(f"--streaming: {self.name} needs all examples at once; leave it out.")
+        return load_splits(self.args, self, divide, roles, needs_train)
+
+    # Training
+
+    def configure(self, config: MiniConfig, train: Examples | None = None) -> None:
+        """Write into the config what the task requires, and what the training examples define: labels.
+
+        Raises:
+            UserError: a bidirectional model for a task that predicts the next token.
+        """
+        if self.needs_causal and not config.is_causal:
+            raise UserError(
+                f"The model has is_causal=False, so it would see the words that {self.name} predicts; choose a causal "
+                "model."
+            )
+
+    def read_config(self, config: MiniConfig) -> None:
+        """Read from a trained model's config what its training examples defined."""
+
+    def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
+        """Refuse early what would fail after the examples are encoded, or after training. Raises `UserError`."""
+        if tokenizer.pad_token_id is None:
+            raise UserError(f"The tokenizer has no pad token, which {self.name} needs; choose another tokenizer.")
+
+    @abstractmethod
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
+        """Rows for the Trainer; `name` is the split's name in progress bars."""
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
+        """Rows -> batch."""
+        return default_data_collator
+
+    @staticmethod
+    @abstractmethod
+    def row_loss(logits: Any, labels: Any) -> torch.Tensor:
+        """`[B, 2]`: summed nats and number of targets of each row, from the model's outputs and the labels."""
+
+    # Use
+
+    def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
+        """Examples from a command line: one per text, or one per line of the stream if there are no texts.
+
+        Raises:
+            UserError: there is no text.
+        """
+        texts = texts or [line.rstrip("\n") for line in stream]
+        if not any(text.strip() for text in texts):
+            raise UserError("There is no text; give it as an argument, or on standard input.")
+        return [{self.input_columns[0]: text} for text in texts]
+
+    @abstractmethod
+    def predict(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+    ) -> list:
+        """The model's prediction for each example."""
+
+    # Evaluation
+
+    def evaluate(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+    ) -> tuple[dict, list]:
+        """All metrics on the examples, including the loss, and the predictions."""
+        nats, targets = zip(*self.losses(model, tokenizer, examples, batch_size), strict=True)
+        loss = TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets)
+        predictions = self.predict(model, tokenizer, examples, batch_size)
+        return loss | self.score(predictions, examples), predictions
+
+    def losses(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+    ) -> list[tuple[float, int]]:
+        """Summed nats and number of targets of each row of the examples."""
+        rows = self.encode(examples, tokenizer, "evaluation").rows
+        losses = [None] * len(rows)
+        for indices, batch, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, "loss"):
+            logits = _one_or_all([outputs[name] for name in self.logit_names])
+            labels = _one_or_all([batch[name] for name in self.label_names])
+            for index, (nats, targets) in zip(indices, self.row_loss(logits, labels).tolist(), strict=True):
+                losses[index] = nats, int(targets)
+        return losses
+
+    @abstractmethod
+    def score(self, predictions: list, examples: Dataset) -> dict:
+        """Metrics of predictions, with 95% intervals as `<metric>_interval`."""
+
+    @abstractmethod
+    def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list]]:
+        """Baselines by name, with their predictions; some are trained on `train` and need it."""
+
+    def report(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
+    ) -> tuple[dict, str]:
+        """Metrics in addition to the loss, and a text for people: the first examples with their predictions.
+
+        At most `REPORTED_EXAMPLES` examples are used, chosen at random, because generation is slow.
+        """
+        examples = examples.shuffle(seed=0).take(min(REPORTED_EXAMPLES, len(examples)))
+        predictions = self.predict(model, tokenizer, examples)
+        return {**self.score(predictions, examples), "scored_examples": len(examples)}, show(examples, predictions)
+
+
+def show(examples: Dataset, predictions: list, count: int = 5) -> str:
+    """The first examples, unselected, each with its prediction, as lines for people."""
+    shown = []
+    for example, prediction in zip(examples.take(min(count, len(examples))), predictions, strict=False):
+        lines = [f"{column}: {_shorten(value)}" for column, value in example.items()]
+        shown.append("\n".join([*lines, f"-> {_shorten(prediction)}"]))
+    return "\n\n".join(shown)
+
+
+def _one_or_all(values: list) -> Any:
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _shorten(value: Any, length: int = 300) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= length else f"{text[: length - 4]} ..."

@@ -1,0 +1,154 @@
+"""What translation and summarization share: a causal model reads a source, a separator, and writes the target."""
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from datasets import Dataset
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.examples import Examples, map_options
+from ..data.packing import EncodedData, PackExamples
+from ..errors import UserError
+from ..modeling_mini import MiniForCausalLM
+from .base import Task
+from .batches import batches_of_like_length, next_token_nll
+
+
+logger = logging.getLogger(__name__)
+
+
+class TextToTextTask(Task):
+    """bos, source, eos, target, eos: the loss is that of the target and of the eos that ends it, where it is whole.
+
+    The end of the source is the separator: it is what the tokenizer writes between the two texts of a pair, and what
+    stood at the end of a text in pretraining. Without methods of its own, the `columns` of a
+    subclass are the source and the target.
+    """
+
+    model_class = MiniForCausalLM
+    card_input = "{prompt!r} + tokenizer.eos_token"
+    needs_causal = True
+    truncation_side: ClassVar[Literal["left", "right"]] = "right"  # of a source that is too long
+
+    row_loss = staticmethod(next_token_nll)
+
+    @property
+    def source_length(self) -> int:
+        """Tokens of the source that are read, so that source, target and their marks fit into a row."""
+        fitting = self.args.block_size - self.args.max_target_tokens - 3
+        if fitting < 1:
+            raise UserError(
+                f"--block_size {self.args.block_size} leaves no room for a source beside --max_target_tokens "
+                f"{self.args.max_target_tokens}; raise the one or lower the other."
+            )
+        return fitting if self.args.max_source_tokens is None else min(fitting, self.args.max_source_tokens)
+
+    def sources(self, examples: Examples | dict) -> list[str]:
+        """What the model reads, of examples or of a batch of them."""
+        return list(examples[self.columns[0]])
+
+    def targets(self, examples: Examples | dict) -> list[str]:
+        """What it is to write."""
+        return list(examples[self.columns[1]])
+
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
+        options = map_options(self.args, f"Tokenizing {name} examples")
+        encoded = examples.map(
+            EncodePairs(self, tokenizer), batched=True, remove_columns=examples.column_names, **options
+        )
+        for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
+            if cut := sum(encoded[f"{part}_is_cut"]):
+                share = 100 * cut / len(encoded)
+                logger.info("%.1f%% of the %s examples have their %s cut to %d tokens", share, name, part, limit)
+        pack = PackExamples(self.args.block_size, tokenizer.pad_token_id)
+        rows = encoded.map(pack, batched=True, remove_columns=encoded.column_names, desc=f"Packing {name} rows")
+        num_tokens = sum(map(len, encoded.with_format("numpy")["input_ids"]))
+        return EncodedData(rows, self.args.block_size, len(examples), sum(encoded["num_bytes"]), num_tokens)
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Dataset,
+        batch_size: int = 32,
+        max_new_tokens: int | None = None,
+    ) -> list[str]:
+        """What the model writes; `max_new_tokens` are `max_target_tokens` if left out."""
+        prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens or self.args.max_target_tokens,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        texts = [""] * len(prompts)
+        model.eval()
+        for batch in batches_of_like_length(map(len, prompts), batch_size, self.name):
+            inputs = tokenizer.pad(
+                {"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt"
+            )
+            with torch.no_grad():
+                tokens = model.generate(**inputs.to(model.device), generation_config=settings)
+            written = tokens[:, inputs["input_ids"].shape[1] :]
+            for i, text in zip(batch, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
+                texts[i] = text.strip()
+        return texts
+
+
+def encode_sources(
+    tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int, truncation_side: str
+) -> tuple[list[list[int]], list[bool]]:
+    """Prompts: bos, at most `length` tokens of the source, eos; and whether each source was cut to that length.
+
+    Raises:
+        UserError: a tokenizer without an eos.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError("The tokenizer has no eos token, which separates a source from its target; choose another.")
+    before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    encoded = tokenizer(list(sources), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    cut = [ids[-length:] if truncation_side == "left" and len(ids) > length > 0 else ids[:length] for ids in encoded]
+    prompts = [[*before, *ids, tokenizer.eos_token_id] for ids in cut]
+    return prompts, [len(ids) > length for ids in encoded]
+
+
+@dataclass
+class EncodePairs:
+    """Batched map: examples -> `input_ids`, `prompt_length`, whether source and target were cut, and `num_bytes`."""
+
+    task: TextToTextTask
+    tokenizer: PreTrainedTokenizerBase
+    code: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        self.code = self.task.code
+
+    def __call__(self, batch: dict) -> dict:
+        sources, targets = self.task.sources(batch), self.task.targets(batch)
+        prompts, is_cut = encode_sources(self.tokenizer, sources, self.task.source_length, self.task.truncation_side)
+        encoded = self.tokenizer(targets, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+        longest = self.task.args.max_target_tokens
+        written = [self._target(ids, longest) for ids in encoded]
+        return {
+            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, written, strict=True)],
+            "prompt_length": list(map(len, prompts)),
+            "source_is_cut": is_cut,
+            "target_is_cut": [len(ids) > longest for ids in encoded],
+            "num_bytes": [len(f"{pair[0]}{pair[1]}".encode()) for pair in zip(sources, targets, strict=True)],
+        }
+
+    def _target(self, ids: list[int], longest: int) -> list[int]:
+        """The target and its end, or its beginning alone: a model must not learn to stop in the middle."""
+        return ids[:longest] if len(ids) > longest else [*ids, self.tokenizer.eos_token_id]
+
+
+def script_language(texts: list[str]) -> str:
+    """`zh` or `ja` where texts are mostly written so, which have no spaces between words; else `en`."""
+    letters = [character for text in texts for character in text if character.isalpha()]
+    kana = sum("\u3040" <= letter <= "\u30ff" for letter in letters)
+    han = sum("\u4e00" <= letter <= "\u9fff" for letter in letters)
+    if kana > 0.1 * len(letters):
+        return "ja"
+    return "zh" if han > 0.3 * len(letters) else "en"

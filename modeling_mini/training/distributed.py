@@ -1,0 +1,50 @@
+"""Runs that are distributed over several processes: how, and how a sharded model becomes whole again."""
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.utils import DistributedType
+
+from ..checkpoints import DDP, FSDP_FULL, FSDP_SHARDED, ZERO_2, ZERO_3
+from .arguments import MiniTrainingArguments
+
+
+if TYPE_CHECKING:  # a slow import, which `push` does not need
+    from transformers import Trainer
+
+
+def distribution_of(args: MiniTrainingArguments) -> str:
+    """How a run with these arguments is distributed."""
+    if args.deepspeed_plugin is not None:
+        return ZERO_3 if args.deepspeed_plugin.zero_stage == 3 else ZERO_2
+    is_fsdp = args.fsdp_plugin_args is not None or os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if not is_fsdp or args.distributed_state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
+        return DDP  # accelerate falls back to DDP there
+    kind = (args.fsdp_plugin_args or {}).get("state_dict_type") or os.environ.get("FSDP_STATE_DICT_TYPE", "")
+    return FSDP_FULL if "FULL" in str(kind) else FSDP_SHARDED
+
+
+def shard(trainer: "Trainer", checkpoint: str) -> None:
+    """FSDP's shards of a finished model, for its evaluation: the Trainer makes and fills them where it trains."""
+    optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate divides no model without one
+    trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
+    trainer.model_wrapped = trainer.model
+    trainer._load_from_checkpoint(checkpoint, trainer.model)
+
+
+def save_whole_model(trainer: "Trainer") -> None:
+    """Write model and tokenizer into the output folder; `push_result` pushes them later.
+
+    The Trainer does not write the model if FSDP saves sharded checkpoints, and writes tied weights twice under
+    DeepSpeed. Here all processes gather the model, and the first process writes it.
+    """
+    if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer.save_model(_internal_call=True)
+        return
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.args.should_save:
+        for name in trainer.model.all_tied_weights_keys:
+            weights.pop(name, None)
+        trainer.model.save_pretrained(trainer.args.output_dir, state_dict=weights)
+        trainer.processing_class.save_pretrained(trainer.args.output_dir)

@@ -1,0 +1,238 @@
+"""What a finished run writes next to its weights: numbers, a loss curve, a sample and a model card."""
+
+import json
+import logging
+import math
+import platform
+from pathlib import Path
+
+import torch
+import transformers
+from matplotlib.figure import Figure
+from transformers import Trainer
+from transformers.trainer_pt_utils import get_model_param_count
+
+from ..data.builtin import BUILTIN, BuiltinData
+from ..data.packing import EncodedData
+from ..hub.model_card import RunFacts, write_model_card
+from ..tasks import task_class
+from ..tasks.base import ENCODING_ARGUMENTS, TaskArguments
+from .arguments import MiniTrainingArguments, ModelArguments
+from .optim import optimizer_of
+
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(
+    trainer: Trainer,
+    model_class: str,
+    metrics: dict[str, float],
+    scores: dict,
+    sample: str,
+    model_args: ModelArguments,
+    data_args: TaskArguments,
+    training_args: MiniTrainingArguments,
+    train_data: EncodedData,
+) -> None:
+    """Write metrics.json, loss.png and README.md into the output folder, and log the result.
+
+    `model_class` is the name of the task's model class, because FSDP2 changes the class of the model. `metrics` come
+    from the Trainer's evaluation and `scores` from the task, both on the validation examples.
+    """
+    folder = Path(training_args.output_dir)
+    history = trainer.state.log_history
+    results = {
+        "validation_loss": metrics["eval_token_loss"],
+        "validation_loss_margin": metrics["eval_token_loss_margin"],
+        "perplexity": metrics["eval_perplexity"],
+        **({"bits_per_byte": metrics["eval_bits_per_byte"]} if "eval_bits_per_byte" in metrics else {}),
+        **scores,
+        "tokens_per_second": metrics["tokens_per_second"],
+        "tokens_per_update": metrics["tokens_per_update"],
+        "parameters": get_model_param_count(trainer.model),
+        "context": trainer.model.config.max_position_embeddings,
+        "vocabulary": trainer.model.config.vocab_size,
+        "updates": trainer.state.global_step,
+        "train_seconds": next(
+            (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
+        ),
+        "hardware": hardware(training_args.world_size),
+        "encoding": {name: getattr(data_args, name) for name in ENCODING_ARGUMENTS},
+        "train_documents": train_data.num_documents,
+        "train_bytes": train_data.num_bytes,
+        "train_tokens": train_data.num_tokens,
+        "seed": training_args.seed,
+        "sample": sample,
+        "history": loss_curve(history),
+    }
+    plot_losses(results["history"], folder / "loss.png")
+    write_model_card(folder, card_facts(model_class, results, scores, model_args, data_args, training_args))
+    # Written last: its presence marks the run as finished.
+    (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    log_results(results, scores, data_args.task, training_args)
+
+
+def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArguments) -> None:
+    """Log sample, scores and the commands that a user may want next."""
+    folder = args.output_dir
+    logger.info("\n%s\n", results["sample"])
+    logger.info(
+        "Validation loss %.4f +- %.4f nats per target (95%% over rows), perplexity %.2f",
+        results["validation_loss"],
+        results["validation_loss_margin"],
+        results["perplexity"],
+    )
+    if "bits_per_byte" in results:
+        logger.info("Validation bits per byte %.4f", results["bits_per_byte"])
+    for name, value in scores.items():
+        if f"{name}_interval" in scores:
+            logger.info("Validation %s %.2f (95%%: %.2f to %.2f)", name, value, *scores[f"{name}_interval"])
+    if results["tokens_per_second"] is not None:
+        logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
+    logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
+    if task == "text-generation":
+        logger.info('  modeling-mini generate %s "%s"', folder, args.prompt)
+        logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
+    logger.info("  modeling-mini eval %s", folder)
+    if not args.push_to_hub:
+        logger.info("  modeling-mini push %s USER/REPO --dry-run", folder)
+
+
+def card_facts(
+    model_class: str,
+    results: dict,
+    scores: dict,
+    model_args: ModelArguments,
+    data_args: TaskArguments,
+    training_args: MiniTrainingArguments,
+) -> RunFacts:
+    """The facts for the model card. `scores` are the results that the task measured itself."""
+    builtin = BUILTIN.get(data_args.dataset)
+    dataset = _public_name(data_args.dataset)
+    task = task_class(data_args.task)
+    is_generator = data_args.task == "text-generation"
+    sampling = f"Sample (temperature 0.8, top 50, seed {training_args.seed})"
+    shape = _public_name(model_args.model)
+    if model_args.config_overrides:
+        shape += f" with {model_args.config_overrides}"
+    origin = f"trained from scratch (shape: `{shape}`)"
+    if model_args.init_from:
+        origin = f"fine-tuned from `{_public_name(model_args.init_from)}`"
+    return RunFacts(
+        model_class=model_class,
+        parameters=results["parameters"],
+        context=results["context"],
+        vocabulary=results["vocabulary"],
+        task=data_args.task,
+        pipeline_tag=task.pipeline_tag or task.name,
+        card_input=task.card_input,
+        prompt=training_args.prompt,
+        origin=origin,
+        dataset=dataset,
+        is_on_hub=builtin is None and not Path(data_args.dataset).exists(),
+        corpus=builtin.description if builtin else f"`{dataset}`",
+        corpus_licence=builtin.licence if builtin else None,
+        license_of_weights=builtin.license_of_weights if builtin else None,
+        languages=_languages(data_args, builtin),
+        held_out=f"{data_args.block_size}-token rows of the same corpus" if is_generator else _held_out(scores),
+        scores=_card_scores(results, scores),
+        sample_title=sampling if is_generator else "Held-out examples, chosen at random, each with the model's answer",
+        sample=results["sample"],
+        training=_training_facts(results, training_args),
+    )
+
+
+def _training_facts(results: dict, args: MiniTrainingArguments) -> dict[str, str]:
+    """The rows of the card's table on the training."""
+    tokens = "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}"
+    warmup = f"warm-up over {args.warmup_steps:g} updates" if args.warmup_steps else "no warm-up"
+    if 0 < args.warmup_steps < 1:  # a share
+        warmup = f"warm-up over {args.warmup_steps:.0%} of the updates"
+    optimizer = optimizer_of(args).describe(args)
+    schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    return {
+        "text": f"{tokens} tokens",
+        "updates": f"{results['updates']:,} of {results['tokens_per_update']:,} tokens",
+        "optimizer": f"{optimizer}, weight decay {args.weight_decay}, gradients clipped at {args.max_grad_norm}",
+        "schedule": f"{schedule}, {warmup}",
+        "precision": "bfloat16 (mixed)" if args.bf16 else "float16 (mixed)" if args.fp16 else "float32",
+        "seed": str(args.seed),
+        "time": f"{_time(results['train_seconds'], args)} on {results['hardware']}",
+        "energy": "not measured",
+        "software": f"torch {torch.__version__}, transformers {transformers.__version__}",
+    }
+
+
+def _time(seconds: float | None, args: MiniTrainingArguments) -> str:
+    if seconds is None:
+        return "unknown time"
+    return f"{seconds:,.0f} s" + (" since the last resumption" if args.is_resumed else "")
+
+
+def _card_scores(results: dict, scores: dict) -> dict[str, tuple[float, list[float] | None]]:
+    """Value and 95% interval of each metric in the card; no interval where a single row has no spread."""
+    loss, margin = results["validation_loss"], results["validation_loss_margin"]
+    bounds = {
+        "loss": (loss, (loss - margin, loss + margin)),
+        "perplexity": (results["perplexity"], (math.exp(loss - margin), math.exp(loss + margin))),
+    }
+    if bits := results.get("bits_per_byte"):
+        bounds["bits_per_byte"] = (bits, (bits * (1 - margin / loss), bits * (1 + margin / loss)))
+    losses = {name: (value, None if margin == 0 else list(pair)) for name, (value, pair) in bounds.items()}
+    own = {name: (value, scores[f"{name}_interval"]) for name, value in scores.items() if f"{name}_interval" in scores}
+    return losses | own
+
+
+def _held_out(scores: dict) -> str:
+    count = scores.get("scored_examples")
+    return "examples" if count is None else f"examples (the loss on all, the rest on {count:,} chosen at random)"
+
+
+def _public_name(path_or_name: str) -> str:
+    """A local path without its folders, which are private; any other name unchanged."""
+    return Path(path_or_name).absolute().name if Path(path_or_name).exists() else path_or_name
+
+
+def _languages(data_args: TaskArguments, builtin: BuiltinData | None) -> list[str] | str | None:
+    if builtin is None:
+        return None
+    if data_args.dataset == "message-catalogues" and data_args.dataset_config:
+        return ["en", data_args.dataset_config]
+    return list(builtin.languages) if len(builtin.languages) > 1 else builtin.languages[0]
+
+
+def hardware(world_size: int) -> str:
+    """The hardware of a run with this number of processes, as text."""
+    if torch.cuda.is_available():
+        return f"{world_size} x {torch.cuda.get_device_name()}"
+    if torch.accelerator.is_available():
+        return f"{world_size} x {torch.accelerator.current_accelerator().type}"
+    return f"{world_size * torch.get_num_threads()} CPU cores ({platform.machine()})"
+
+
+def loss_curve(history: list[dict]) -> list[dict]:
+    """The Trainer's log as points in nats per target: `update`, and `train_loss` or `validation_loss`."""
+    names = {"loss": "train_loss", "eval_token_loss": "validation_loss"}
+    points = {
+        (entry["step"], name): entry[key] for entry in history for key, name in names.items() if key in entry
+    }  # the last evaluation is logged twice
+    return [{"update": update, name: value} for (update, name), value in points.items()]
+
+
+def plot_losses(points: list[dict], path: Path) -> None:
+    """Training and validation loss over updates, as PNG."""
+    axes = Figure(figsize=(7, 4), layout="constrained").subplots()
+    for name, style in (("train_loss", "-"), ("validation_loss", "o-")):
+        curve = [point for point in points if name in point]
+        axes.plot(
+            [point["update"] for point in curve],
+            [point[name] for point in curve],
+            style,
+            label=name.replace("_", " "),
+        )
+    axes.set_xlabel("update")
+    axes.set_ylabel("nats per target")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.figure.savefig(path, dpi=150)

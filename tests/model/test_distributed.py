@@ -1,0 +1,163 @@
+"""Two processes on one CPU hold the model together as the plans say, and compute what one process computes.
+
+Tensor parallelism and FSDP2 are held to the logits, the loss and the gradients of one process; pipeline stages to its
+logits only, because transformers 5.24 passes no loss on from the last stage.
+"""
+
+import pytest
+import torch
+
+from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
+from modeling_mini.training.optim import MuonAdamWFactory
+
+
+SCRIPT = """
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from transformers.distributed import DistributedConfig
+
+import modeling_mini
+
+torch.set_num_threads(1)
+checkpoint, kind, expected = sys.argv[1:]
+expected = torch.load(expected)
+model_class = getattr(modeling_mini, expected["class"])
+model = model_class.from_pretrained(checkpoint, distributed_config=DistributedConfig(**{kind: 2}))
+
+
+def whole(tensor):
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def check(found, expected, name):
+    torch.testing.assert_close(whole(found).detach(), expected, rtol=1e-4, atol=1e-5, msg=lambda m: name + m)
+
+
+inputs, labels = expected["inputs"], expected["labels"]
+if kind == "pp_size":
+    logits = model.eval()(**inputs).logits
+    assert dist.get_rank() == 0 or logits is not None, "the last stage has the logits"
+    if logits is not None:
+        check(logits, expected["logits"], "logits")
+    held = sum(hasattr(layer, "self_attn") for layer in model.model.layers)
+    assert held == 1, f"one layer of two belongs to each stage, not {held}"
+else:
+    sharded = [name for name, p in model.named_parameters() if isinstance(p, DTensor)]
+    assert any("q_proj" in name for name in sharded), "nothing was sharded"
+    if kind == "fsdp_size" or (hasattr(model, "lm_head") and model.config.tie_word_embeddings):
+        # 5.17 keeps an untied table whole under TP
+        assert any("embed_tokens" in name for name in sharded), "the embedding was not sharded"
+    check(model.eval()(**inputs).logits, expected["logits"], "logits")
+    outputs = model.train()(**inputs, labels=labels)
+    if hasattr(model, "lm_head"):
+        assert (outputs.logits is None) == (kind == "fsdp_size"), "sharding must not bring all logits back"
+    check(outputs.loss, expected["loss"], "loss")
+    outputs.loss.backward()
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == expected["gradients"].keys(), found.keys() ^ expected["gradients"].keys()
+    for name, gradient in found.items():
+        check(gradient, expected["gradients"][name], name)
+dist.barrier()
+dist.destroy_process_group()
+os._exit(0)  # a thread of gloo's sometimes aborts the end of the interpreter, when all is done
+"""
+
+MODELS = {
+    "tied": (MiniForCausalLM, {}),
+    "untied post-norm": (MiniForCausalLM, {"tie_word_embeddings": False, "norm_first": False}),
+    "classifier": (MiniForSequenceClassification, {"num_labels": 4}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    # Pipeline stages of transformers 5.24 hand on logits of language models only.
+    [
+        (kind, name)
+        for kind in ("tp_size", "fsdp_size", "pp_size")
+        for name in MODELS
+        if (kind, name) != ("pp_size", "classifier")
+    ],
+)
+def test_two_processes_equal_one(tiny_model, random_ids, pad, gradients, tmp_path, two_processes, kind, name):
+    model_class, overrides = MODELS[name]
+    model = tiny_model(model_class, vocab_size=96, intermediate_size=64, **overrides)
+    model.save_pretrained(tmp_path / "checkpoint")
+    ids, mask = pad([random_ids(length, vocab_size=96) for length in (12, 7)], "left")
+    labels = ids.masked_fill(mask == 0, -100) if model_class is MiniForCausalLM else torch.tensor([3, 1])
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    expected = {"class": model_class.__name__, "inputs": inputs, "labels": labels}
+    expected["logits"] = model(**inputs).logits.detach()
+    loss = model.train()(**inputs, labels=labels).loss
+    loss.backward()
+    expected |= {"loss": loss.detach(), "gradients": gradients(model)}
+    torch.save(expected, tmp_path / "expected.pt")
+    (tmp_path / "rank.py").write_text(SCRIPT)
+    result = two_processes(tmp_path / "rank.py", tmp_path / "checkpoint", kind, tmp_path / "expected.pt")
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+TRAINING = """
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from transformers.distributed import DistributedConfig
+
+import modeling_mini
+from modeling_mini.training.optim import MuonAdamWFactory, whole
+
+torch.set_num_threads(1)
+checkpoint, kind, expected = sys.argv[1:]
+expected = torch.load(expected)
+model_class = getattr(modeling_mini, expected["class"])
+model = model_class.from_pretrained(checkpoint, distributed_config=DistributedConfig(**{kind: 2})).train()
+assert any("q_proj" in name for name, p in model.named_parameters() if isinstance(p, DTensor)), "nothing was sharded"
+optimizer = MuonAdamWFactory()(model) if expected["muon"] else torch.optim.AdamW(model.parameters(), lr=3e-3)
+for batch in expected["batches"]:
+    if kind == "fsdp_size":  # each process reads its half of the rows
+        batch = {name: value.chunk(2)[dist.get_rank()] for name, value in batch.items()}
+    model(**batch).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+for name, parameter in model.named_parameters():
+    if name.endswith("k_proj.bias"):
+        continue  # adds the same to all scores of a query: its gradient is rounding, of which Adam makes whole steps
+    found = whole(parameter).detach()
+    torch.testing.assert_close(found, expected["weights"][name], rtol=1e-3, atol=2e-4, msg=lambda m: name + m)
+dist.barrier()
+dist.destroy_process_group()
+os._exit(0)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("muon", [True, False], ids=["muon", "adamw"])
+@pytest.mark.parametrize("kind", ["tp_size", "fsdp_size"])
+@pytest.mark.parametrize("model_class", [MiniForCausalLM, MiniForSequenceClassification])
+def test_ten_updates_of_two_processes_equal_those_of_one(
+    tiny_model, random_ids, tmp_path, two_processes, model_class, kind, muon
+):
+    model = tiny_model(model_class, vocab_size=96, intermediate_size=64, num_labels=4).train()
+    model.save_pretrained(tmp_path / "checkpoint")
+    batches = [{"input_ids": random_ids(4, 12, vocab_size=96)} for _ in range(10)]
+    for batch in batches:
+        batch["labels"] = batch["input_ids"] if model_class is MiniForCausalLM else torch.randint(4, (4,))
+    optimizer = MuonAdamWFactory()(model) if muon else torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for batch in batches:
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    expected = {"class": model_class.__name__, "muon": muon, "batches": batches, "weights": weights}
+    torch.save(expected, tmp_path / "expected.pt")
+    (tmp_path / "rank.py").write_text(TRAINING)
+    result = two_processes(tmp_path / "rank.py", tmp_path / "checkpoint", kind, tmp_path / "expected.pt")
+    assert result.returncode == 0, result.stderr[-3000:]

@@ -1,0 +1,153 @@
+"""The benchmarks run, on models and texts that take seconds, and measure what they say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+TINY = ["--layers", "1", "--width", "16", "--heads", "2", "--rounds", "1"]
+
+
+def bench(name, *words):
+    """What a benchmark prints."""
+    command = [sys.executable, BENCHMARKS / f"{name}.py", *words]
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def saved(folder, name):
+    """The results in NAME.json, beside which there is a plot."""
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((folder / f"{name}.json").read_text())["results"]
+
+
+# What benchmarks/training.py calls of nanoGPT's model.py, which also prints while it is built.
+PEER = """
+from types import SimpleNamespace as GPTConfig
+import torch
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.table = torch.nn.Embedding(config.vocab_size, config.vocab_size)
+        print("number of parameters")
+
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        print("using fused AdamW")
+        return torch.optim.AdamW(self.parameters(), learning_rate, betas, weight_decay=weight_decay)
+
+    def forward(self, ids, targets):
+        logits = self.table(ids)
+        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+"""
+
+
+@pytest.mark.slow
+def test_training(tmp_path):
+    (tmp_path / "train.py").touch()
+    (tmp_path / "model.py").write_text(PEER)
+    words = ["--vocabularies", "64", "--lengths", "16", "--tokens", "64", "--nanogpt", tmp_path, "--output", tmp_path]
+    printed = bench("training", *TINY, *words).splitlines()
+    assert all(line.startswith("|") for line in printed)
+    rows = [line.split("|") for line in printed if line.startswith("| 64 |")]
+    assert [row[3].strip() for row in rows] == ["float32", "bf16"]
+    for case in saved(tmp_path, "training"):
+        assert set(case["tokens_per_second"]) == {"modeling_mini", "gpt2", "llama", "nanoGPT"}
+        memory = case["peak_memory"]
+        assert 0 < memory["imports"] < memory["modeling_mini"]
+        assert set(memory) == {"imports", "modeling_mini", "gpt2", "llama"}
+        assert 0 < case["share_of_peak"][0] < 1
+
+
+@pytest.mark.slow
+def test_generation(tmp_path):
+    words = ["--vocabulary", "64", "--prompt", "4", "--new", "4", "--batches", "2", "--output", tmp_path]
+    bench("generation", *TINY, *words)
+    speeds = saved(tmp_path, "generation")["2"]
+    assert all(speeds[name]["static, compiled"][0] > 0 for name in ("modeling_mini", "gpt2", "llama"))
+
+
+@pytest.mark.slow
+def test_startup(tmp_path):
+    bench("startup", *TINY, "--output", tmp_path)
+    results = saved(tmp_path, "startup")
+    _, added = results["import"][0]
+    assert added < 0.05
+    assert set(results["models"]) == {"modeling_mini", "gpt2", "llama", "without the package"}
+
+
+@pytest.mark.slow
+def test_growth(tmp_path):
+    words = ["--tokens", "64", "--updates", "1", "--axes", "rows", "--output", tmp_path]
+    bench("growth", *TINY, *words)
+    assert list(saved(tmp_path, "growth")) == ["rows"]
+
+
+@pytest.mark.slow
+def test_ablation(tmp_path, corpus):
+    words = ["--updates", "2", "--length", "16", "--seeds", "1", "--variants", "as shipped", "rotary positions"]
+    bench("ablation", corpus, *words, "learned positions", "no positions", "--output", tmp_path)
+    losses = [by_seed["1"] for by_seed in saved(tmp_path, "ablation").values()]
+    assert len(set(losses)) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "target", "tokens"), [("characters", 1.88, 12 * 64), ("characters-long", 1.4697, 8 * 256)]
+)
+def test_time_to_a_loss(tmp_path, corpus, recipe, target, tokens):
+    words = ["--recipe", recipe, "--seeds", "1", "--output", tmp_path, "--max_steps", "4", "--eval_steps", "2"]
+    printed = bench("shakespeare", corpus, *words)
+    assert f"tokens to {target} |" in printed
+    assert "| nanoGPT | not run |" in printed
+    first, last = saved(tmp_path, f"shakespeare-{recipe}")["curves"]["modeling_mini"][0]
+    assert (first["tokens"], last["tokens"]) == (2 * tokens, 4 * tokens)
+    assert 0 < first["seconds"] < last["seconds"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_wants_a_gpu_says_that_it_was_not_run():
+    assert bench("gpu").count("| a GPU |") == 4
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_nanogpt_that_wants_a_gpu_is_refused_without_one(tmp_path):
+    for name in ("train.py", "text.txt"):
+        (tmp_path / name).touch()
+    words = [tmp_path / "text.txt", "--recipe", "characters-long", "--nanogpt", tmp_path]
+    command = [sys.executable, BENCHMARKS / "shakespeare.py", *words]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert "wants a GPU, and there is none; leave out --nanogpt." in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--text", "missing.txt"], "argument --text: missing.txt: no such file."),
+        (["--nanogpt", "missing"], "argument --nanogpt: missing is no checkout of nanoGPT: it holds no train.py."),
+    ],
+)
+def test_what_is_not_there_is_refused_before_anything_runs(words, sentence):
+    finished = subprocess.run([sys.executable, BENCHMARKS / "gpu.py", *words], capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert sentence in finished.stderr
+
+
+def test_rotary_positions_are_those_of_llama(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from ablation import rotated
+
+    query, key = torch.randn(2, 1, 3, 10, 8)
+    config = LlamaConfig(hidden_size=24, num_attention_heads=3)
+    cos, sin = LlamaRotaryEmbedding(config)(query, torch.arange(10)[None])
+    expected = apply_rotary_pos_emb(query, key, cos, sin)
+    torch.testing.assert_close((rotated(query, torch.arange(10)), rotated(key, torch.arange(10))), expected)

@@ -1,0 +1,193 @@
+"""train.py as `accelerate launch` starts it with the shipped files, on two processes of one CPU, against one process.
+
+FSDP2 by `fsdp2_on_cpu.py`; DeepSpeed where it is installed (`make deepspeed`). `fsdp2-offload.yaml` needs a GPU.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TRAIN, lose_the_end
+from safetensors.torch import load_file
+from torch.distributed.checkpoint import FileSystemReader
+
+from modeling_mini.checkpoints import checkpoint_defect, latest_complete_checkpoint
+from modeling_mini.presets import configuration_path
+
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).resolve().parents[1]
+SHAPE = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
+CLASSIFIER = ["--task", "text-classification"]
+TOGETHER = ["--config_overrides", SHAPE, "--per_device_train_batch_size", "2"]  # ten updates are less than an epoch
+ALONE = ["--use_cpu", "true", "--per_device_train_batch_size", "4"]  # as many rows as two processes read together
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="`make deepspeed` has it")
+
+
+@pytest.fixture
+def launch(tmp_path, free_port):
+    """`launch(file, words)`: two processes, or more or fewer; the finished launcher."""
+
+    def run(name, words, *more, processes=2, precision="no", hub=None):
+        command = [sys.executable, "-m", "accelerate.commands.launch"]
+        command += ["--config_file", configuration_path("accelerate", f"{name}.yaml"), *more]
+        command += ["--num_processes", processes, "--mixed_precision", precision, "--main_process_port", free_port]
+        if name.startswith("fsdp2"):
+            command += [TESTS / "fsdp2_on_cpu.py"]
+            way = {"ACCELERATE_USE_CPU": "true"}
+            words = [*words, "--use_cpu", "true"]
+        else:
+            way = {"DS_ACCELERATOR": "cpu"}
+        environment = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        if hub is not None:
+            environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_alice"}
+            environment["HF_HUB_DISABLE_XET"] = "1"
+        result = subprocess.run(
+            [str(word) for word in [*command, TRAIN, *words, "--ddp_backend", "gloo"]],
+            env=os.environ | environment | way,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        return result
+
+    return run
+
+
+def goes_on_from(update, log):
+    return re.search(rf"Continuing from .*checkpoint-{update}$", log, re.MULTILINE)
+
+
+def shares(checkpoint):
+    """For each weight of a sharded checkpoint, in how many pieces it is."""
+    metadata = FileSystemReader(checkpoint / "pytorch_model_fsdp_0").read_metadata().state_dict_metadata
+    return {name: len(tensor.chunks) for name, tensor in metadata.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("fsdp2", ["--optimizer", "muon"]),
+        ("fsdp2-checkpointing", ["--optimizer", "adamw"]),
+        ("fsdp2", [*CLASSIFIER, "--optimizer", "adamw"]),
+        ("fsdp2-checkpointing", [*CLASSIFIER, "--optimizer", "muon"]),
+    ],
+    ids=["muon", "adamw", "classifier adamw", "classifier muon"],
+)
+def test_fsdp2_learns_what_one_process_learns(arguments, run, launch, same_weights, tmp_path, name, more):
+    arguments = [*arguments, *TOGETHER, "--save_steps", "10", *more]
+    one, two = tmp_path / "one", tmp_path / "two"
+    code, output = run([*arguments, *ALONE, "--output_dir", str(one)])
+    assert code == 0, output
+    launch(name, [*arguments, "--output_dir", two])
+    same_weights(two, one)
+    pieces = shares(two / "checkpoint-10")
+    assert pieces["model.model.layers.0.self_attn.q_proj.weight"] == 2, f"was not divided: {pieces}"
+
+
+def test_fsdp2_in_bf16_learns_nearly_what_one_process_learns(arguments, run, launch, same_weights, tmp_path):
+    arguments = [*arguments, *TOGETHER]
+    one, two, whole = (tmp_path / name for name in ("one", "two", "whole"))
+    assert run([*arguments, *ALONE, "--output_dir", str(one)])[0] == 0
+    launch("fsdp2", [*arguments, "--output_dir", two], precision="bf16")
+    same_weights(two, one, rtol=0.02, atol=0.01)
+    launch("fsdp2", [*arguments, "--output_dir", whole])
+    assert (two / "model.safetensors").read_bytes() != (whole / "model.safetensors").read_bytes(), "was not bf16"
+
+
+def test_fsdp2_goes_on_from_shards_bit_for_bit(arguments, launch, tmp_path):
+    """With dropout. And the report of a run that was killed before it is written by all, without another update."""
+    alone, resumed = tmp_path / "alone", tmp_path / "resumed"
+    launch("fsdp2", [*arguments, "--output_dir", alone])
+    shutil.copytree(alone, resumed)
+    lose_the_end(resumed, 10)
+    result = launch("fsdp2", [*arguments, "--output_dir", resumed, "--resume"])
+    assert goes_on_from(8, result.stderr)
+    assert (alone / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+
+    metrics = json.loads((resumed / "metrics.json").read_text())
+    (resumed / "metrics.json").unlink()
+    (resumed / "model.safetensors").unlink()
+    launch("fsdp2", [*arguments, "--output_dir", resumed, "--resume"])
+    assert (alone / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    assert json.loads((resumed / "metrics.json").read_text())["validation_loss"] == metrics["validation_loss"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_fsdp2_goes_on_with_another_number_of_processes(arguments, run, launch, same_weights, tmp_path, before, after):
+    """The rows of an update are the same, and so are the weights, but for rounding."""
+    arguments = [*arguments, *TOGETHER]
+    one, changed = tmp_path / "one", tmp_path / "changed"
+    assert run([*arguments, *ALONE, "--output_dir", str(one)])[0] == 0
+    for processes, more in ((before, []), (after, ["--resume"])):
+        rows = ["--per_device_train_batch_size", 4 // processes]
+        result = launch("fsdp2", [*arguments, *rows, "--output_dir", changed, *more], processes=processes)
+        same_weights(changed, one)
+        lose_the_end(changed, 10)
+    assert goes_on_from(8, result.stderr)
+
+
+@pytest.mark.parametrize("name", ["fsdp2", pytest.param("zero3", marks=needs_deepspeed)], ids=["fsdp2", "deepspeed"])
+def test_a_divided_run_pushes_its_whole_model(arguments, launch, hub, tmp_path, name):
+    words = ["--optimizer", "adamw", "--push_to_hub", "--hub_model_id", "alice/mini"]
+    result = launch(name, [*arguments, *words], hub=hub)
+    assert "equal bit for bit" in result.stdout + result.stderr
+    assert ("its commits hold no weights" in result.stderr) == (name == "fsdp2")
+    pushed = hub.repository("alice/mini").find("main").files["model.safetensors"].data
+    assert pushed == (tmp_path / "run" / "model.safetensors").read_bytes()
+
+
+@needs_deepspeed
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_deepspeed_learns_what_one_process_learns_and_goes_on(arguments, run, launch, same_weights, tmp_path, stage):
+    """From given weights: ZeRO-3 draws the initial ones layer by layer, and so draws others."""
+    start, one, two, resumed = (tmp_path / name for name in ("start", "one", "two", "resumed"))
+    arguments = [*arguments, *TOGETHER, "--optimizer", "adamw"]
+    arguments += CLASSIFIER if stage == 2 else []
+    assert run([*arguments, *ALONE, "--max_steps", "1", "--output_dir", str(start)])[0] == 0
+    arguments = [*arguments, "--init_from", str(start), "--config_overrides", "{}"]
+    assert run([*arguments, *ALONE, "--output_dir", str(one)])[0] == 0
+    name = "zero3" if stage == 3 else "zero2"
+    launch(name, [*arguments, "--output_dir", two], "--zero_stage", stage)
+    same_weights(two, one)
+
+    parts = two / "checkpoint-10" / "global_step10"
+    assert len(list(parts.glob("*optim_states.pt"))) == 2, "each process holds a share of the optimizer"
+    assert len(list(parts.glob("*model_states.pt"))) == (2 if stage == 3 else 1)
+    for path in parts.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+        assert "truncated" in checkpoint_defect(two / "checkpoint-10")
+        path.unlink()
+        assert "missing" in checkpoint_defect(two / "checkpoint-10")
+        path.write_bytes(content)
+    assert latest_complete_checkpoint(two) == two / "checkpoint-10"
+
+    expected = load_file(one / "model.safetensors")
+    held = sum(weights.numel() for weights in expected.values())
+    assert json.loads((two / "metrics.json").read_text())["parameters"] == held
+
+    shutil.copytree(two, resumed)
+    lose_the_end(resumed, 10)
+    result = launch(name, [*arguments, "--output_dir", resumed, "--resume"], "--zero_stage", stage)
+    assert goes_on_from(8, result.stderr)
+    assert (two / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+
+
+@needs_deepspeed
+def test_deepspeed_draws_the_initial_weights_as_the_model_says(arguments, launch, tmp_path):
+    launch("zero3", [*arguments, "--optimizer", "adamw", "--max_steps", "1", "--learning_rate", "0"])
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    wanted = {"embed_tokens": 32**-0.5, "layers.0.mlp.up_proj": 0.02, "layers.0.mlp.down_proj": 0.01}
+    for name, std in wanted.items():
+        torch.testing.assert_close(weights[f"model.{name}.weight"].std(), torch.tensor(std), rtol=0.1, atol=0)

@@ -1,0 +1,363 @@
+"""train.py as a user runs it: what it leaves behind, how it continues, and how it fails."""
+
+import json
+import math
+import random
+import re
+import shlex
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from conftest import lose_the_end
+from huggingface_hub import HfApi
+from packaging.version import Version
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
+
+from modeling_mini import MiniForCausalLM
+from modeling_mini.errors import UserError
+from modeling_mini.tasks.batches import next_token_nll
+from modeling_mini.training.arguments import parse_arguments
+from modeling_mini.training.callbacks import RowLoss, StopOnNaN, StopOnSignal
+from modeling_mini.training.run import main
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_a_loadable_model_and_its_whole_report(arguments, run, tmp_path):
+    code, output = run(arguments)
+    assert code == 0, output
+    folder = tmp_path / "run"
+    metrics = json.loads((folder / "metrics.json").read_text())
+
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert model.config.vocab_size == len(tokenizer)
+    assert metrics["parameters"] == model.num_parameters()
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["validation_loss"]))
+    assert metrics["tokens_per_second"] > 0
+    assert metrics["sample"].startswith("the model")
+    assert [point["update"] for point in metrics["history"] if "validation_loss" in point] == [5, 10]
+
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "library_name: transformers" in card
+    assert f"{metrics['bits_per_byte']:.4f}" in card
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert {"modeling_mini.py", "configuration_mini.py"} <= {path.name for path in folder.iterdir()}
+    assert "Tokens per update: 128 (4 rows x 1 accumulated x 1 devices x 32 tokens)" in output
+    assert f"modeling-mini generate {folder}" in output
+
+
+@pytest.mark.slow
+def test_reported_bits_per_byte_are_those_of_the_validation_text(arguments, run, tmp_path, corpus):
+    assert run([*arguments, "--validation_fraction", "0.1"])[0] == 0
+    folder = tmp_path / "run"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    from datasets import Dataset
+
+    texts = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+    held_out = Dataset.from_dict({"text": texts}).train_test_split(test_size=0.1, seed=0)["test"]["text"]
+    bits = num_bytes = 0
+    for text in held_out:
+        ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        for start in range(0, len(ids) - 1, 31):  # rows of 32 that share a token
+            # the pieces of a document are rows of their own only where a row ends, so this is an upper bound
+            row = torch.tensor([ids[start : start + 32]])
+            bits += model(row, labels=row).loss.item() * (row.shape[1] - 1) / math.log(2)
+        num_bytes += len(text.encode())
+    found = json.loads((folder / "metrics.json").read_text())["bits_per_byte"]
+    assert found == pytest.approx(bits / num_bytes, rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_muon", ["true", "false"])
+def test_run_killed_at_a_random_moment_and_resumed_ends_bit_identical_to_one_never_stopped(
+    arguments, run, tmp_path, use_muon
+):
+    arguments = [*arguments, "--use_muon", use_muon, "--max_steps", "80"]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert run([*arguments, "--output_dir", str(straight)])[0] == 0
+    process = run.start([*arguments, "--output_dir", str(killed)])
+    wait_for(lambda: (killed / "checkpoint-4" / "trainer_state.json").exists())
+    time.sleep(random.random())  # in an update, in an evaluation or in a checkpoint
+    assert process.poll() is None, "the run ended too early to be killed"
+    process.kill()
+    process.communicate()
+    code, output = run([*arguments, "--output_dir", str(killed), "--resume"])
+    assert code == 0, output
+    assert re.search(r"Continuing from .*checkpoint-\d+\n", output)
+    assert (straight / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_finished_run_is_not_trained_further_and_a_lost_report_is_written_again(arguments, run, tmp_path):
+    assert run(arguments)[0] == 0
+    folder = tmp_path / "run"
+    code, output = run([*arguments, "--resume"])
+    assert code == 1
+    assert "is finished (10 of 10 updates)" in output
+    before, weights = json.loads((folder / "metrics.json").read_text()), (folder / "model.safetensors").read_bytes()
+    for name in ("metrics.json", "model.safetensors"):  # as after a kill between the last checkpoint and the report
+        (folder / name).unlink()
+    code, output = run([*arguments, "--resume"])
+    assert code == 0, output
+    after = json.loads((folder / "metrics.json").read_text())
+    assert (folder / "model.safetensors").read_bytes() == weights
+    for name in ("validation_loss", "bits_per_byte", "updates", "history", "sample"):
+        assert after[name] == before[name], name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run_writes_a_checkpoint_and_says_how_to_continue(arguments, run, tmp_path, number, code):
+    arguments = [*arguments, "--max_steps", "100000", "--save_steps", "100000", "--eval_strategy", "no"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = run.start(arguments, stdout=file)
+    wait_for(lambda: "'loss'" in log.read_text())  # before the first update, a signal simply ends the process
+    process.send_signal(number)
+    process.wait(timeout=60)
+    output = log.read_text()
+    assert process.returncode == code, output
+    [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
+    assert f"Stopped after update {checkpoint.name.rpartition('-')[2]}, with a checkpoint" in output
+    assert "Traceback" not in output
+    continued = shlex.split(re.search(r"Continue with: (.*)", output)[1])
+    assert continued[:2] == ["python", "train.py"]
+    assert parse_arguments(continued[2:])[2].resume
+
+
+@pytest.mark.slow
+def test_resuming_with_other_data_or_another_model_is_refused(arguments, run, tmp_path):
+    assert run([*arguments, "--max_steps", "4"])[0] == 0
+    code, output = run([*arguments, "--resume", "--block_size", "16"])
+    assert code == 1
+    assert "started with --block_size 32, and now it is 16" in output
+
+
+@pytest.mark.slow
+def test_disk_that_fills_up_ends_with_a_sentence_and_keeps_what_was_written(arguments, run, tmp_path):
+    """The limit on the size of a file stands in for a full disk: writing fails in the same places."""
+    import resource
+
+    assert run([*arguments, "--max_steps", "4"])[0] == 0
+    before = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    small = 50_000  # bytes: less than the weights
+    code, output = run(
+        [*arguments, "--resume"], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+    )
+    assert code == 1, output
+    assert "Error: the disk is full" in output
+    assert "Traceback" not in output
+    after = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.slow
+def test_streamed_run_trains(arguments, run, tmp_path):
+    code, output = run([*arguments, "--streaming", "--max_validation_documents", "5"])
+    assert code == 0, output
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["updates"] == 10
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
+    """`accelerate launch` and torchrun start the same script; two processes over gloo stand in for two devices."""
+    command = [ROOT / "train.py", *arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
+    stages = [["--max_steps", "4"], ["--resume"]]
+    if Version(transformers.__version__) < Version("5.23"):
+        # 5.17 restores optimizer states of several CPU processes to "cpu:0", which torch does not know.
+        stages = [["--max_steps", "10"]]
+    for extra in stages:
+        result = two_processes(*command, *extra)
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert "Tokens per update: 256 (4 rows x 1 accumulated x 2 devices x 32 tokens)" in result.stderr
+    assert ("Continuing from" in result.stderr) == ("--resume" in stages[-1])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["updates"] == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--use_muon", "true"],
+        ["--use_muon", "false"],
+        ["--streaming", "true", "--max_validation_documents", "5"],
+        ["--task", "text-classification", "--use_muon", "true", "--max_steps", "7"],  # less than an epoch
+    ],
+    ids=["muon", "adamw", "streaming", "classifier"],
+)
+def test_two_processes_learn_from_the_same_rows_what_one_learns(
+    arguments, run, same_weights, tmp_path, two_processes, more
+):
+    """DDP: twice four rows are the eight rows of one process, none of them twice and none left out."""
+    shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
+    arguments = [*arguments, "--config_overrides", shape, "--save_strategy", "no", *more]
+    one, two = tmp_path / "one", tmp_path / "two"
+    code, output = run([*arguments, "--per_device_train_batch_size", "8", "--output_dir", str(one)])
+    assert code == 0, output
+    result = two_processes(
+        ROOT / "train.py", *arguments, "--use_cpu", "true", "--ddp_backend", "gloo", "--output_dir", two
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    same_weights(one, two)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_goes_on_as_one(arguments, run, same_weights, tmp_path, two_processes):
+    shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
+    arguments = [*arguments, "--config_overrides", shape, "--use_cpu", "true"]
+    one, changed = tmp_path / "one", tmp_path / "changed"
+    alone = [*arguments, "--per_device_train_batch_size", "8"]
+    assert run([*alone, "--output_dir", str(one)])[0] == 0
+    result = two_processes(ROOT / "train.py", *arguments, "--ddp_backend", "gloo", "--output_dir", changed)
+    assert result.returncode == 0, result.stderr[-3000:]
+    lose_the_end(changed, 10)
+    code, output = run([*arguments, "--output_dir", str(changed), "--resume"])
+    assert code == 1
+    assert "an update of this run reads 8 rows, and now it would read 4" in output
+    code, output = run([*alone, "--output_dir", str(changed), "--resume"])
+    assert code == 0, output
+    assert re.search(r"Continuing from .*checkpoint-8\n", output)
+    same_weights(changed, one)
+
+
+def test_unknown_validation_tokens_are_reported(arguments, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    overrides = {"vocab_size": 12, "hidden_size": 32, "num_hidden_layers": 1}
+    short = ["--max_steps", "1", "--eval_strategy", "no", "--config_overrides", json.dumps(overrides)]
+    assert main([*arguments, *short, "--tokenizer_kind", "char"]) == 0
+    assert any("are unknown to the tokenizer" in message for message in caplog.messages)
+
+
+def test_trained_folder_is_not_taken_for_a_shape(arguments, tiny_model, tmp_path, caplog):
+    tiny_model(MiniForCausalLM).save_pretrained(tmp_path / "trained")
+    assert main([*arguments, "--model", str(tmp_path / "trained")]) == 1
+    assert "holds trained weights" in caplog.messages[-1]
+    assert main([*arguments, "--model", str(tmp_path / "absent")]) == 1
+    assert "is neither a preset nor an existing path" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        (["--dataset", "absent.txt"], "no such file or folder"),
+        (["--output_dir", "/dev/null/run"], "cannot be written"),
+        (["--block_size", "100000"], "fewer than one row of --block_size 100000"),
+        (["--streaming", "--max_steps", "-1"], "set the length of the training with --max_steps"),
+        (["--tokenizer", "absent"], "--tokenizer absent could not be loaded"),
+        (["--learning_rate", "1e30"], r"The \w+ is (nan|inf) at update"),
+        (["--prompt", "the model " * 400], "the model reads at most 256; shorten it"),
+        (["--dataloader_drop_last"], "leave it out"),
+        (["--resume_from_checkpoint", "absent"], r"absent is not a checkpoint: trainer_state\.json is missing"),
+    ],
+)
+def test_mistake_ends_with_one_sentence(arguments, extra, sentence, caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    assert main([*arguments, *extra]) == 1
+    assert re.search(f"^Error: .*{sentence}", caplog.messages[-1])
+
+
+def test_nan_loss_stops_training():
+    for loss in (float("nan"), float("inf")):
+        with pytest.raises(UserError, match="lower --learning_rate"):
+            StopOnNaN().on_log(None, type("State", (), {"global_step": 3}), None, logs={"loss": loss})
+    with pytest.raises(UserError, match="The eval_token_loss is nan"):
+        StopOnNaN().on_log(None, type("State", (), {"global_step": 3}), None, logs={"eval_token_loss": float("nan")})
+    StopOnNaN().on_log(None, None, None, logs={"loss": 1.0, "grad_norm": 2.0})
+
+
+def test_metrics_weigh_tokens_and_not_batches():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 6, 9), torch.randint(9, (3, 6))
+    labels[0, 2:] = -100
+    rows = next_token_nll(logits, labels)
+    targets = labels[:, 1:]
+    whole = torch.nn.functional.cross_entropy(logits[:, :-1].reshape(-1, 9), targets.reshape(-1))
+    assert rows[:, 1].tolist() == [1, 5, 5]
+    metrics = RowLoss(num_bytes=20)(EvalPrediction(predictions=rows.numpy(), label_ids=None))
+    assert metrics["token_loss"] == pytest.approx(whole.item(), rel=1e-6)
+    assert metrics["perplexity"] == pytest.approx(math.exp(whole.item()), rel=1e-5)
+    assert metrics["bits_per_byte"] == pytest.approx(whole.item() * 11 / math.log(2) / 20, rel=1e-6)
+
+
+# Sharing
+
+
+@pytest.mark.slow
+def test_a_run_pushes_what_it_leaves_and_verifies_it(arguments, run, hub, tmp_path):
+    sharing = ["--push_to_hub", "--hub_model_id", "alice/mini", "--hub_strategy", "every_save"]
+    code, output = run([*arguments, *sharing, "--hub_private_repo", "true", "--hub_always_push"], hub=hub)
+    assert code == 0, output
+    assert output.count("equal bit for bit") == 2
+    repository = hub.repository("alice/mini")
+    assert repository.private
+    files = repository.find("main").files
+    card = files["README.md"].data.decode()
+    results = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"{results['bits_per_byte']:.4f}" in card
+    assert 'from_pretrained("alice/mini", trust_remote_code=True)' in card
+    assert {"loss.png", "metrics.json", "tokenizer.json", "modeling_mini.py", "configuration_mini.py"} < set(files)
+    during = repository.history()[1:-1]
+    assert during, "nothing was pushed while it trained"
+    assert all({"config.json", "modeling_mini.py", "configuration_mini.py"} < set(commit.files) for commit in during)
+    assert not [path for commit in repository.history() for path in commit.files if path.endswith("run.json")]
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "token", "sentence"),
+    [
+        ("bob/mini", "hf_alice", "The token belongs to alice, who cannot write to bob/mini"),
+        ("alice/mini", "hf_nobody_knows", "the token is not valid"),
+        ("alice/mini", "", "You are not logged in to the Hub"),
+        ("../mini", "hf_alice", "is no name of a repository"),
+        ("alice/public", "hf_alice", "alice/public exists and is public, and it was asked to be private"),
+    ],
+)
+def test_a_run_that_could_not_be_pushed_does_not_start(
+    arguments, hub, tmp_path, monkeypatch, caplog, repo_id, token, sentence
+):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    HfApi(token="hf_alice").create_repo("alice/public")
+    login = ["--hub_token", token] if token else []
+    private = ["--hub_private_repo", "true"]
+    assert main([*arguments, "--push_to_hub", "--hub_model_id", repo_id, *private, *login]) == 1
+    assert sentence in caplog.text
+    assert "Training text" not in caplog.text
+    assert not token or token not in caplog.text
+    assert list(hub.repositories) == [("models", "alice/public")]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--hub_token", "hf_secret"], ["--hub_token=hf_secret"], ["--hub-token", "hf_secret"], ["--hub-token=hf_secret"]],
+    ids=" ".join,
+)
+def test_the_command_that_continues_a_run_holds_no_token(given):
+    stop = StopOnSignal()
+    stop.signal_number = signal.SIGINT
+    with pytest.raises(Exception, match="Continue with") as stopped:
+        stop.raise_if_stopped(3, ["python", "train.py", *given, "--max_steps", "7"])
+    assert "hf_secret" not in str(stopped.value)
+    assert re.search("--hub[_-]token[ =]TOKEN --max_steps 7 --resume", str(stopped.value))
+
+
+def test_a_misspelt_token_is_not_repeated(arguments, caplog):
+    assert main([*arguments, "--hub_tokn=hf_secret"]) == 1
+    assert "There is no argument --hub_tokn; did you mean hub_token?" in caplog.text
+    assert "hf_secret" not in caplog.text
