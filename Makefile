@@ -1,10 +1,10 @@
-# `make train` and `make test` set up .venv on first use; CONTRIBUTING.md has the same steps by hand.
+# `make train` and `make test` create .venv on first use; CONTRIBUTING.md has the same steps by hand.
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 BIN = $(VENV)/bin
-# One thread a test process: two processes with two threads each fight over two cores.
+# One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
 .PHONY: setup train test conformance deepspeed vllm matrix oldest mutations lint baseline bench
@@ -26,7 +26,7 @@ $(VENV)/.installed-conformance: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[conformance]"
 	touch $@
 
-# The tests that transformers holds its own models to.
+# The common tests that transformers runs on its own models.
 conformance: $(VENV)/.installed-conformance
 	$(BIN)/python tests/conformance/run.py $(ARGS)
 
@@ -34,12 +34,12 @@ $(VENV)/.installed-deepspeed: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[deepspeed]"
 	touch $@
 
-# Training with DeepSpeed's ZeRO against training with one process.
+# Compares training with DeepSpeed's ZeRO with training in one process.
 deepspeed: $(VENV)/.installed-deepspeed
-	$(PYTEST) tests/test_launching.py -k deepspeed $(ARGS)
+	$(PYTEST) tests/training/test_launching.py -k deepspeed $(ARGS)
 
-# vLLM brings its own transformers, and so has an environment of its own. What it brings of torchvision and the like is
-# built for CUDA, and keeps it from starting on a CPU.
+# vLLM installs its own version of transformers, so it gets a separate environment. The torchvision, torchaudio and
+# torchcodec that it installs are built for CUDA and prevent it from starting on a CPU.
 $(VENV)-vllm/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-vllm
 	$(VENV)-vllm/bin/pip install --quiet torch==2.13.0
@@ -48,27 +48,28 @@ $(VENV)-vllm/.installed: pyproject.toml
 	$(VENV)-vllm/bin/pip install --quiet -e . pytest
 	touch $@
 
-# A server of vLLM, on a CPU, against `generate`.
+# Compares a vLLM server on a CPU with `generate`.
 vllm: $(VENV)-vllm/.installed
-	$(VENV)-vllm/bin/python -m pytest tests/test_serving.py $(ARGS)
+	$(VENV)-vllm/bin/python -m pytest tests/inference/test_serving.py $(ARGS)
 
-# The newest transformers with huggingface_hub 2.x, then 5.17 with 1.x.
+# All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 matrix: test conformance oldest
 
 oldest:
 	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
 	$(MAKE) conformance VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt ARGS="--models mini"
 
-# Breaks the code in many ways, one at a time in a copy, and shows which test notices.
+# Breaks a copy of the code in many ways, one at a time, and shows which test fails.
 mutations: $(VENV)/.installed-conformance
 	$(BIN)/python tests/mutations.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
-# Speed, memory and learning beside other models, docs/performance.md: an hour on 2 cores without a text, and each script
-# can be run alone. `make bench TEXT=tinyshakespeare.txt NANOGPT=CHECKOUT` has all of it.
+# Speed, memory and loss compared with other models (docs/performance.md): an hour on 2 cores without TEXT. Each script
+# can be run alone. `make bench TEXT=tinyshakespeare.txt NANOGPT=CHECKOUT` runs all of it.
 TEXT ?=
 NANOGPT ?=
 WITH_NANOGPT = $(if $(NANOGPT),--nanogpt $(NANOGPT))
@@ -83,6 +84,6 @@ bench: setup
 	$(if $(TEXT),$(BIN)/python benchmarks/ablation.py $(TEXT))
 	$(BIN)/python benchmarks/gpu.py $(if $(TEXT),--text $(TEXT)) $(WITH_NANOGPT)
 
-# The n-gram model that the quickstart has to beat, on the same text.
+# The n-gram baseline of the quickstart, on the same text.
 baseline: setup
 	$(BIN)/modeling-mini eval $(ARGS)

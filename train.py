@@ -1,13 +1,13 @@
 """Train a language model.
 
     python train.py                                          the quickstart, on text of the Python installation
-    python train.py RECIPE.yaml --learning_rate 1e-3         a recipe, with any argument replaced
+    python train.py RECIPE.yaml --learning_rate 1e-3         a recipe, with any argument overridden
     python train.py --dataset my.txt --output_dir runs/mine  your own text
     python train.py --resume                                 continue after an interruption
     accelerate launch train.py                               on many devices
     python train.py --help                                   every argument
 
-The flow, from corpus to model card, is `train()` in modeling_mini/training/run.py.
+The whole flow, from corpus to model card, is `train()` in modeling_mini/training/run.py.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""What each choice of the architecture and of the optimizer is worth: the same training with one of them changed.
+"""What each choice of architecture and optimizer is worth: the same training with one choice changed.
 
     python benchmarks/ablation.py TEXT           # characters of a text; three seeds; a quarter of an hour on 2 cores
 
-Each variant is `train.py characters` for so many updates, and another seed the same again. What the model does not
-have (learned, rotary and no positions) is put into it here. Writes ablation.json and ablation.png.
+Each variant is `train.py characters` for `--updates` updates, once per seed. Learned, rotary and no positions are not
+options of the model; this script patches them in. Writes ablation.json and ablation.png.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from modeling_mini.training.run import train
 
 
 SHIPPED = "as shipped"
-# Arguments of train.py, and positions instead of sinusoids.
+# Arguments of train.py, and the positions that replace the sinusoids.
 VARIANTS = {
     SHIPPED: ([], None),
     "learned positions": ([], "learned"),
@@ -40,9 +40,9 @@ VARIANTS = {
     "no positions": ([], "none"),
     "post-norm": (["--config_overrides", '{"norm_first": false}'], None),
     "untied head": (["--config_overrides", '{"tie_word_embeddings": false}'], None),
-    "AdamW 0.003": (["--use_muon", "false", "--learning_rate", "3e-3"], None),
-    "AdamW 0.006": (["--use_muon", "false", "--learning_rate", "6e-3"], None),
-    "AdamW 0.003, learned positions": (["--use_muon", "false", "--learning_rate", "3e-3"], "learned"),
+    "AdamW 0.003": (["--optimizer", "adamw", "--learning_rate", "3e-3"], None),
+    "AdamW 0.006": (["--optimizer", "adamw", "--learning_rate", "6e-3"], None),
+    "AdamW 0.003, learned positions": (["--optimizer", "adamw", "--learning_rate", "3e-3"], "learned"),
 }
 
 
@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--updates", type=int, default=460)
-    parser.add_argument("--length", type=int, default=64, help="tokens of a row")
-    parser.add_argument("--processes", type=int, default=2, help="trainings at a time, of one thread each")
+    parser.add_argument("--length", type=int, default=64, help="tokens per row")
+    parser.add_argument("--processes", type=int, default=2, help="number of trainings at a time, one thread each")
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     args = parser.parse_args()
     torch.set_num_threads(1)  # as each training does
@@ -69,18 +69,18 @@ def main() -> None:
 
 
 def loss_of(text: str, updates: int, length: int, case: tuple[str, int]) -> float:
-    """Validation loss at the end, in nats per character; in a process of its own, which it changes."""
+    """Validation loss at the end, in nats per character. Patches the package, so it needs a separate process."""
     torch.set_num_threads(1)
     variant, seed = case
-    words, positions = VARIANTS[variant]
+    variant_arguments, positions = VARIANTS[variant]
     if positions is not None:
         POSITIONS[positions]()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "run"
-        words = ["characters", "--dataset", text, "--seed", str(seed), "--output_dir", str(output), *words]
-        words += ["--max_steps", str(updates), "--block_size", str(length), "--eval_strategy", "no"]
+        arguments = ["characters", "--dataset", text, "--seed", str(seed), "--output_dir", str(output)]
+        arguments += [*variant_arguments, "--max_steps", str(updates), "--block_size", str(length)]
         with (Path(folder) / "log").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            train([*words, "--disable_tqdm", "true"])
+            train([*arguments, "--eval_strategy", "no", "--disable_tqdm", "true"])
         return json.loads((output / "metrics.json").read_text())["validation_loss"]
 
 
@@ -89,7 +89,7 @@ def without_positions() -> None:
 
 
 def learn_positions() -> None:
-    """A table instead of sinusoids (GPT-2), initialised and scaled as that of the tokens."""
+    """A table instead of sinusoids (GPT-2), initialised and scaled like the table of tokens."""
     build = modeling_mini.MiniModel.__init__
 
     def build_with_table(self, config):
@@ -101,12 +101,12 @@ def learn_positions() -> None:
 
 
 def rotate_positions() -> None:
-    """Queries and keys turned by their position (RoPE, Su et al. 2021), and nothing added to the tokens."""
+    """Rotate queries and keys by their position (RoPE, Su et al. 2021), and add nothing to the tokens."""
     without_positions()
     attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
     def rotate_and_attend(module, query, key, *args, **kwargs):
-        # Rows have no padding, so the queries stand where the last keys do.
+        # Rows have no padding, so the queries have the positions of the last keys.
         positions = torch.arange(key.shape[-2], device=key.device)
         key = rotated(key, positions)
         return attend(module, rotated(query, positions[-query.shape[-2] :]), key, *args, **kwargs)
@@ -115,7 +115,7 @@ def rotate_positions() -> None:
 
 
 def rotated(states: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """`[B, H, T, K]`, of which each pair (i, i + K/2) is turned by the angle position / 10000^(2i/K)."""
+    """`[B, H, T, K]` with each pair (i, i + K/2) rotated by the angle position / 10000^(2i/K)."""
     half = states.shape[-1] // 2
     angles = positions[:, None] * 10000 ** (-torch.arange(half, device=positions.device) / half)  # [T, K/2]
     first, second = states.split(half, dim=-1)
@@ -127,8 +127,8 @@ POSITIONS = {"learned": learn_positions, "rotary": rotate_positions, "none": wit
 
 
 def table(results: dict[str, dict[int, float]]) -> str:
-    """Median and range, and the difference to what is shipped of the same seed."""
-    rows = [["variant", "nats per character", f"to {SHIPPED}"]]
+    """Median and range, and the difference from the shipped recipe with the same seed."""
+    rows = [["variant", "nats per character", f'difference from "{SHIPPED}"']]
     for variant, losses in results.items():
         row = [variant, spread(list(losses.values()), ".3f"), ""]
         if SHIPPED in results and variant != SHIPPED:
@@ -140,9 +140,9 @@ def table(results: dict[str, dict[int, float]]) -> str:
 def plot(results: dict[str, dict[int, float]]) -> Figure:
     figure = Figure(figsize=(7, 1 + 0.3 * len(results)), layout="constrained")
     axes = figure.subplots()
-    for place, losses in enumerate(results.values()):
-        axes.plot(statistics.median(losses.values()), place, "|", color="C0", markersize=14)
-        axes.plot(list(losses.values()), [place] * len(losses), "o", color="C0", alpha=0.5)
+    for height, losses in enumerate(results.values()):
+        axes.plot(statistics.median(losses.values()), height, "|", color="C0", markersize=14)
+        axes.plot(list(losses.values()), [height] * len(losses), "o", color="C0", alpha=0.5)
     axes.set_yticks(range(len(results)), results)
     axes.invert_yaxis()
     axes.set_xlabel("validation loss, nats per character")

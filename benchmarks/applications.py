@@ -1,11 +1,11 @@
-"""Every application with several seeds: trained, scored on what training did not see, and put into one table.
+"""Train every application with several seeds, score it on held-out data, and print one table.
 
     python benchmarks/applications.py                        # the whole table of docs/applications.md: hours
     python benchmarks/applications.py translation fields     # some rows of it
     python benchmarks/applications.py --seeds 1              # one seed each
 
-A run that is finished is not repeated, so that several calls share the work, and the last one prints the table of all
-that there is in `--folder`. The pretrained models, which several rows start from, come first.
+A finished run is not repeated, so the work can be split over several calls. Each call prints the table of all runs in
+`--folder`. The pretrained models that the rows start from are trained first.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from modeling_mini.tasks import task_class
 
 PRETRAINED = {"causal": "pretraining", "masked": "fill-mask"}
 
-# The words behind `python train.py`; {causal} and {masked} are the folders of the pretrained models.
+# Arguments of train.py; {causal} and {masked} are the folders of the pretrained models.
 RUNS = {
     "generation": "quickstart",
     "translation": "translation",
@@ -42,7 +42,7 @@ RUNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"all if left out: {'; '.join(RUNS)}")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"all by default: {'; '.join(RUNS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--folder", type=Path, default=Path("runs/applications"))
     args = parser.parse_args()
@@ -51,15 +51,15 @@ def main() -> None:
 
     pretrained = {name: args.folder / name for name in PRETRAINED}
     for name in args.runs or RUNS:
-        words = RUNS[name].split()
+        arguments = RUNS[name].split()
         for kind, folder in pretrained.items():
-            if f"{{{kind}}}" in words:
+            if f"{{{kind}}}" in arguments:
                 train(folder, [PRETRAINED[kind], "--seed", "1"])
-        words = [word.format(**pretrained) for word in words]
+        arguments = [argument.format(**pretrained) for argument in arguments]
         for seed in args.seeds:
             folder = folder_of(name, args.folder) / str(seed)
-            train(folder, [*words, "--seed", str(seed)])
-            # The simple systems are the same each time.
+            train(folder, [*arguments, "--seed", str(seed)])
+            # The baselines do not depend on the seed.
             evaluate(folder, [] if seed == args.seeds[0] else ["--no_baselines"])
     print(table(args.folder))  # noqa: T201
 
@@ -68,26 +68,26 @@ def folder_of(name: str, folder: Path) -> Path:
     return folder / name.replace(", ", "-").replace(" ", "-")
 
 
-def train(folder: Path, words: list[str]) -> None:
+def train(folder: Path, arguments: list[str]) -> None:
     if not (folder / "metrics.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was stopped, whose time would be wrong
-        subprocess.run([sys.executable, "train.py", *words, "--output_dir", str(folder)], check=True)
+        shutil.rmtree(folder, ignore_errors=True)  # the time of an interrupted and resumed run would be wrong
+        subprocess.run([sys.executable, "train.py", *arguments, "--output_dir", str(folder)], check=True)
 
 
-def evaluate(folder: Path, words: list[str]) -> None:
+def evaluate(folder: Path, arguments: list[str]) -> None:
     if not (folder / "test" / "results.json").exists():
         program = [sys.executable, "-c", "from modeling_mini.cli import main; raise SystemExit(main())", "eval"]
-        subprocess.run([*program, str(folder), "--output", str(folder / "test"), *words], check=True)
+        subprocess.run([*program, str(folder), "--output", str(folder / "test"), *arguments], check=True)
 
 
 def table(folder: Path) -> str:
-    """Mean and range over the seeds of the metric of each run, beside the simple systems, in Markdown."""
-    titles = ["run", "split", "measured in", "mean", "lowest to highest (seeds)", "nats per target", "minutes"]
-    rows = [[*titles, "beside it"]]
+    """The metric of each run as mean and range over the seeds, with the scores of the baselines, in Markdown."""
+    titles = ["run", "split", "metric", "mean", "lowest to highest (seeds)", "nats per target", "minutes"]
+    rows = [[*titles, "baselines"]]
     for name in RUNS:
-        found = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
-        if found:
-            rows.append([name, *row(found)])
+        finished = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
+        if finished:
+            rows.append([name, *row(finished)])
     return markdown_table(rows)
 
 
@@ -95,22 +95,22 @@ def row(folders: list[Path]) -> list[str]:
     results = [json.loads((folder / "test" / "results.json").read_text(encoding="utf-8")) for folder in folders]
     minutes = [json.loads((folder / "metrics.json").read_text())["train_seconds"] / 60 for folder in folders]
     metric = task_class(results[0]["task"]).metric
-    models = [list(result["systems"].values())[-1] for result in results]  # the simple systems come first
+    models = [list(result["systems"].values())[-1] for result in results]  # the baselines come first
     scores = [model[metric] for model in models]
-    simple = {
+    baselines = {
         system: values[metric]
         for result in results
         for system, values in list(result["systems"].items())[:-1]
         if metric in values
     }
     digits = 2 if max(scores) >= 10 else 3
-    beside = ", ".join(f"{system} {value:.{digits}f}" for system, value in simple.items())
+    baseline_scores = ", ".join(f"{system} {value:.{digits}f}" for system, value in baselines.items())
     spread = f"{min(scores):.{digits}f} to {max(scores):.{digits}f} ({len(scores)})"
     mean = f"{statistics.mean(scores):.{digits}f}"
     losses = [model["token_loss"] for model in models]
     loss = f"{statistics.mean(losses):.3f} ({min(losses):.3f} to {max(losses):.3f})"
     minutes = f"{statistics.median(minutes):.1f}"
-    return [results[0]["split"], metric.replace("_", " "), mean, spread, loss, minutes, beside]
+    return [results[0]["split"], metric.replace("_", " "), mean, spread, loss, minutes, baseline_scores]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""The benchmarks that want a GPU, one after the other; where there is none, the table of what was not run.
+"""Run the benchmarks that need a GPU, one after the other; without a GPU, print which were not run.
 
     python benchmarks/gpu.py                                # GPT-2's shape in bf16
     python benchmarks/gpu.py --text TEXT --nanogpt CHECKOUT # and nanoGPT, and the time to its 1.4697
 
-Each is one of the other benchmarks with arguments of its own, and can be run alone.
+Each is one of the other benchmarks with other arguments, and can be run alone.
 """
 
 import argparse
@@ -34,39 +34,40 @@ def main() -> int:
     parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT")
     parser.add_argument("--output", type=Path, default=Path("runs/bench/gpu"))
     args = parser.parse_args()
-    missing, failed = [["not run on a GPU", "for want of", "command"]], []
-    for name, words in COMMANDS.items():
-        reason = reason_against(words, args)
-        if reason is not None:
-            missing.append([name, reason, f"python benchmarks/{' '.join(words)}"])
+    not_run, failed = [["not run on a GPU", "missing", "command"]], []
+    for name, script in COMMANDS.items():
+        missing = find_missing(script, args)
+        if missing is not None:
+            not_run.append([name, missing, f"python benchmarks/{' '.join(script)}"])
             continue
         sys.stdout.write(f"{name}\n\n")
         sys.stdout.flush()
-        if subprocess.run(command(words, args)).returncode:
+        if subprocess.run(command(script, args)).returncode:
             failed.append(name)
-    if len(missing) > 1:
-        sys.stdout.write(markdown_table(missing) + "\n")
+    if len(not_run) > 1:
+        sys.stdout.write(markdown_table(not_run) + "\n")
     if failed:
         sys.stderr.write(f"Error: failed, for the reasons above: {'; '.join(failed)}.\n")
     return len(failed)
 
 
-def reason_against(words: list[str], args: argparse.Namespace) -> str | None:
+def find_missing(script: list[str], args: argparse.Namespace) -> str | None:
+    """What a benchmark needs and does not have, or None."""
     if not torch.cuda.is_available():
         return "a GPU"
-    if words[0] == "shakespeare.py" and args.text is None:
+    if script[0] == "shakespeare.py" and args.text is None:
         return "--text"
     return None
 
 
-def command(words: list[str], args: argparse.Namespace) -> list[str]:
-    script, *words = words
-    words = [sys.executable, str(Path(__file__).with_name(script)), *words, "--output", str(args.output)]
-    if script != "generation.py" and args.nanogpt is not None:
-        words += ["--nanogpt", str(args.nanogpt)]
-    if script == "shakespeare.py":
-        words.append(str(args.text))
-    return words
+def command(script: list[str], args: argparse.Namespace) -> list[str]:
+    file, *arguments = script
+    parts = [sys.executable, str(Path(__file__).with_name(file)), *arguments, "--output", str(args.output)]
+    if file != "generation.py" and args.nanogpt is not None:
+        parts += ["--nanogpt", str(args.nanogpt)]
+    if file == "shakespeare.py":
+        parts.append(str(args.text))
+    return parts
 
 
 if __name__ == "__main__":

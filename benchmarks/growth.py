@@ -1,10 +1,10 @@
-"""How the time of an update grows with length, width, depth and data, beside GPT-2 of transformers.
+"""How the time of an update grows with length, width, depth and data, compared with GPT-2 of transformers.
 
-    python benchmarks/growth.py            # 4 layers x 256, 8,192 tokens an update; a quarter of an hour on 2 cores
+    python benchmarks/growth.py            # 4 layers x 256, 8,192 tokens per update; a quarter of an hour on 2 cores
 
-One of the four grows and the others stay; the tokens of an update stay too, but for the data, where an update is the
-same and the rows to draw from grow. Through the stock Trainer with AdamW, by turns. The exponent is that of a power of
-the size, from the last two sizes. Writes growth.json and growth.png.
+One of the four sizes grows and the others stay fixed. The tokens per update are always the same; `rows` is the size of
+the data set. Both models train through the stock Trainer with AdamW and alternate in each round. The exponent is the
+power of the size with which the time grows between the last two sizes. Writes growth.json and growth.png.
 """
 
 import math
@@ -32,9 +32,9 @@ SIZES = {
 def main() -> None:
     parser = parser_with_shape(__doc__)
     parser.set_defaults(layers=4, width=256, heads=4)
-    parser.add_argument("--tokens", type=int, default=8192, help="of an update")
-    parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES), help="what grows")
-    parser.add_argument("--updates", type=int, default=2, help="of a turn; one more is not counted")
+    parser.add_argument("--tokens", type=int, default=8192, help="tokens per update")
+    parser.add_argument("--axes", nargs="+", choices=SIZES, default=list(SIZES), help="sizes that grow")
+    parser.add_argument("--updates", type=int, default=2, help="updates per round; one more is not counted")
     args = parser.parse_args()
     if "length" in args.axes and args.tokens < max(SIZES["length"]):
         parser.error(f"--tokens is {args.tokens}; a row of {max(SIZES['length'])} has to fit.")
@@ -54,15 +54,15 @@ def main() -> None:
 
 
 def exponent(by_size: dict[int, dict[str, list[float]]], name: str) -> float:
-    """The power of the size with which the time grows, from the last two sizes."""
+    """The power of the size with which the time grows between the last two sizes."""
     (small, before), (large, after) = list(by_size.items())[-2:]
     growth = statistics.median(after[name]) / statistics.median(before[name])
     return math.log(growth) / math.log(large / small)
 
 
 def table(results: dict[str, dict[int, dict[str, list[float]]]]) -> str:
-    """Seconds of an update of ours, their ratio to GPT-2's, and exponents."""
-    rows = [["grows", "size", "seconds", "gpt2", "exponent", "gpt2's"]]
+    """Seconds per update of ours, their ratio to GPT-2's, and the exponents."""
+    rows = [["grows", "size", "seconds per update", "gpt2", "exponent", "exponent of gpt2"]]
     for axis, by_size in results.items():
         for size, seconds in by_size.items():
             row = [axis, f"{size:,}", spread(seconds["modeling_mini"], ".2f"), ratios(*seconds.values()), "", ""]
@@ -80,7 +80,7 @@ def plot(results: dict[str, dict[int, dict[str, list[float]]]]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)
         axes.set_xlabel(axis)
-        axes.set_ylabel("seconds of an update")
+        axes.set_ylabel("seconds per update")
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

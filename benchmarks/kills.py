@@ -1,11 +1,11 @@
-"""Kill a training run at random moments, again and again, and compare its end with that of one left alone.
+"""Kill a training run at random moments, resume it each time, and compare its weights with those of an unkilled run.
 
     python benchmarks/kills.py                          # 20 kills of one run
     python benchmarks/kills.py --kills 5 --processes 2  # of two processes (DDP on a CPU)
 
-Each start but the first is `train.py --resume`. A process lives for a random time, at most half as long again as the
-first checkpoint takes, so that loading, updates, validation and checkpoints are all hit. It succeeds if the weights at
-the end are those of the other run, bit for bit.
+Each start except the first is `train.py --resume`. A process is killed after a random time, at most one and a half
+times the time to the first checkpoint, so kills hit loading, updates, validation and checkpoints. The script succeeds
+if the final weights of both runs are equal, bit for bit.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from launch import command
 
 
 WORDS = "the model reads a word and then it says what the next word in the text will be".split()
-UPDATES_FOR_A_KILL = 100
+UPDATES_PER_KILL = 100
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     args = parser.parse_args()
     if min(args.kills, args.processes) < 1:
         parser.error("--kills and --processes must be 1 or more.")
@@ -39,36 +39,38 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         corpus = write_corpus(folder / "corpus.jsonl")
-        alone, killed = folder / "alone", folder / "killed"
-        began = time.monotonic()
-        updates = UPDATES_FOR_A_KILL * args.kills
-        process = start(corpus, alone, args.processes, updates)
-        while process.poll() is None and not list(alone.glob("checkpoint-*")):
+        unkilled, killed = folder / "unkilled", folder / "killed"
+        start_time = time.monotonic()
+        updates = UPDATES_PER_KILL * args.kills
+        process = start(corpus, unkilled, args.processes, updates)
+        while process.poll() is None and not list(unkilled.glob("checkpoint-*")):
             time.sleep(0.1)
-        horizon = 1.5 * (time.monotonic() - began)
+        longest_life = 1.5 * (time.monotonic() - start_time)
         if process.wait() != 0:
-            sys.stderr.write(f"The run that was left alone failed:\n{end_of_log(alone)}\n")
+            sys.stderr.write(f"The unkilled run failed:\n{end_of_log(unkilled)}\n")
             return 1
 
         kills = 0
-        write("kill", "after", "checkpoints that are there")
+        write("kill", "after", "checkpoints")
         while True:
             process = start(corpus, killed, args.processes, updates)
-            after = moments.uniform(0, horizon) if kills < args.kills else None
+            after = moments.uniform(0, longest_life) if kills < args.kills else None
             try:
                 code = process.wait(after)
                 break
             except subprocess.TimeoutExpired:
                 kill(process)
                 kills += 1
-                found = sorted(int(path.name.partition("-")[2]) for path in killed.glob("checkpoint-*"))
-                write(kills, f"{after:.1f} s", ", ".join(map(str, found)) or "none")
+                checkpoints = sorted(int(path.name.partition("-")[2]) for path in killed.glob("checkpoint-*"))
+                write(kills, f"{after:.1f} s", ", ".join(map(str, checkpoints)) or "none")
         if code != 0:
             sys.stderr.write(f"The killed run failed with {code}:\n{end_of_log(killed)}\n")
             return 1
-        same = (alone / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
-        end = "equal, bit for bit" if same else "DIFFERENT"
-        sys.stdout.write(f"{kills} kills of {args.processes} process(es), {updates} updates: the weights are {end}.\n")
+        same = (unkilled / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+        result = "equal, bit for bit" if same else "DIFFERENT"
+        sys.stdout.write(
+            f"{kills} kills of {args.processes} process(es), {updates} updates: the weights are {result}.\n"
+        )
         if kills < args.kills:
             sys.stderr.write(f"The run ended before {args.kills} kills; choose another --seed.\n")
         return 0 if same and kills == args.kills else 1
@@ -76,14 +78,14 @@ def main() -> int:
 
 def write_corpus(path: Path) -> Path:
     """Two hundred documents of random words."""
-    draw = random.Random(0)
-    rows = [{"text": " ".join(draw.choices(WORDS, k=60))} for _ in range(200)]
+    generator = random.Random(0)
+    rows = [{"text": " ".join(generator.choices(WORDS, k=60))} for _ in range(200)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 def kill(process: subprocess.Popen) -> None:
-    """SIGKILL for a process and all that it has started: torchrun gives its workers groups of their own."""
+    """SIGKILL a process and all its descendants: torchrun puts its workers into separate process groups."""
     family = [*psutil.Process(process.pid).children(recursive=True), process]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -96,14 +98,14 @@ def end_of_log(output: Path) -> str:
     return Path(f"{output}.log").read_text()[-2000:]
 
 
-def write(*words: object) -> None:
-    """A line of a table, at once."""
-    sys.stdout.write("  ".join(f"{word!s:<8}" for word in words) + "\n")
+def write(*cells: object) -> None:
+    """Write one line of the table and flush it."""
+    sys.stdout.write("  ".join(f"{cell!s:<8}" for cell in cells) + "\n")
     sys.stdout.flush()
 
 
 def start(corpus: Path, output: Path, processes: int, updates: int) -> subprocess.Popen:
-    """`train.py`, or its continuation if there is something to continue."""
+    """Start `train.py`; with `--resume` if the run has been started before."""
     shape = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "hidden_dropout": 0.1}
     options = {
         "dataset": corpus,
@@ -118,8 +120,8 @@ def start(corpus: Path, output: Path, processes: int, updates: int) -> subproces
     resumed = ["--resume"] if (output / "_run.json").exists() else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(corpus.parent / "cache")}
     with Path(f"{output}.log").open("w") as log:
-        words = [*command(options, processes), *resumed]
-        return subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+        arguments = [*command(options, processes), *resumed]
+        return subprocess.Popen(arguments, env=environment, stdout=log, stderr=log)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""An LSTM language model of as many parameters, as long in training, on the rows of a trained checkpoint.
+"""Train an LSTM language model with the size, the training time and the data of a trained checkpoint.
 
     python benchmarks/lstm.py runs/quickstart --seconds 200 --seed 1
 
-It reads what the checkpoint read, in the checkpoint's tokens, and prints bits per byte on what was held out: the step
-from recurrent networks to the Transformer, at equal size and equal time. Like the Transformer's, its input and output
-embeddings are one matrix. Its state runs on over the documents of a row, which gives it a little more to go by.
+The LSTM is trained on the rows of the checkpoint, with its tokenizer, and scored in bits per byte on the validation
+documents. This measures the gain from recurrent networks to the Transformer at equal size and equal time. As in the
+Transformer, the input and output embeddings are tied. The state is carried over the documents of a row, which gives
+the LSTM a little more context.
 """
 
 import argparse
@@ -38,7 +39,7 @@ class LstmLanguageModel(nn.Module):
 
 
 def width_for(parameters: int, vocab_size: int, layers: int) -> int:
-    """The width at which V D + layers (8 D^2 + 8 D) comes nearest to a number of parameters."""
+    """The width D at which V D + layers (8 D^2 + 8 D) is closest to a number of parameters."""
     return min(
         range(8, 4096, 4),
         key=lambda width: abs(vocab_size * width + layers * (8 * width**2 + 8 * width) - parameters),
@@ -48,11 +49,11 @@ def width_for(parameters: int, vocab_size: int, layers: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="folder of a trained text-generation model")
-    parser.add_argument("--seconds", type=float, required=True, help="time of the updates")
+    parser.add_argument("--seconds", type=float, required=True, help="training time")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--learning_rate", type=float, default=1e-2)
-    parser.add_argument("--weight_decay", type=float, default=0.3, help="as much as the quickstart has")
+    parser.add_argument("--weight_decay", type=float, default=0.3, help="by default that of the quickstart")
     parser.add_argument("--batch_size", type=int, default=16)
     args = parser.parse_args()
 
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def train(model: LstmLanguageModel, rows, args: argparse.Namespace) -> int:
-    """AdamW with a warm-up of 20 updates and linear decay over the time that there is; returns the updates."""
+    """AdamW with a warm-up of 20 updates and linear decay over the given time; returns the number of updates."""
     optimizer = torch.optim.AdamW(
         model.parameters(), args.learning_rate, betas=(0.9, 0.95), weight_decay=args.weight_decay
     )

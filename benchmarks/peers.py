@@ -1,4 +1,4 @@
-"""Models of one shape to measure beside ours, and their training."""
+"""Peer models in the same shape as ours, and their training."""
 
 import argparse
 import statistics
@@ -28,32 +28,32 @@ MODELS = ("modeling_mini", "gpt2", "llama")
 
 
 def parser_with_shape(description: str) -> argparse.ArgumentParser:
-    """A parser with what every benchmark of models of one shape takes."""
+    """A parser with the options that all benchmarks of peer models share."""
     parser = argparse.ArgumentParser(description=description.partition("\n")[0])
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--width", type=int, default=384)
     parser.add_argument("--heads", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each model")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each model")
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     return parser
 
 
 def text_file(path: str) -> Path:
-    """A file that is there, as the type of an argument."""
+    """Argument type: an existing file."""
     if not Path(path).is_file():
         raise argparse.ArgumentTypeError(f"{path}: no such file.")
     return Path(path)
 
 
 def checkout(path: str) -> Path:
-    """A checkout of nanoGPT, as the type of an argument."""
+    """Argument type: a checkout of nanoGPT."""
     if not Path(path, "train.py").is_file():
-        raise argparse.ArgumentTypeError(f"{path} is no checkout of nanoGPT: it holds no train.py.")
+        raise argparse.ArgumentTypeError(f"{path} is not a checkout of nanoGPT: it has no train.py.")
     return Path(path)
 
 
 def shape_of(args: argparse.Namespace, vocabulary: int, length: int) -> dict[str, int]:
-    """What `build` and `nanogpt` take."""
+    """The shape arguments of `build` and `nanogpt`."""
     shape = {name: getattr(args, name) for name in ("layers", "width", "heads")}
     return shape | {"vocabulary": vocabulary, "length": length}
 
@@ -61,7 +61,8 @@ def shape_of(args: argparse.Namespace, vocabulary: int, length: int) -> dict[str
 def build(name: str, layers: int, width: int, heads: int, vocabulary: int, length: int) -> nn.Module:
     """`modeling_mini`, `gpt2` or `llama` with new weights and without dropout.
 
-    The feed-forward layer of Llama has three matrices; it gets two thirds of the usual width, so as many parameters.
+    The feed-forward layer of Llama has three matrices; it gets two thirds of the usual width, for the same number of
+    parameters.
     """
     sizes = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2}
     if name == "gpt2":
@@ -78,7 +79,7 @@ def build(name: str, layers: int, width: int, heads: int, vocabulary: int, lengt
 
 
 def nanogpt(checkout: Path, layers: int, width: int, heads: int, vocabulary: int, length: int) -> nn.Module:
-    """nanoGPT's model, from a checkout of it."""
+    """nanoGPT's model, imported from a checkout."""
     sys.path.insert(0, str(checkout))
     from model import GPT, GPTConfig
 
@@ -92,21 +93,21 @@ def synchronize() -> None:
 
 
 class Stopwatch(TrainerCallback):
-    """Seconds of each update with its data, the first aside."""
+    """Seconds of each update, data loading included, except the first."""
 
     def __init__(self):
-        self.seconds, self._mark = [], None
+        self.seconds, self._last_end = [], None
 
     def on_step_end(self, args, state, control, **kwargs):
         synchronize()
         now = time.perf_counter()
-        if self._mark is not None:
-            self.seconds.append(now - self._mark)
-        self._mark = now
+        if self._last_end is not None:
+            self.seconds.append(now - self._last_end)
+        self._last_end = now
 
 
 class ByTrainer:
-    """A model that trains some updates at a time through the stock Trainer, on so many rows of random tokens."""
+    """A model that is trained some updates at a time by the stock Trainer, on `rows` rows of random tokens."""
 
     def __init__(self, name: str, shape: dict, tokens: int, rows: int = 1000, **arguments):
         self.model = build(name, **shape)
@@ -126,7 +127,7 @@ class ByTrainer:
         self.rows = Dataset.from_dict({"input_ids": ids, "labels": ids}).with_format("torch")
 
     def train(self, updates: int) -> float:
-        """Seconds of an update: the median of so many, after one more that is not counted."""
+        """Seconds per update: the median over `updates`, after one more update that is not counted."""
         stopwatch = Stopwatch()
         args = TrainingArguments(**self.arguments, max_steps=updates + 1)
         trainer = Trainer(model=self.model, args=args, train_dataset=self.rows, callbacks=[stopwatch])

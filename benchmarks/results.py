@@ -1,4 +1,4 @@
-"""How the benchmarks report: in words, as a table, as JSON, and as a plot."""
+"""How the benchmarks report results: as text, JSON and plots."""
 
 import json
 import statistics
@@ -12,18 +12,18 @@ from modeling_mini.training.report import hardware
 
 
 def spread(values: list[float], form: str) -> str:
-    """Median, lowest and highest; one number where they read the same."""
+    """Median, lowest and highest; a single number if lowest and highest are printed alike."""
     median, lowest, highest = (f"{f(values):{form}}" for f in (statistics.median, min, max))
     return median if lowest == highest else f"{median} ({lowest} to {highest})"
 
 
 def ratios(ours: list[float], theirs: list[float], form: str = ".2f") -> str:
-    """Spread of the ratios, ours to theirs, turn by turn."""
+    """Spread of the ratios ours / theirs, taken round by round."""
     return spread([mine / other for mine, other in zip(ours, theirs, strict=True)], form)
 
 
 def environment() -> dict[str, str]:
-    """What the figures were measured with and on."""
+    """Hardware and versions of a measurement."""
     return {"hardware": hardware(1), "torch": torch.__version__, "transformers": transformers.__version__}
 
 
@@ -36,19 +36,19 @@ def save(folder: Path, name: str, results: list | dict, figure: Figure) -> None:
 
 
 def plot_bars(title: str, groups: dict[str, dict[str, list[float]]]) -> Figure:
-    """Medians as bars with their range: `{"group": {"model": [measurement, ...]}}`."""
+    """Bars for the medians, with the range: `{"group": {"model": [measurement, ...]}}`."""
     figure = Figure(figsize=(2 + 1.5 * len(groups), 4), layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(name for bars in groups.values() for name in bars))
     for number, name in enumerate(names):
-        places = [place for place, bars in enumerate(groups.values()) if name in bars]
-        found = [bars[name] for bars in groups.values() if name in bars]
-        medians = [statistics.median(values) for values in found]
-        below = [median - min(values) for median, values in zip(medians, found, strict=True)]
-        above = [max(values) - median for median, values in zip(medians, found, strict=True)]
+        indices = [index for index, bars in enumerate(groups.values()) if name in bars]
+        measurements = [bars[name] for bars in groups.values() if name in bars]
+        medians = [statistics.median(values) for values in measurements]
+        below = [median - min(values) for median, values in zip(medians, measurements, strict=True)]
+        above = [max(values) - median for median, values in zip(medians, measurements, strict=True)]
         width = 0.8 / len(names)
-        axes.bar([p + width * number for p in places], medians, width, yerr=[below, above], label=name)
-    axes.set_xticks([place + 0.4 - 0.4 / len(names) for place in range(len(groups))], groups)
+        axes.bar([index + width * number for index in indices], medians, width, yerr=[below, above], label=name)
+    axes.set_xticks([index + 0.4 - 0.4 / len(names) for index in range(len(groups))], groups)
     axes.set_ylabel(title)
     axes.legend()
     return figure

@@ -1,14 +1,14 @@
-"""Time and tokens to a validation loss on the characters of Shakespeare: ours beside nanoGPT's published recipes.
+"""Time and tokens to a validation loss on characters of Shakespeare, compared with nanoGPT's published recipes.
 
     python benchmarks/shakespeare.py TEXT                           # `train.py characters`
-    python benchmarks/shakespeare.py TEXT --nanogpt CHECKOUT        # and nanoGPT's own train.py, by turns
+    python benchmarks/shakespeare.py TEXT --nanogpt CHECKOUT        # alternating with nanoGPT's own train.py
     python benchmarks/shakespeare.py TEXT --recipe characters-long
 
-TEXT is the tinyshakespeare.txt that data/shakespeare_char/prepare.py of nanoGPT downloads. Beside `characters` stands
-nanoGPT's recipe for a CPU, and beside `characters-long` that for a GPU, without which it does not run. Both learn from
-the first nine tenths of the text and are judged on the rest. nanoGPT's arguments are those that its README gives, with
-more batches in its estimate of the loss on a CPU. Seconds are those of the updates with their data, without validation
-and checkpoints. Writes shakespeare-RECIPE.json and .png.
+TEXT is the tinyshakespeare.txt that data/shakespeare_char/prepare.py of nanoGPT downloads. `characters` is compared
+with nanoGPT's recipe for a CPU, and `characters-long` with its recipe for a GPU, which runs only on a GPU. Both models
+are trained on the first nine tenths of the text and validated on the rest. nanoGPT's arguments are those of its
+README, except that on a CPU the loss is estimated from more batches. Seconds cover updates and data loading, but not
+validation and checkpoints. Writes shakespeare-RECIPE.json and .png.
 """
 
 import argparse
@@ -39,13 +39,13 @@ ROOT = Path(__file__).resolve().parents[1]
 class Peer(NamedTuple):
     """A recipe of nanoGPT."""
 
-    target: float  # that its README reports, nats per character of validation
+    target: float  # the validation loss that its README reports, in nats per character
     arguments: str  # after config/train_shakespeare_char.py
-    tokens: int  # of an update
+    tokens: int  # per update
     device: str
 
 
-PEERS = {  # of recipes of ours
+PEERS = {  # by the name of our recipe
     "characters": Peer(
         1.88,
         "--device=cpu --compile=False --eval_iters=200 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 "
@@ -63,14 +63,16 @@ def main() -> None:
         description=__doc__.partition("\n")[0], epilog="Other arguments go to train.py.", allow_abbrev=False
     )
     parser.add_argument("text", type=text_file)
-    parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT", help="nothing of it is changed")
-    parser.add_argument("--recipe", choices=PEERS, default="characters", help="of train.py")
+    parser.add_argument(
+        "--nanogpt", type=checkout, metavar="CHECKOUT", help="a copy of it is run; the checkout is not changed"
+    )
+    parser.add_argument("--recipe", choices=PEERS, default="characters", help="recipe of train.py")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--output", type=Path, default=Path("runs/bench"))
     args, arguments = parser.parse_known_args()
     peer = PEERS[args.recipe]
     if args.nanogpt is not None and peer.device == "cuda" and DEVICE == "cpu":
-        parser.error(f"nanoGPT's recipe beside {args.recipe} wants a GPU, and there is none; leave out --nanogpt.")
+        parser.error(f"nanoGPT's recipe for {args.recipe} needs a GPU, and there is none; leave out --nanogpt.")
     curves = {"modeling_mini": [], "nanoGPT": []}
     for seed in tqdm(args.seeds, unit="seed"):
         with tempfile.TemporaryDirectory() as folder:
@@ -84,10 +86,10 @@ def main() -> None:
 
 
 def ours(args: argparse.Namespace, arguments: list[str], seed: int, folder: Path) -> list[dict]:
-    """Points of the validation loss: seconds, tokens, loss."""
-    words = [args.recipe, "--dataset", args.text.resolve(), "--seed", seed]
-    words += ["--output_dir", folder / "run", "--disable_tqdm", "true", *arguments]
-    run([ROOT / "train.py", *words], folder)
+    """Points of our validation curve: tokens, seconds, loss."""
+    command = [ROOT / "train.py", args.recipe, "--dataset", args.text.resolve(), "--seed", seed]
+    command += ["--output_dir", folder / "run", "--disable_tqdm", "true", *arguments]
+    run(command, folder)
     metrics = json.loads((folder / "run" / "metrics.json").read_text())
     tokens = metrics["tokens_per_update"]
     return [
@@ -100,35 +102,35 @@ def ours(args: argparse.Namespace, arguments: list[str], seed: int, folder: Path
 
 
 def nanogpt(args: argparse.Namespace, seed: int, folder: Path) -> list[dict]:
-    """The same of nanoGPT, in a copy with the text in its format and another seed."""
+    """Points of nanoGPT's validation curve, from a copy with this text in its format and with this seed."""
     copy = folder / "nanoGPT"
     shutil.copytree(args.nanogpt, copy, ignore=shutil.ignore_patterns(".git"))
     characters = args.text.read_text()
     numbers = {character: number for number, character in enumerate(sorted(set(characters)))}
     ids = np.array([numbers[character] for character in characters], dtype=np.uint16)
-    cut = int(len(ids) * 0.9)
+    split = int(len(ids) * 0.9)
     data = copy / "data" / "shakespeare_char"
-    ids[:cut].tofile(data / "train.bin")
-    ids[cut:].tofile(data / "val.bin")
+    ids[:split].tofile(data / "train.bin")
+    ids[split:].tofile(data / "val.bin")
     (data / "meta.pkl").write_bytes(pickle.dumps({"vocab_size": len(numbers)}))
     script = (copy / "train.py").read_text()
     (copy / "train.py").write_text(script.replace("torch.manual_seed(1337 ", f"torch.manual_seed({1336 + seed} "))
     peer = PEERS[args.recipe]
-    words = ["config/train_shakespeare_char.py", "--log_interval=1", *peer.arguments.split()]
-    printed = run(["train.py", *words], copy)
-    losses = {int(step): float(loss) for step, loss in re.findall(r"step (\d+): .* val loss ([\d.]+)", printed)}
-    times = {int(step): float(ms) / 1000 for step, ms in re.findall(r"iter (\d+): .* time ([\d.]+)ms", printed)}
+    command = ["train.py", "config/train_shakespeare_char.py", "--log_interval=1", *peer.arguments.split()]
+    log = run(command, copy)
+    losses = {int(step): float(loss) for step, loss in re.findall(r"step (\d+): .* val loss ([\d.]+)", log)}
+    times = {int(step): float(ms) / 1000 for step, ms in re.findall(r"iter (\d+): .* time ([\d.]+)ms", log)}
     typical = statistics.median(times.values())
-    for step in losses:  # its time has validation in it
+    for step in losses:  # the time of this step includes validation
         times[step] = typical
     return [
         point(peer.tokens * step, sum(times[i] for i in range(step)), loss) for step, loss in losses.items() if step
     ]
 
 
-def run(words: list, folder: Path) -> str:
-    """What a Python script prints; its last words, and the end of this one, if it fails."""
-    command = list(map(str, [sys.executable, *words]))
+def run(script: list, folder: Path) -> str:
+    """The output of a Python script. If the script fails, print the end of its stderr and exit."""
+    command = list(map(str, [sys.executable, *script]))
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if finished.returncode:
         sys.exit(f"{finished.stderr[-2000:]}\nError: failed, for the reason above: {shlex.join(command)}")
@@ -140,10 +142,13 @@ def point(tokens: float, seconds: float, loss: float) -> dict:
 
 
 def table(curves: dict[str, list[list[dict]]], target: float) -> str:
-    """Median and range over seeds, and what ours takes of what nanoGPT takes: of all of it, where it ends above."""
+    """Median and range over the seeds, and the ratio ours / nanoGPT of the tokens and seconds to the target.
+
+    A run that does not reach the target counts with its total tokens and seconds.
+    """
     title = f"to {target}"
-    rows = [["", "seeds", "loss at the end", "tokens in all", "seconds in all", f"tokens {title}", f"seconds {title}"]]
-    taken = {}
+    rows = [["", "seeds", "loss at the end", "total tokens", "total seconds", f"tokens {title}", f"seconds {title}"]]
+    medians = {}
     for name, runs in curves.items():
         if not runs:
             rows.append([name, "not run", *[""] * 5])
@@ -151,17 +156,17 @@ def table(curves: dict[str, list[list[dict]]], target: float) -> str:
         ends = [run[-1] for run in runs]
         reached = [next((p for p in run if p["loss"] <= target), None) for run in runs]
         row = [name, str(len(runs)), *(spread([p[key] for p in ends], form) for key, form in FORMS.items())]
-        found = [p for p in reached if p is not None]
-        if len(found) == len(runs):
-            row += [spread([p[key] for p in found], FORMS[key]) for key in ("tokens", "seconds")]
+        at_target = [p for p in reached if p is not None]
+        if len(at_target) == len(runs):
+            row += [spread([p[key] for p in at_target], FORMS[key]) for key in ("tokens", "seconds")]
         else:
-            row += [f"reached by {len(found)}", ""]
+            row += [f"reached by {len(at_target)} seeds", ""]
         rows.append(row)
         counted = [p or end for p, end in zip(reached, ends, strict=True)]
-        taken[name] = [statistics.median(p[key] for p in counted) for key in ("tokens", "seconds")]
-    if len(taken) == len(curves):
-        shares = [f"{ours / theirs:.2f}" for ours, theirs in zip(*taken.values(), strict=True)]
-        rows.append(["ours / nanoGPT", "", "", "", "", *shares])
+        medians[name] = [statistics.median(p[key] for p in counted) for key in ("tokens", "seconds")]
+    if len(medians) == len(curves):
+        ratios = [f"{ours / theirs:.2f}" for ours, theirs in zip(*medians.values(), strict=True)]
+        rows.append(["ours / nanoGPT", "", "", "", "", *ratios])
     return markdown_table(rows)
 
 

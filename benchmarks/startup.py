@@ -1,9 +1,9 @@
-"""Seconds to import, to load and to the first token, against GPT-2 and Llama of transformers in the same shape.
+"""Seconds to import, load and generate a first token, compared with GPT-2 and Llama of transformers in the same shape.
 
     python benchmarks/startup.py           # 6 layers x 384; a few minutes
 
-Each figure is of a process of its own, by turns. "without the package" is ours as a machine sees it that has
-transformers alone: the code comes with the checkpoint. Writes startup.json and startup.png.
+Each measurement runs in a separate process, and the models alternate. "without the package" is our checkpoint on a
+machine that has transformers alone: the checkpoint carries the code. Writes startup.json and startup.png.
 """
 
 import json
@@ -33,7 +33,7 @@ print(json.dumps([time - before for before, time in zip(times, times[1:])]))
 """
 FIRST_TOKEN = """
 import json, time
-began = time.perf_counter()
+start = time.perf_counter()
 {imports}
 from transformers import AutoModelForCausalLM
 times = [time.perf_counter()]
@@ -42,7 +42,7 @@ times.append(time.perf_counter())
 import torch
 model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=1, do_sample=False)
 times.append(time.perf_counter())
-print(json.dumps([time - before for before, time in zip([began, *times], times)]))
+print(json.dumps([time - before for before, time in zip([start, *times], times)]))
 """
 
 
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(args, folder: Path) -> dict[str, dict]:
-    """Seconds, turn by turn: `{"import": [[transformers, ours], ...], "models": {"model": {"step": [...]}}}`."""
+    """Seconds in each round: `{"import": [[transformers, ours], ...], "models": {"model": {"step": [...]}}}`."""
     for name in MODELS:
         build(name, **shape_of(args, 8192, 256)).save_pretrained(folder / name)
     models = {name: FIRST_TOKEN.format(imports="", folder=str(folder / name)) for name in MODELS[1:]}
@@ -66,7 +66,7 @@ def measure(args, folder: Path) -> dict[str, dict]:
     models[MODELS[0]] = FIRST_TOKEN.format(imports="import modeling_mini", folder=ours)
     models["without the package"] = FIRST_TOKEN.format(imports="", folder=ours)
     results = {"import": [], "models": {name: {step: [] for step in STEPS} for name in models}}
-    for _ in tqdm(range(args.rounds), unit="turn"):
+    for _ in tqdm(range(args.rounds), unit="round"):
         results["import"].append(run(IMPORT, folder))
         for name, code in models.items():
             for step, seconds in zip(STEPS, run(code, folder), strict=True):
@@ -75,7 +75,7 @@ def measure(args, folder: Path) -> dict[str, dict]:
 
 
 def run(code: str, folder: Path) -> list[float]:
-    """What the last line that it prints says."""
+    """The numbers in the last line that a script prints."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, text=True)
@@ -85,9 +85,9 @@ def run(code: str, folder: Path) -> list[float]:
 def table(results: dict[str, dict]) -> str:
     alone, added = zip(*results["import"], strict=True)
     added = [1000 * seconds for seconds in added]
-    rows = [["seconds", *STEPS, "in all", "modeling_mini in all, to this"]]
+    rows = [["seconds", *STEPS, "total", "modeling_mini total / this total"]]
     totals = {
-        name: [sum(turn) for turn in zip(*times.values(), strict=True)] for name, times in results["models"].items()
+        name: [sum(steps) for steps in zip(*times.values(), strict=True)] for name, times in results["models"].items()
     }
     for name, times in results["models"].items():
         row = [name, *(spread(times[step], ".2f") for step in STEPS), spread(totals[name], ".2f")]

@@ -1,14 +1,17 @@
-"""Tokens per second and peak memory of training, against GPT-2 and Llama of transformers in the same shape.
+"""Tokens per second and peak memory of training, compared with GPT-2 and Llama of transformers in the same shape.
 
     python benchmarks/training.py                        # 6 layers x 384; half an hour on 2 cores
     python benchmarks/training.py --vocabularies 8192 --lengths 256 --nanogpt CHECKOUT
 
-All through the stock Trainer with AdamW, in one process, by turns; nanoGPT in a loop of its own, as its train.py has.
-The ratios are those of a turn. Peak memory is that of a process of its own after three updates, with imports, which
-are also measured alone (in training.json); on a GPU, that of torch's allocator. The share of the peak sets what the
-model has to compute, 6 operations a parameter and 6 L D T for attention (Chowdhery et al. 2022, appendix B, of which
-a causal mask leaves half), against products of two matrices of 4,096, timed in the same turns. Writes training.json
-and .png.
+The models train with AdamW through the stock Trainer and alternate in one process; nanoGPT runs in a bare loop like
+that of its train.py. A ratio compares measurements of the same round.
+
+Peak memory is measured in a separate process after three updates, with imports included; training.json also has the
+memory of the imports alone. On a GPU it is the peak of torch's allocator.
+
+"Share of peak" is the rate of operations that the model needs, divided by the rate of a product of two 4,096 x 4,096
+matrices, timed in the same rounds. The model needs 6 operations per parameter and 6 L D T for attention (half of
+Chowdhery et al. 2022, appendix B, because a causal mask leaves half). Writes training.json and .png.
 """
 
 import argparse
@@ -29,19 +32,19 @@ from tqdm import tqdm
 from modeling_mini.tables import markdown_table
 
 
-TOKENS = 2048  # of an update
+TOKENS = 2048  # per update
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 MATRIX = 4096
-IMPORTS = "imports"  # in the place of a model: the memory of a process that has built none
+IMPORTS = "imports"  # instead of the name of a model: measures a process that builds no model
 
 
 class NanoGPT:
-    """nanoGPT in its own loop."""
+    """nanoGPT in a bare training loop."""
 
     def __init__(self, checkout: Path, shape: dict, tokens: int, bf16: bool, torch_compile: bool):
         self.size = (tokens // shape["length"], shape["length"] + 1)
         self.vocabulary, self.bf16 = shape["vocabulary"], bf16
-        with redirect_stdout(sys.stderr):  # what it says while it is built is not part of the table
+        with redirect_stdout(sys.stderr):  # it prints while it is built, which must not mix with the table
             self.model = nanogpt(checkout, **shape).to(DEVICE)
             self.optimizer = self.model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), DEVICE)
         self.step = torch.compile(self.model) if torch_compile else self.model
@@ -50,7 +53,7 @@ class NanoGPT:
         seconds = []
         for _ in range(updates + 1):
             ids = torch.randint(self.vocabulary, self.size, device=DEVICE)
-            began = time.perf_counter()
+            start = time.perf_counter()
             with torch.autocast(DEVICE, torch.bfloat16) if self.bf16 else nullcontext():
                 _, loss = self.step(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
             loss.backward()
@@ -58,22 +61,22 @@ class NanoGPT:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             synchronize()
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - start)
         return statistics.median(seconds[1:])
 
 
 def matrix_peak(dtype: torch.dtype) -> float:
-    """Floating-point operations a second in products of two square matrices: the best of three rows of them."""
+    """Floating-point operations per second of products of two square matrices: the best of three series."""
     matrix = torch.randn(MATRIX, MATRIX, device=DEVICE, dtype=dtype)
     count = 1 if DEVICE == "cpu" else 50
     seconds = []
     for _ in range(4):
         synchronize()
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(count):
             matrix @ matrix
         synchronize()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return 2 * MATRIX**3 * count / min(seconds[1:])
 
 
@@ -83,8 +86,8 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES))
     parser.add_argument("--compiled", action="store_true", help="with torch.compile")
-    parser.add_argument("--tokens", type=int, default=TOKENS, help="of an update")
-    parser.add_argument("--updates", type=int, default=3, help="of a turn; one more is not counted")
+    parser.add_argument("--tokens", type=int, default=TOKENS, help="tokens per update")
+    parser.add_argument("--updates", type=int, default=3, help="updates per round; one more is not counted")
     parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT")
     parser.add_argument("--peak-memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -99,15 +102,15 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: str) -> dict:
-    """Tokens per second of each model and share of the peak of ours, turn by turn, and peak memory in bytes."""
+    """Tokens per second of each model and the share of peak of ours in each round, and peak memory in bytes."""
     shape = shape_of(args, vocabulary, length)
-    way = {"tokens": args.tokens, "bf16": precision == "bf16", "torch_compile": args.compiled}
+    options = {"tokens": args.tokens, "bf16": precision == "bf16", "torch_compile": args.compiled}
     torch.compiler.reset()
-    contenders = {name: ByTrainer(name, shape, **way) for name in MODELS}
+    contenders = {name: ByTrainer(name, shape, **options) for name in MODELS}
     if args.nanogpt is not None:
-        contenders["nanoGPT"] = NanoGPT(args.nanogpt, shape, **way)
+        contenders["nanoGPT"] = NanoGPT(args.nanogpt, shape, **options)
     parameters = contenders["modeling_mini"].model.num_parameters()
-    operations = 6 * parameters + 6 * args.layers * args.width * length  # of a token
+    operations = 6 * parameters + 6 * args.layers * args.width * length  # per token
     speeds, shares = {name: [] for name in contenders}, []
     for _ in range(args.rounds):
         for name, contender in contenders.items():
@@ -120,11 +123,11 @@ def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: s
 
 
 def peak_memory(args: argparse.Namespace, name: str, vocabulary: int, length: int, precision: str) -> int:
-    """Bytes that a process of its own held at most."""
+    """Peak memory in bytes of a separate process."""
     command = [sys.executable, __file__, "--peak-memory-of", name, "--vocabularies", str(vocabulary)]
     command += ["--lengths", str(length), "--precisions", precision, "--tokens", str(args.tokens)]
     command += ["--layers", str(args.layers), "--width", str(args.width), "--heads", str(args.heads)]
-    # What is freed goes back at once: what is held is measured, and not what the allocator keeps.
+    # The allocator returns freed memory at once, so memory in use is measured, not memory that the allocator keeps.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return int(result.stdout.split()[-1])
@@ -134,8 +137,8 @@ def print_peak_memory(args: argparse.Namespace) -> None:
     shape = shape_of(args, args.vocabularies[0], args.lengths[0])
     if args.peak_memory_of != IMPORTS:
         ByTrainer(args.peak_memory_of, shape, args.tokens, bf16=args.precisions[0] == "bf16").train(2)
-    held = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else most_resident_bytes()
-    sys.stdout.write(f"{held}\n")
+    peak = torch.cuda.max_memory_allocated() if DEVICE == "cuda" else most_resident_bytes()
+    sys.stdout.write(f"{peak}\n")
 
 
 def most_resident_bytes() -> int:
@@ -143,9 +146,9 @@ def most_resident_bytes() -> int:
 
 
 def table(results: list[dict]) -> str:
-    """Medians with ranges; ratios of a turn: ours to each peer."""
+    """Medians with ranges; the ratios are ours / each peer, within a round."""
     peers = [name for name in results[0]["tokens_per_second"] if name != "modeling_mini"]
-    rows = [["vocabulary", "tokens a row", "precision", "tokens per second", *peers, "of the peak"]]
+    rows = [["vocabulary", "tokens per row", "precision", "tokens per second", *peers, "share of peak"]]
     has_memory = bool(results[0]["peak_memory"])
     if has_memory:
         rows[0] += ["peak GB", *(f"{name}, GB" for name in MODELS[1:])]
@@ -156,8 +159,8 @@ def table(results: list[dict]) -> str:
         row += [ratios(ours, speeds[name]) for name in peers]
         row.append(f"{statistics.median(result['share_of_peak']):.0%}")
         if has_memory:
-            held = memory["modeling_mini"]
-            row += [f"{held / 1e9:.2f}", *(f"{held / memory[name]:.2f}" for name in MODELS[1:])]
+            peak = memory["modeling_mini"]
+            row += [f"{peak / 1e9:.2f}", *(f"{peak / memory[name]:.2f}" for name in MODELS[1:])]
         rows.append(row)
     return markdown_table(rows)
 

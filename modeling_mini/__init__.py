@@ -1,7 +1,7 @@
 """modeling_mini: a small Transformer language model that the Hugging Face ecosystem treats as its own.
 
-Importing the package registers the model with transformers' Auto classes, once they are imported themselves
-(`registration.py`). Until then, and until one of the names below is used, neither torch nor transformers is imported.
+Importing the package registers the model with transformers' Auto classes as soon as those are imported too
+(`registration.py`). Until then, and until one of the names below is used, it imports neither torch nor transformers.
 """
 
 import importlib
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # to a type checker it would make any name valid
+if not TYPE_CHECKING:  # a type checker would accept any name because of it
 
     def __getattr__(name: str):
         if name in ("configuration_mini", "modeling_mini"):

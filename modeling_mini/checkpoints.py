@@ -1,4 +1,4 @@
-"""The checkpoint folders of a run: what wrote them, and whether they are complete."""
+"""The checkpoint folders of a run: how the run was distributed, and whether they are complete."""
 
 import json
 import logging
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, whose import is slow
 
-# How a run is distributed, or the run that wrote a checkpoint was.
+# How a run is distributed.
 ZERO_2, ZERO_3 = "DeepSpeed ZeRO-1 or 2", "DeepSpeed ZeRO-3"
 FSDP_SHARDED, FSDP_FULL = "FSDP with sharded checkpoints", "FSDP with whole checkpoints"
 DDP = "DDP, or one process"
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
-    """Checkpoint folders of a run, the latest first, complete or not."""
+    """All checkpoint folders of a run, the latest first; some may be incomplete."""
     folders = [
         path
         for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
@@ -33,7 +33,7 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The latest complete checkpoint, or None. A warning names each one that is skipped."""
+    """The latest complete checkpoint, or None. A warning names each checkpoint that is skipped."""
     for folder in checkpoints(output_dir):
         defect = checkpoint_defect(folder)
         if defect is None:
@@ -47,14 +47,14 @@ def written_by(folder: str | Path) -> str:
     folder = Path(folder)
     if (folder / "latest").exists() or any(folder.glob("global_step*")):
         return ZERO_3 if any(folder.glob("global_step*/*zero_pp_*model_states.pt")) else ZERO_2
-    for ending, kind in (("_0", FSDP_SHARDED), (".bin", FSDP_FULL)):
-        if any((folder / f"{name}{ending}").exists() for name in (FSDP_MODEL_NAME, OPTIMIZER_NAME)):
+    for suffix, kind in (("_0", FSDP_SHARDED), (".bin", FSDP_FULL)):
+        if any((folder / f"{name}{suffix}").exists() for name in (FSDP_MODEL_NAME, OPTIMIZER_NAME)):
             return kind
     return DDP
 
 
 def num_processes(folder: str | Path) -> int:
-    """The number of processes that wrote a checkpoint, recorded by `WorldSize`; without it, of its random states.
+    """The number of processes that wrote a checkpoint: as `WorldSize` recorded it, or else one per random state.
 
     Raises:
         OSError, ValueError: `trainer_state.json` is missing, or is not JSON.
@@ -65,7 +65,7 @@ def num_processes(folder: str | Path) -> int:
 
 
 class WorldSize(TrainerCallback, ExportableState):
-    """Records in every checkpoint how many processes write it, so that a missing file of one is noticed."""
+    """Records in every checkpoint how many processes write it, so that a missing file is noticed."""
 
     def __init__(self, world_size: int = 1):
         self.world_size = world_size
@@ -75,15 +75,15 @@ class WorldSize(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.world_size = args.world_size
-        state.stateful_callbacks[WorldSize.__name__] = self.state()  # a checkpoint that was resumed may lack it
+        state.stateful_callbacks[WorldSize.__name__] = self.state()  # a resumed checkpoint may lack it
 
 
 def checkpoint_defect(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None.
 
-    Each process writes its parts, and the first process writes `trainer_state.json` last. Each format reveals
-    truncation: safetensors by the size in its header, torch files by the directory at the end of their zip archive,
-    and sharded weights and optimizers (FSDP2) by their metadata, which are written last and list the other files.
+    Each process writes its parts, and the first process writes `trainer_state.json` last. Truncation is detected by
+    the size in the header of a safetensors file, by the directory at the end of the zip archive of a torch file, and
+    by the metadata of sharded weights and optimizers (FSDP2), which are written last and list the other files.
     """
     try:
         processes = num_processes(folder)
@@ -107,8 +107,8 @@ def checkpoint_defect(folder: Path) -> str | None:
 
 
 def _archives(folder: Path, kind: str, processes: int) -> list[str]:
-    """Patterns of the files of weights, optimizer and scheduler that torch writes, except the shards of FSDP2."""
-    if kind in (ZERO_2, ZERO_3):  # DeepSpeed stores a scheduler of its own with the weights
+    """Patterns of the weight, optimizer and scheduler files that torch writes, except the shards of FSDP2."""
+    if kind in (ZERO_2, ZERO_3):  # DeepSpeed stores the scheduler with the weights
         parts = [f"*zero_pp_rank_{rank}_mp_rank_00_" for rank in range(processes)]
         models = parts if kind == ZERO_3 else ["mp_rank_00_"]
         files = [f"{part}model_states.pt" for part in models] + [f"{part}optim_states.pt" for part in parts]
@@ -135,12 +135,12 @@ def _pointer_defect(folder: Path) -> str | None:
 def sharded_defect(part: Path) -> str | None:
     """What is wrong with a folder that `torch.distributed.checkpoint` wrote, or None."""
     try:
-        pieces = FileSystemReader(part).read_metadata().storage_data.values()
+        entries = FileSystemReader(part).read_metadata().storage_data.values()
     except Exception:  # missing or damaged metadata
         return f"{part.name} is missing or has no complete .metadata"
-    for piece in pieces:
-        path = part / piece.relative_path
-        if not path.exists() or path.stat().st_size < piece.offset + piece.length:
+    for entry in entries:
+        path = part / entry.relative_path
+        if not path.exists() or path.stat().st_size < entry.offset + entry.length:
             return f"{part.name}/{path.name} is missing or truncated"
     return None
 
@@ -150,5 +150,5 @@ def is_whole_safetensors(path: Path) -> bool:
     try:
         with safe_open(path, framework="pt"):
             return True
-    except Exception:  # a damaged file raises whatever its reader raises
+    except Exception:  # a damaged file can raise any exception of its reader
         return False

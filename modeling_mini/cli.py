@@ -81,7 +81,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str, **options) -> None:
 
 
 def _take_texts(args: argparse.Namespace, rest: list[str]) -> bool:
-    """Assign the words that argparse left over, texts after an option; whether all of them are texts."""
+    """Assign the arguments that argparse left over, which are texts after an option; return whether all are texts."""
     if any(word.startswith("-") for word in rest):
         return False
     if args.command in _PREDICTIONS:

@@ -1,8 +1,9 @@
-# SPDX-FileCopyrightText: 2026 The modeling_mini authors
+# Copyright 2026 The modeling_mini authors.
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of the Mini Transformer language model.
 
-Saving a model copies every `*_mini.py` into the checkpoint: this file imports only transformers and huggingface_hub.
+Saving a model copies every `*_mini.py` into the checkpoint, so this file imports only transformers and
+huggingface_hub.
 Annotations must stay real objects (no `from __future__ import annotations`): `@strict` reads them to check types.
 """
 
@@ -18,16 +19,16 @@ from transformers.utils import logging
 
 
 if TYPE_CHECKING:
-    # Never executed, but transformers reads it: wherever it copies this file, it copies the model's files as well.
+    # Never executed, but transformers parses it: when it copies this file, it copies the model's files as well.
     from .modeling_mini import MiniModel  # noqa: F401
 
 logger = logging.get_logger(__name__)
 
-# The newest `format_version`. It grows when a change of the config or of the weights' names would make an older
-# modeling_mini fail, or compute something else, with a new checkpoint.
+# The newest `format_version`. Increase it when a change of the config or of the weights' names would make an older
+# modeling_mini fail on a new checkpoint, or compute something else with it.
 FORMAT_VERSION = 1
 
-# Attributes that transformers itself stores in a config.json without declaring them as fields.
+# Attributes that transformers stores in a config.json without declaring them as fields.
 _LIBRARY_ATTRIBUTES = {"auto_map", "model_type", "quantization_config", "trust_remote_code", "transformers_weights"}
 
 # Each model class, and the Auto class of transformers that opens it.
@@ -40,7 +41,7 @@ AUTO_CLASSES = {
     "MiniForQuestionAnswering": "AutoModelForQuestionAnswering",
 }
 
-# Written into every checkpoint, so that it opens as any of these classes where the package is not installed.
+# Written into every checkpoint, so that the checkpoint opens as any of these classes without this package.
 _AUTO_MAP = {
     "AutoConfig": "configuration_mini.MiniConfig",
     **{auto_class: f"modeling_mini.{model_class}" for model_class, auto_class in AUTO_CLASSES.items()},
@@ -51,44 +52,47 @@ _AUTO_MAP = {
 class MiniConfig(PretrainedConfig):
     """Configuration of every Mini model.
 
-    Fields of the wrong type raise `StrictDataclassFieldValidationError`, shapes that do not fit together raise
+    A field of the wrong type raises `StrictDataclassFieldValidationError`; sizes that do not fit together raise
     `StrictDataclassClassValidationError` (both from `huggingface_hub.errors`). An unknown field is kept, as in every
-    transformers config, and named in a warning together with the nearest real field.
+    transformers config, and a warning names it and the nearest existing field.
 
     The names of `torch.nn.Transformer` are accepted too: `d_model`, `nhead`, `num_layers`, `num_tokens`,
     `dim_feedforward`.
 
     Args:
-        vocab_size (`int`, defaults to 8192): Number of tokens, rows of the embedding table.
-        hidden_size (`int`, defaults to 256): Width of the residual stream. Even, and divisible by the heads.
+        vocab_size (`int`, defaults to 8192): Number of tokens, which is the number of rows of the embedding table.
+        hidden_size (`int`, defaults to 256): Width of the residual stream. Even, and divisible by the number
+            of heads.
         intermediate_size (`int`, defaults to 1024): Width of the feed-forward layer.
         num_hidden_layers (`int`, defaults to 4): Number of Transformer layers.
         num_attention_heads (`int`, defaults to 4): Number of attention heads.
         hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward layer, a name in
             `transformers.activations.ACT2FN`.
-        norm_first (`bool`, defaults to `True`): LayerNorm before each sublayer and once at the end (pre-norm,
-            Xiong et al. 2020), or after each residual sum (post-norm, Vaswani et al. 2017). As in
-            `torch.nn.TransformerEncoderLayer`.
-        is_causal (`bool`, defaults to `True`): Each token sees its past only (GPT), or the whole sequence (BERT).
-        max_position_embeddings (`int`, defaults to 1024): Longest sequence that the model is meant for. It bounds
-            nothing in the forward pass; `generate` and the tokenizer are told.
+        norm_first (`bool`, defaults to `True`): `True` applies LayerNorm before each sublayer and once at the end
+            (pre-norm, Xiong et al. 2020); `False` applies it after each residual sum (post-norm, Vaswani et al. 2017).
+            As in `torch.nn.TransformerEncoderLayer`.
+        is_causal (`bool`, defaults to `True`): Whether a token attends only to itself and earlier tokens (GPT), or to
+            the whole sequence (BERT).
+        max_position_embeddings (`int`, defaults to 1024): Longest sequence that the model is meant for. The forward
+            pass does not enforce it; `generate` and the tokenizer read it.
         hidden_dropout (`float`, defaults to 0.0): Dropout after the embedding, on the feed-forward activation and on
             the output of each sublayer.
         attention_dropout (`float`, defaults to 0.0): Dropout of the attention weights.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every LayerNorm.
-        initializer_range (`float`, defaults to 0.02): Standard deviation of the linear weights at the start.
-        lm_head_bias (`bool`, defaults to `False`): A bias on the projection to the vocabulary.
-        tie_word_embeddings (`bool`, defaults to `True`): The projection to the vocabulary reuses the embedding table.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of the initial linear weights.
+        lm_head_bias (`bool`, defaults to `False`): Whether the projection to the vocabulary has a bias.
+        tie_word_embeddings (`bool`, defaults to `True`): Whether the projection to the vocabulary reuses the embedding
+            table.
         classifier_pooling (`"mean"` or `"last"`, defaults to `"mean"`): What a sequence classifier reads: the mean
-            over the tokens that are not padding, or the last of them.
-        use_cache (`bool`, defaults to `True`): Return keys and values for the next decoding step.
+            over the tokens that are not padding, or the last such token.
+        use_cache (`bool`, defaults to `True`): Whether to return keys and values for the next decoding step.
         pad_token_id (`int`, *optional*, defaults to 0): Padding token. Must differ from `eos_token_id`.
         bos_token_id (`int`, *optional*, defaults to 1): Token that starts a document.
         eos_token_id (`int` or `list[int]`, *optional*, defaults to 2): Token or tokens that end a document.
-        format_version (`int`, defaults to 1): Version of the format of the checkpoint; never set by hand. Checkpoints
-            of a later format than this code knows are refused.
-        problem_type (`str`, *optional*): What a sequence classifier learns: `"regression"`,
-            `"single_label_classification"` or `"multi_label_classification"`. By default the labels tell.
+        format_version (`int`, defaults to 1): Version of the checkpoint format; never set it by hand. A checkpoint
+            with a newer format than this code knows is refused.
+        problem_type (`str`, *optional*): What a sequence classifier predicts: `"regression"`,
+            `"single_label_classification"` or `"multi_label_classification"`. By default the labels decide.
 
     Example:
         >>> from modeling_mini import MiniConfig, MiniForCausalLM
@@ -103,7 +107,7 @@ class MiniConfig(PretrainedConfig):
         "num_layers": "num_hidden_layers",
         "num_tokens": "vocab_size",
         "dim_feedforward": "intermediate_size",
-        # Servers and trainers ask every decoder for its key-value heads; here each head has its own.
+        # Servers and trainers read the number of key-value heads of a decoder; here each head has its own.
         "num_key_value_heads": "num_attention_heads",
     }
     base_model_tp_plan = {
@@ -146,7 +150,7 @@ class MiniConfig(PretrainedConfig):
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
     format_version: int = FORMAT_VERSION
-    # Declared by transformers too, but its newer releases do so in a file whose annotations `@strict` cannot read.
+    # transformers declares it too, but newer releases do so in a file whose annotations `@strict` cannot read.
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
 
     def __post_init__(self, **kwargs):
@@ -157,14 +161,15 @@ class MiniConfig(PretrainedConfig):
                 _warn_unknown_field(name, self._nearest_fields(name))
 
     def __setattr__(self, name, value):
-        # transformers looks up the field behind an alias only after the type check, which an alias would escape.
+        # transformers resolves an alias only after the type check, so a value given by an alias would go unchecked.
         name = self.attribute_map.get(name, name)
         if name == "num_labels":
-            _require_a_count(name, value)  # a property of transformers, not a field that `@strict` checks
+            _require_count(name, value)  # a property of transformers, not a field that `@strict` checks
         elif name == "pad_token_id" and "auto_map" in vars(self):
-            # A finished config: the Trainer gives it the tokenizer's padding, and would be refused at the first save.
+            # The config is complete. The Trainer sets the tokenizer's padding token here; without this check, the
+            # first save would fail.
             try:
-                _require_padding_of_its_own(value, self.eos_token_id)
+                _require_separate_padding(value, self.eos_token_id)
             except ValueError as cause:
                 raise StrictDataclassClassValidationError("validate_special_tokens", cause) from cause
         super().__setattr__(name, value)
@@ -173,13 +178,13 @@ class MiniConfig(PretrainedConfig):
     def from_dict(cls, config_dict, **kwargs):
         """Build a config from a dictionary and overrides; the overrides are validated like the dictionary."""
         return_unused_kwargs = kwargs.pop("return_unused_kwargs", False)
-        _require_known_format(config_dict.get("format_version", FORMAT_VERSION))  # before its fields are judged
-        if "pad_token_id" in kwargs:  # is compared with the end of a text when it is set: that comes first
+        _require_known_format(config_dict.get("format_version", FORMAT_VERSION))  # before its fields are checked
+        if "pad_token_id" in kwargs:  # checked against `eos_token_id`, which must be set first
             kwargs["pad_token_id"] = kwargs.pop("pad_token_id")
         config, unused_kwargs = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
         config.validate()
         for name in unused_kwargs:
-            # Arguments of `from_pretrained` travel here as well, so only a near miss of a field is worth a warning.
+            # Arguments of `from_pretrained` arrive here as well, so only names close to a field get a warning.
             if nearest := config._nearest_fields(name, cutoff=0.8):
                 _warn_unknown_field(name, nearest)
         return (config, unused_kwargs) if return_unused_kwargs else config
@@ -189,7 +194,7 @@ class MiniConfig(PretrainedConfig):
         return get_close_matches(name, [*cls.__dataclass_fields__, *cls.attribute_map], n=1, cutoff=cutoff)
 
     def validate_architecture(self):
-        """Refuse sizes that do not fit together. Raises `ValueError` with the field, what it holds and the remedy."""
+        """Refuse sizes that do not fit together. Raises `ValueError` with the field, its value and the fix."""
         for name in (
             "vocab_size",
             "hidden_size",
@@ -207,8 +212,8 @@ class MiniConfig(PretrainedConfig):
             )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"`hidden_size` is {self.hidden_size}, which `num_attention_heads` = {self.num_attention_heads} does "
-                "not divide; choose a multiple of the number of heads."
+                f"`hidden_size` is {self.hidden_size}, which is not divisible by `num_attention_heads` = "
+                f"{self.num_attention_heads}; choose a multiple of the number of heads."
             )
 
     def validate_format(self):
@@ -216,42 +221,40 @@ class MiniConfig(PretrainedConfig):
         _require_known_format(self.format_version)
 
     def validate_numbers(self):
-        """Refuse dropouts that are no probability below one, and scales that are not positive."""
+        """Refuse dropouts below 0 or not below 1, and scales that are not positive."""
         for name in ("hidden_dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"`{name}` is {getattr(self, name)}; give a probability from 0 up to, not including, 1."
-                )
+                raise ValueError(f"`{name}` is {getattr(self, name)}; give a probability of at least 0 and below 1.")
         if not 0 < self.layer_norm_eps < float("inf"):
             raise ValueError(f"`layer_norm_eps` is {self.layer_norm_eps}; give a small positive number such as 1e-5.")
-        if not 0 < self.initializer_range < float("inf"):  # transformers takes 0 for its own default
+        if not 0 < self.initializer_range < float("inf"):  # transformers treats 0 as its own default
             raise ValueError(f"`initializer_range` is {self.initializer_range}; give a positive number such as 0.02.")
 
     def validate_activation(self):
-        """Refuse an activation that transformers does not know, or that is more than a function."""
+        """Refuse an activation that transformers does not know, or that has trainable weights."""
         if self.hidden_act not in ACT2FN:
             nearest = get_close_matches(self.hidden_act, list(ACT2FN), n=1, cutoff=0)
             raise ValueError(
-                f"`hidden_act` is {self.hidden_act!r}, which is no activation of transformers.activations.ACT2FN; "
-                f"the nearest is {nearest[0]!r}."
+                f"`hidden_act` is {self.hidden_act!r}, which is not in transformers.activations.ACT2FN; "
+                f"the nearest name there is {nearest[0]!r}."
             )
         if list(ACT2FN[self.hidden_act].parameters()):
             raise ValueError(
-                f"`hidden_act` is {self.hidden_act!r}, which learns weights of its own; give an activation without, "
-                "such as 'gelu'."
+                f"`hidden_act` is {self.hidden_act!r}, which has trainable weights; give an activation without "
+                "weights, such as 'gelu'."
             )
 
     def validate_special_tokens(self):
-        """Refuse padding that is also the end of a document: masking it would hide the end from the loss.
+        """Refuse a padding token that also ends documents: masking it would hide the end from the loss.
 
-        Ids outside the vocabulary are left to transformers, which warns of them.
+        transformers logs a warning for ids outside the vocabulary; they are not checked here.
         """
         if self.eos_token_id == []:
-            raise ValueError("`eos_token_id` is an empty list; give a token, or None for no such token.")
-        _require_padding_of_its_own(self.pad_token_id, self.eos_token_id)
+            raise ValueError("`eos_token_id` is an empty list; give a token id, or None for no end token.")
+        _require_separate_padding(self.pad_token_id, self.eos_token_id)
 
     def validate_labels(self):
-        """Refuse a classifier without labels, and the choice of one label from one, whose loss is always 0."""
+        """Refuse a classifier without labels, and single-label classification with one label: its loss is always 0."""
         if self.num_labels == 0:
             raise ValueError("`id2label` is empty; give at least one label, or leave it out.")
         if self.problem_type == "single_label_classification" and self.num_labels == 1:
@@ -261,11 +264,11 @@ class MiniConfig(PretrainedConfig):
             )
 
 
-def _require_padding_of_its_own(pad_token_id, eos_token_id):
-    ends = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
-    if pad_token_id is not None and pad_token_id in ends:
+def _require_separate_padding(pad_token_id, eos_token_id):
+    end_tokens = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+    if pad_token_id is not None and pad_token_id in end_tokens:
         raise ValueError(
-            f"`pad_token_id` and `eos_token_id` are both {pad_token_id}; give padding a token of its own, or None, so "
+            f"`pad_token_id` and `eos_token_id` are both {pad_token_id}; give padding a separate token, or None, so "
             "that the model can learn where a text ends."
         )
 
@@ -278,7 +281,7 @@ def _require_known_format(format_version):
         )
 
 
-def _require_a_count(name, value):
+def _require_count(name, value):
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         cause = ValueError(f"`{name}` is {value!r}; give a whole number of at least 1.")
         raise StrictDataclassFieldValidationError(field=name, cause=cause) from cause

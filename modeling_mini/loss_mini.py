@@ -1,4 +1,4 @@
-# SPDX-FileCopyrightText: 2026 The modeling_mini authors
+# Copyright 2026 The modeling_mini authors.
 # SPDX-License-Identifier: Apache-2.0
 """The projection to the vocabulary, and a loss that never holds all logits.
 

@@ -1,4 +1,4 @@
-# SPDX-FileCopyrightText: 2026 The modeling_mini authors
+# Copyright 2026 The modeling_mini authors.
 # SPDX-License-Identifier: Apache-2.0
 """What attention needs to know of a batch: positions after padding, packed documents, and the name of the cache.
 
@@ -61,6 +61,7 @@ def document_mask(
     past_key_values,
     inputs_embeds: torch.Tensor,
     cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs,
 ) -> Callable | None:
     """Mask function that keeps packed documents apart, or None where the call or the backend does not need one.
 

@@ -1,4 +1,4 @@
-# SPDX-FileCopyrightText: 2026 The modeling_mini authors
+# Copyright 2026 The modeling_mini authors.
 # SPDX-License-Identifier: Apache-2.0
 """The Mini Transformer language model: token embedding + sinusoidal positions -> Transformer layers -> heads.
 
@@ -284,8 +284,9 @@ class MiniModel(MiniPreTrainedModel):
             past_length = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = default_positions(attention_mask, past_length, inputs_embeds)
         else:
-            packing = (past_key_values, inputs_embeds, kwargs.get("cu_seq_lens_q"))
-            mask_function = document_mask(self.config, position_ids, attention_mask, *packing)
+            mask_function = document_mask(
+                self.config, position_ids, attention_mask, past_key_values, inputs_embeds, **kwargs
+            )
         mask = create_causal_mask(  # bidirectional where config.is_causal is False
             config=self.config,
             inputs_embeds=inputs_embeds,

@@ -1,6 +1,6 @@
-"""Finds the `configuration/` directory, and the model presets in it by name.
+"""Find the `configuration/` directory, and the model presets in it by name.
 
-A preset is the body of a `config.json`, so that transformers loads it like any other:
+A preset is the content of a `config.json`, so transformers loads it like any other config:
 
     >>> from transformers import AutoConfig, AutoModelForCausalLM
     >>> from modeling_mini.presets import preset_path
@@ -13,13 +13,13 @@ from pathlib import Path
 
 
 def configuration_path(*parts: str) -> Path:
-    """Path of `configuration/`, or of what `parts` name below it, e.g. `configuration_path("recipes", "x.yaml")`.
+    """Path of `configuration/`, or of `parts` below it, e.g. `configuration_path("recipes", "x.yaml")`.
 
-    An installed wheel holds the directory inside the package; in a checkout it lies beside the package. Nothing is
-    said about whether the parts exist. Raises `FileNotFoundError` where the directory is in neither place.
+    In an installed wheel the directory is inside the package; in a checkout it is next to the package. The parts need
+    not exist. Raises `FileNotFoundError` if the directory is in neither place.
     """
     package = Path(__file__).resolve().parent
-    # Inside comes first: beside an installed package lie the packages of others.
+    # Look inside first: next to an installed package are other packages.
     candidates = (package / "configuration", package.parent / "configuration")
     for directory in candidates:
         if (directory / "models").is_dir():
@@ -36,10 +36,10 @@ def preset_names() -> list[str]:
 
 
 def preset_path(name_or_path: str | os.PathLike) -> Path:
-    """What to hand to `AutoConfig.from_pretrained`: the JSON file of a preset, or an existing path as it was given.
+    """Path for `AutoConfig.from_pretrained`: the JSON file of a preset, or an existing path unchanged.
 
-    A preset wins over a directory of the same name in the working directory, which is reached as `./name`. Raises
-    `ValueError` for anything else.
+    A preset takes precedence over a directory of the same name in the working directory; write `./name` for the
+    directory. Raises `ValueError` for anything else.
     """
     if name_or_path in (names := preset_names()):
         return configuration_path("models", f"{name_or_path}.json")
@@ -53,10 +53,10 @@ def preset_path(name_or_path: str | os.PathLike) -> Path:
 
 
 def count_parameters(config) -> int:
-    """Parameters of the language model that `config` describes, a tied matrix counted once.
+    """Number of parameters of the language model that `config` describes; a tied matrix counts once.
 
-    The model is built on the meta device, so that no weight takes memory: causal, or masked where the config is
-    bidirectional.
+    The model is built on the meta device, so its weights take no memory. It is a causal model, or a masked one if the
+    config is bidirectional.
     """
     import torch
 
@@ -68,7 +68,7 @@ def count_parameters(config) -> int:
 
 
 def preset_table() -> str:
-    """All presets as text, one a line and the smallest first, under a line of headings."""
+    """All presets as text: a line of headings, then one line per preset, the smallest first."""
     from .configuration_mini import MiniConfig
 
     configs = {name: MiniConfig.from_pretrained(preset_path(name)) for name in preset_names()}
@@ -87,6 +87,6 @@ def preset_table() -> str:
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = "<><><<"  # numbers to the right, words to the left
-    columns = [f"{side}{width}" for side, width in zip(sides, widths, strict=True)]
+    alignments = "<><><<"  # numbers to the right, words to the left
+    columns = [f"{alignment}{width}" for alignment, width in zip(alignments, widths, strict=True)]
     return "\n".join("  ".join(map(format, row, columns)).rstrip() for row in rows)

@@ -1,4 +1,4 @@
-"""Register the Mini classes with transformers, PEFT and vLLM, which need no change for it."""
+"""Register the Mini classes with transformers, PEFT and vLLM, without any change to those packages."""
 
 import importlib
 import importlib.abc
@@ -18,8 +18,8 @@ def register() -> None:
     Imports neither transformers nor our models: each registration waits until the module that it needs is imported.
     """
     _AfterImport("transformers.models.auto.configuration_auto", _register_config).watch()
-    # Our models import `modeling_layers`, and that imports `modeling_auto`. Whichever is imported first, the modules
-    # outside it have not run to their end when it has, so each step waits for the one before.
+    # Our models import `modeling_layers`, which imports `modeling_auto`. When an inner module has been executed, the
+    # modules that import it have not, so each step waits for the one before.
     _AfterImport(_OUR_MODELS, _register_models).watch()
     _AfterImport(_LAYERS, lambda _: importlib.import_module(_OUR_MODELS)).watch()
     _AfterImport(_AUTO_MODELS, lambda _: importlib.import_module(_LAYERS)).watch()
@@ -34,22 +34,23 @@ def _register_config(configuration_auto) -> None:
 
 
 def _register_models(modeling_mini) -> None:
-    """All heads or none: with one missing, transformers would pair a checkpoint's own class with our config class."""
+    """Register every head: for a missing one, transformers would pair a checkpoint's class with our config class."""
     from .configuration_mini import AUTO_CLASSES
 
     modeling_auto = importlib.import_module(_AUTO_MODELS)
     for name, auto_class_name in AUTO_CLASSES.items():
         model_class = getattr(modeling_mini, name)
         getattr(modeling_auto, auto_class_name).register(model_class.config_class, model_class, exist_ok=True)
-        # `transformers serve` looks the class of a checkpoint up by name in the transformers module.
+        # `transformers serve` looks up the class of a checkpoint by name in the transformers module.
         setattr(sys.modules["transformers"], name, model_class)
 
-    # Only for names listed here does the Trainer shift labels under label smoothing, and lm-eval score as causal.
+    # The Trainer shifts labels under label smoothing only for names in this mapping, and lm-eval reads it to decide
+    # which models are causal.
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[modeling_mini.MiniConfig.model_type] = "MiniForCausalLM"
 
 
 def _add_lora_targets(constants) -> None:
-    """Give PEFT the default LoRA targets of Llama."""
+    """Give PEFT the default LoRA targets, which are those of Llama."""
     from .configuration_mini import MiniConfig
 
     targets = getattr(constants, "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
@@ -57,15 +58,16 @@ def _add_lora_targets(constants) -> None:
 
 
 def _add_pipelines(module) -> None:
-    """Give `transformers.pipeline` the tasks that it dropped, where what they are read with is installed."""
+    """Add the tasks that transformers dropped to `transformers.pipeline`, if the packages for them are installed."""
     if all(importlib.util.find_spec(name) for name in ("datasets", "evaluate")):
-        from .inference import pipelines  # noqa: F401, it registers them at its end
+        from .inference import pipelines  # noqa: F401, the module registers them when it is imported
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls `action(module)` once a module has run, or at once if it has: to keep the import of this package light.
+    """Calls `action(module)` after a module is executed, or at once if it already is, to keep our own import light.
 
-    It stays until the action has succeeded: a module that was only looked for, or that failed, may come again.
+    The finder stays until the action has succeeded: a module may be looked up without being executed, or may fail and
+    be imported again.
     """
 
     def __init__(self, module_name: str, action: Callable):
@@ -73,7 +75,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
     def watch(self) -> None:
         if self.module_name in sys.modules:
-            self.action(importlib.import_module(self.module_name))  # waits for another thread that still runs it
+            self.action(importlib.import_module(self.module_name))  # waits for a thread that is still executing it
         elif not any(getattr(finder, "module_name", None) == self.module_name for finder in sys.meta_path):
             sys.meta_path.insert(0, self)
 

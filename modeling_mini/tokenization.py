@@ -1,4 +1,4 @@
-"""Tokenizers trained from a corpus in seconds, saved so that `AutoTokenizer` loads them without custom code."""
+"""Trains tokenizers on a corpus in seconds; `AutoTokenizer` loads them without custom code."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from .errors import UserError
 
 
-# In the order of their ids; the defaults of MiniConfig name the first three.
+# In the order of their ids, from 0. The first three ids are the defaults of MiniConfig.
 SPECIAL_TOKENS = {
     "pad_token": "<pad>",
     "bos_token": "<bos>",
@@ -19,7 +19,7 @@ SPECIAL_TOKENS = {
 }
 SMALLEST_BPE_VOCABULARY = len(SPECIAL_TOKENS) + 256
 
-# Plain words for the roles: a base model has seen words, and has never seen a special token for a role.
+# Roles are plain words: a base model knows words, but has never seen a special token for a role.
 CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}
 {% if message.role == "assistant" %}
 Assistant:{% generation %} {{ message.content }}{{ eos_token }}{% endgeneration %}
@@ -43,18 +43,18 @@ def train_tokenizer(
     """Train a tokenizer on texts.
 
     Args:
-        texts: the corpus, one document an item; it is read once.
-        kind: `"bpe"` for byte-level byte-pair encoding (Radford et al. 2019), which writes any text of any language
-            without an unknown token; `"char"` for one token a character, unseen characters being `<unk>`.
-        vocab_size: upper bound of the vocabulary, special tokens included; a small corpus yields fewer.
-        model_max_length: the longest input in tokens that the model is meant for.
+        texts: the corpus, one document per item; it is read once.
+        kind: `"bpe"` for byte-level byte-pair encoding (Radford et al. 2019), which encodes any text without an
+            unknown token; `"char"` for one token per character, with `<unk>` for unseen characters.
+        vocab_size: upper bound of the vocabulary, special tokens included; a small corpus yields fewer tokens.
+        model_max_length: maximum length in tokens of an input of the model.
 
     Returns:
-        A tokenizer with distinct pad, bos, eos, unk and mask tokens. Encoding a text puts bos before it; a pair of
-        texts is encoded as bos, first, eos, second.
+        A tokenizer with distinct pad, bos, eos, unk and mask tokens. A text is encoded as bos, text; a pair of texts
+        as bos, first, eos, second.
 
     Raises:
-        UserError: a byte-level vocabulary smaller than 256 bytes and the special tokens.
+        UserError: a byte-level vocabulary is smaller than 256 bytes and the special tokens.
     """
     if kind == "bpe":
         tokenizer = _train_byte_level_bpe(texts, vocab_size)
@@ -73,7 +73,8 @@ def train_tokenizer(
         tokenizer_object=tokenizer,
         model_max_length=model_max_length,
         model_input_names=["input_ids", "attention_mask"],
-        # Generation continues at the right end of a row; the model counts positions from the first real token.
+        # Padding on the left, because generation appends on the right; the model counts positions from the first token
+        # that is not padding.
         padding_side="left",
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
@@ -85,7 +86,7 @@ def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if vocab_size < SMALLEST_BPE_VOCABULARY:
         raise UserError(
             f"A byte-level vocabulary needs at least {SMALLEST_BPE_VOCABULARY} tokens (256 bytes and "
-            f"{len(SPECIAL_TOKENS)} special tokens), and `vocab_size` is {vocab_size}; raise it, or choose "
+            f"{len(SPECIAL_TOKENS)} special tokens), but `vocab_size` is {vocab_size}; raise it, or choose "
             "`--tokenizer_kind char`."
         )
     tokenizer = Tokenizer(models.BPE())

@@ -1,4 +1,4 @@
-"""What every test shares: tiny models whose parameters are all far from their defaults, and random token ids."""
+"""Fixtures for all tests: tiny models whose parameters are all far from their defaults, random token ids, and runs."""
 
 import os
 
@@ -21,20 +21,21 @@ import transformers
 from hub_server import HubServer
 from safetensors.torch import load_file
 
-from modeling_mini import MiniConfig
+from modeling_mini import MiniConfig, MiniForCausalLM
+from modeling_mini.tokenization import train_tokenizer
 
 
-collect_ignore = ["conformance"]  # `make conformance` runs that folder, and lays out what it needs
+collect_ignore = ["conformance"]  # `make conformance` prepares and runs that folder
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 WORDS = "the model reads a word and then it says what the next word in the text will be".split()
 VOCAB_SIZE = 97
-FIRST_ORDINARY_TOKEN = 5  # ids below are kept for padding and its like
+FIRST_ORDINARY_TOKEN = 5  # lower ids are special tokens such as padding
 
 
 @pytest.fixture(autouse=True)
 def _reproducible():
-    """The same random numbers for each test, in any order; one thread, so that sums round alike everywhere."""
+    """The same random numbers for each test, in any order of tests; one thread, so that sums round the same way."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
 
@@ -58,8 +59,8 @@ def tiny_config():
 def tiny_model(tiny_config):
     """`tiny_model(MiniForCausalLM, norm_first=False)`: in eval mode, with no parameter near 0 or 1 by default.
 
-    Weights of the layers are drawn here, ten times as large as usual: small ones make attention nearly uniform and
-    hide errors in it.
+    The weights of the layers are ten times as large as usual: small weights make attention nearly uniform, which hides
+    errors in it.
     """
 
     def build(model_class, weight_std=0.2, **overrides):
@@ -78,7 +79,7 @@ def tiny_model(tiny_config):
 
 @pytest.fixture(scope="session")
 def random_ids():
-    """`random_ids(2, 10)`: `[2, 10]` ids without special tokens, others at each call."""
+    """`random_ids(2, 10)`: `[2, 10]` ids without special tokens, different at each call."""
 
     def draw(*shape, vocab_size=VOCAB_SIZE):
         return torch.randint(FIRST_ORDINARY_TOKEN, vocab_size, shape)
@@ -95,8 +96,8 @@ def pad():
         ids = torch.full((len(rows), length), pad_token_id)
         mask = torch.zeros(len(rows), length, dtype=torch.long)
         for i, row in enumerate(rows):
-            place = slice(length - len(row), None) if side == "left" else slice(len(row))
-            ids[i, place], mask[i, place] = row, 1
+            span = slice(length - len(row), None) if side == "left" else slice(len(row))
+            ids[i, span], mask[i, span] = row, 1
         return ids, mask
 
     return build
@@ -104,21 +105,21 @@ def pad():
 
 @pytest.fixture(scope="session")
 def gradients():
-    """`gradients(model)`: a copy of each gradient by parameter name, which are then cleared."""
+    """`gradients(model)`: a copy of each gradient by parameter name; the gradients are then cleared."""
 
     def collect(model):
-        found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        copies = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
         model.zero_grad()
-        return found
+        return copies
 
     return collect
 
 
 @pytest.fixture
 def hub(request, monkeypatch, tmp_path):
-    """A running Hub of its own for a test, with this process's client pointed at it, logged in as alice.
+    """A separate Hub server for a test. The client of this process uses it and is logged in as alice.
 
-    Parametrized indirectly with how files are uploaded: `lfs` (the default), `regular` or `xet`.
+    The indirect parameter is the way in which files are uploaded: `lfs` (the default), `regular` or `xet`.
     """
     constants = huggingface_hub.constants
     with HubServer(getattr(request, "param", "lfs")) as server:
@@ -131,18 +132,39 @@ def hub(request, monkeypatch, tmp_path):
         }.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.url)
-        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)  # an API made for another server
+        monkeypatch.setattr(transformers.utils.hub, "_hf_api", None, raising=False)  # may belong to another server
         monkeypatch.setenv("HF_TOKEN", "hf_alice")
         monkeypatch.setenv("HF_HUB_DISABLE_XET", str(int(server.transfer != "xet")))
         yield server
 
 
+@pytest.fixture
+def checkpoint(tiny_model, tmp_path):
+    """`checkpoint(model_class)`: the folder of a saved model, with a tokenizer of its vocabulary."""
+
+    def build(model_class=MiniForCausalLM, name="checkpoint", **overrides):
+        tokenizer = train_tokenizer(["the quick brown fox jumps over the lazy dog"], vocab_size=300)
+        model = tiny_model(model_class, vocab_size=len(tokenizer), max_position_embeddings=64, **overrides)
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return build
+
+
+@pytest.fixture
+def no_verification(monkeypatch):
+    """A push starts no fresh processes to verify the model, and does not wait between attempts."""
+    monkeypatch.setattr("modeling_mini.hub.push.verify", lambda *args: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+
+
 @pytest.fixture(scope="session")
 def run_python():
-    """`run_python(script, *arguments, cache=folder)`: the finished process, far from this repository.
+    """`run_python(script, *arguments, cache=folder)`: run a script outside this repository; the finished process.
 
-    Caches are in `cache`, which is made if it is not there; offline unless it is given a Hub, and then logged in with
-    `token`. `installed=False` keeps the package out.
+    Caches are in `cache`, which is created if it is missing. The process is offline unless it gets a `hub`, where it
+    is logged in with `token`. With `installed=False` the package cannot be imported.
     """
 
     def run(script, *arguments, cache, hub=None, token="hf_alice", installed=False):
@@ -170,7 +192,7 @@ def run_python():
 
 @pytest.fixture
 def fresh_python(run_python, tmp_path):
-    """`run_python` with caches that are empty at first, and that later calls of the same test find as they were."""
+    """`run_python` with a cache that is empty at first and is kept for later calls of the same test."""
     return functools.partial(run_python, cache=tmp_path / "fresh-cache")
 
 
@@ -183,7 +205,7 @@ def free_port():
 
 @pytest.fixture
 def two_processes(tmp_path, free_port):
-    """`two_processes(script_path, *arguments)`: run by torchrun on one CPU; the finished launcher."""
+    """`two_processes(script_path, *arguments)`: run a script by torchrun on a CPU; the finished launcher."""
 
     def run(*command):
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port}"]
@@ -200,9 +222,23 @@ def two_processes(tmp_path, free_port):
     return run
 
 
+@pytest.fixture
+def datasets_cache(tmp_path, monkeypatch):
+    """Keep what `datasets` stores in the test's own folder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A tokenizer for the words of `made_data`; some test files define another one of this name."""
+    from made_data import number_tokenizer  # here, because it imports `datasets`, which most tests do not need
+
+    return number_tokenizer()
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """Sixty short documents with some order in them, labelled by their first words."""
+    """Sixty short documents with some regularity, labelled by their first words."""
     path = tmp_path_factory.mktemp("corpus") / "documents.jsonl"
     generator = torch.Generator().manual_seed(0)
     with path.open("w") as file:
@@ -215,7 +251,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def arguments(corpus, tmp_path):
-    """A run of ten updates in about three seconds, with dropout, so that random states matter."""
+    """Arguments of a run of ten updates: about three seconds; with dropout, so that random states matter."""
     overrides = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "hidden_dropout": 0.1}
     options = {
         "dataset": corpus,
@@ -235,7 +271,7 @@ def arguments(corpus, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """`run(arguments)`: train.py in a process of its own; its folder of caches is the test's."""
+    """`run(arguments)`: run train.py in a separate process with caches of this test; return code and output."""
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
     def start(arguments, hub=None, **options):
@@ -255,7 +291,7 @@ def run(tmp_path):
 
 
 def lose_the_end(folder, update):
-    """Leave a finished run as if it had been killed before its last checkpoint, of that update, and its report."""
+    """Make a finished run look as if it was killed before its last checkpoint (at `update`) and its report."""
     shutil.rmtree(folder / f"checkpoint-{update}")
     for name in ("metrics.json", "model.safetensors"):
         (folder / name).unlink()
@@ -263,15 +299,15 @@ def lose_the_end(folder, update):
 
 @pytest.fixture
 def same_weights():
-    """`same_weights(folder, other)`: two runs ended with the same weights, but for rounding."""
+    """`same_weights(folder, other)`: assert that two runs have the same final weights, except for rounding."""
 
     def check(folder, other, rtol=1e-3, atol=2e-4):
-        found, wanted = (load_file(path / "model.safetensors") for path in (folder, other))
-        assert found.keys() == wanted.keys()
-        for name, weights in wanted.items():
-            # The bias of keys adds the same to all scores of a query: its gradient is rounding, of which Adam makes
-            # whole steps.
+        weights, other_weights = (load_file(path / "model.safetensors") for path in (folder, other))
+        assert weights.keys() == other_weights.keys()
+        for name, expected in other_weights.items():
+            # The bias of keys adds the same number to all scores of a query, so its gradient is only rounding, which
+            # Adam scales up to whole steps.
             if not name.endswith("k_proj.bias"):
-                torch.testing.assert_close(found[name], weights, rtol=rtol, atol=atol, msg=lambda m, n=name: n + m)
+                torch.testing.assert_close(weights[name], expected, rtol=rtol, atol=atol, msg=lambda m, n=name: n + m)
 
     return check

@@ -1,6 +1,7 @@
-"""`accelerate launch … tests/fsdp2_on_cpu.py SCRIPT …`: FSDP2 without a GPU, where accelerate would turn to DDP.
+"""Runs a script with FSDP2 on CPUs: `accelerate launch … tests/fsdp2_on_cpu.py SCRIPT …`.
 
-It takes its way for several GPUs if it finds several processes of a CPU, and finds the CPU as their device.
+accelerate uses DDP for several CPU processes. This file reports them as GPU processes, so that accelerate uses FSDP2;
+their device remains the CPU.
 """
 
 import runpy
@@ -10,15 +11,15 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
 
-find_devices = PartialState.__init__
+original_init = PartialState.__init__
 
 
-def find_devices_and_rename_them(self, *args, **kwargs):
-    find_devices(self, *args, **kwargs)
+def init_as_gpu_processes(self, *args, **kwargs):
+    original_init(self, *args, **kwargs)
     if self.distributed_type == DistributedType.MULTI_CPU:
         self.distributed_type = DistributedType.MULTI_GPU
 
 
-PartialState.__init__ = find_devices_and_rename_them
+PartialState.__init__ = init_as_gpu_processes
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,11 +1,11 @@
-"""A stand-in for the HTTP interface of the Hugging Face Hub, on loopback, in memory.
+"""A stand-in for the HTTP interface of the Hugging Face Hub, on loopback and in memory.
 
-It answers the requests that the real `huggingface_hub` client makes to share and load a repository: users and tokens,
-private repositories, uploads (inside the commit, by git-lfs, or through Xet), commits, branches, tags, pull requests,
-downloads; and it breaks on request. It knows nothing of quotas, gating, search, or the checks that the Hub runs on
-uploaded files, and it is no place to keep anything.
+It answers the requests of the real `huggingface_hub` client for sharing and loading a repository: users and tokens,
+private repositories, uploads (inside the commit, by git-lfs, or through Xet), commits, branches, tags, pull requests
+and downloads. It can also produce faults. It has no quotas, gating, search, or checks of uploaded files. When it
+stops, everything is lost.
 
-By hand:
+To start it by hand:
 
     python tests/hub_server.py --port 8750
     export HF_ENDPOINT=http://127.0.0.1:8750 HF_TOKEN=hf_alice
@@ -31,13 +31,13 @@ import yaml
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 
-USERS = {"hf_alice": "alice", "hf_bob": "bob"}  # by token
+USERS = {"hf_alice": "alice", "hf_bob": "bob"}  # token -> user
 KINDS = ("models", "datasets", "spaces")
 ZERO_OID = "0" * 40
-SMALL_FILE = 10 * 2**20  # the Hub takes larger ones through LFS only, and every safetensors file
+SMALL_FILE = 10 * 2**20  # the Hub accepts larger files, and all safetensors files, only through LFS
 LINK_EXPIRES_IN = 3600  # seconds
 
-# What the Hub's documentation on model cards asks of their metadata.
+# Values that the Hub's documentation on model cards allows in the metadata.
 LICENSES = {"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "gpl-3.0", "other", "unknown"}
 TASKS = {
     "feature-extraction",
@@ -55,7 +55,7 @@ class Blob:
 
     data: bytes
     is_lfs: bool = False
-    xet_hash: str | None = None  # where the content lies in Xet, and `data` is empty
+    xet_hash: str | None = None  # if the content is in Xet; `data` is then empty
     size: int = -1
     sha256: str = ""
 
@@ -65,7 +65,7 @@ class Blob:
 
     @property
     def oid(self) -> str:
-        """Of a git blob."""
+        """The hash that git gives the blob."""
         content = self.sha256.encode() if self.is_lfs else self.data
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
@@ -99,7 +99,7 @@ class Repository:
         return self.commits[oid]
 
     def history(self, revision: str = "main") -> list[Commit]:
-        """The commits of a revision, the latest first."""
+        """The commits of a revision, latest first."""
         commits, commit = [], self.find(revision)
         while commit is not None:
             commits.append(commit)
@@ -109,17 +109,18 @@ class Repository:
 
 @dataclass
 class Fault:
-    """What goes wrong with the next requests of a method whose path contains a text.
+    """A fault in the next requests of `method` whose path contains `path`.
 
-    `error` and `drop` strike before the request is served; `error after` and `drop after` once it is, so that only the
-    answer is lost; `stale` answers that the branch has moved; `cut` ends the connection in the middle of the answer.
+    `error` and `drop` happen before the request is served. `error after` and `drop after` happen afterwards, so that
+    only the answer is lost. `stale` answers that the branch has moved. `slow` delays the request. `truncate` closes
+    the connection in the middle of the answer.
     """
 
     method: str
     path: str
-    kind: Literal["error", "error after", "drop", "drop after", "stale", "slow", "cut"]
+    kind: Literal["error", "error after", "drop", "drop after", "stale", "slow", "truncate"]
     times: int = 1
-    seconds: float = 0.0  # of `slow`
+    seconds: float = 0.0  # delay of `slow`
 
 
 class HubError(Exception):
@@ -129,12 +130,12 @@ class HubError(Exception):
 
 
 class HubServer(ThreadingHTTPServer):
-    """A running server; `with HubServer() as hub:` ends it.
+    """The server. `with HubServer() as hub:` starts it and stops it at the end of the block.
 
     Args:
-        transfer: how files are uploaded: `"lfs"` (safetensors and large ones by git-lfs), `"regular"` (all inside the
-            commit) or `"xet"` (as `lfs`, and a client with Xet stores them in a folder of ours through it).
-        port: 0 for any free one.
+        transfer: how files are uploaded: `"lfs"` (safetensors and large files by git-lfs), `"regular"` (all files
+            inside the commit) or `"xet"` (as `lfs`, but a client with Xet stores these files in a local folder).
+        port: 0 picks a free port.
     """
 
     daemon_threads = True
@@ -144,7 +145,7 @@ class HubServer(ThreadingHTTPServer):
         self.transfer = transfer
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.repositories: dict[tuple[str, str], Repository] = {}
-        self.objects: dict[str, bytes] = {}  # LFS, by sha256
+        self.objects: dict[str, bytes] = {}  # sha256 -> LFS object
         self.faults: list[Fault] = []
         self.requests: list[str] = []  # "METHOD path status"
         self.lock = threading.RLock()
@@ -161,7 +162,7 @@ class HubServer(ThreadingHTTPServer):
         self._xet.cleanup()
 
     def handle_error(self, request, client_address):
-        pass  # a client that went away is no news
+        pass  # a client that closed its connection is expected
 
     def repository(self, repo_id: str, kind: str = "models") -> Repository:
         return self.repositories[kind, repo_id]
@@ -178,7 +179,7 @@ class HubServer(ThreadingHTTPServer):
         return None
 
     def stored_in_xet(self, sha256: str) -> str | None:
-        """The Xet hash of a file with this sha256, from the shards that the client left in our folder."""
+        """The Xet hash of a file with this sha256, from the shards that the client wrote into our folder."""
         for shard in self.xet_folder.rglob("*.mdb"):
             hashes = dict(_files_of_shard(shard.read_bytes()))
             if sha256 in hashes:
@@ -187,11 +188,12 @@ class HubServer(ThreadingHTTPServer):
 
 
 def _files_of_shard(shard: bytes):
-    """(sha256, Xet hash) of each file that an MDB shard describes.
+    """Yield (sha256, Xet hash) of each file in an MDB shard.
 
-    Layout: a header of 48 bytes; for each file 48 bytes (hash, flags, number of entries) and so many entries of 48,
-    as many again for verification if bit 31 of the flags is set, and 48 that begin with the sha256 if bit 30 is; the
-    hash of all ones ends the list. A hash is written as four little-endian words.
+    Layout: a header of 48 bytes, then the files. Each file has 48 bytes (hash, flags, number N of entries) and N
+    entries of 48 bytes. If bit 31 of the flags is set, N entries of 48 bytes for verification follow. If bit 30 is
+    set, 48 bytes that start with the sha256 follow. A hash of all ones ends the list. A hash is four little-endian
+    words.
     """
 
     def hex_at(position):
@@ -210,7 +212,7 @@ def _files_of_shard(shard: bytes):
 
 
 def card_errors(content: str) -> list[str]:
-    """What the Hub would refuse in a model card."""
+    """The reasons for which the Hub would reject a model card."""
     match = re.match(r"\s*---\r?\n(.*?)\r?\n---", content, re.DOTALL)
     if match is None:
         return ["there is no YAML between two lines of ---"]
@@ -222,7 +224,7 @@ def card_errors(content: str) -> list[str]:
     results = [result for entry in metadata.get("model-index") or [] for result in entry.get("results") or []]
     checks = {
         f'"license" must be one of {sorted(LICENSES)}': metadata.get("license") in {None, *LICENSES},
-        '"pipeline_tag" is no known task': metadata.get("pipeline_tag") in {None, *TASKS},
+        '"pipeline_tag" is not a known task': metadata.get("pipeline_tag") in {None, *TASKS},
         '"language" must be ISO 639 codes': all(
             re.fullmatch(r"[a-z]{2,3}|code|multilingual", language)
             for language in ([languages] if isinstance(languages, str) else languages)
@@ -256,7 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
-    # One request
+    # Serving a request
 
     def _serve(self):
         hub: HubServer = self.server
@@ -272,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._drop(url.path)
         try:
             if kind == "error":
-                # As careless as a proxy that repeats the request.
+                # Like a careless proxy, the error repeats the token of the request.
                 raise HubError(500, f"Internal Error (injected) for {self.headers.get('Authorization')}")
             if kind == "stale":
                 raise HubError(412, "A commit has happened since. Please refresh and try again.")
@@ -314,7 +316,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if self.fault and self.fault.kind == "cut":
+        if self.fault and self.fault.kind == "truncate":
             data = data[: len(data) // 2]
             self.close_connection = True
         self.wfile.write(data)
@@ -322,7 +324,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self) -> dict:
         return json.loads(self.body or b"{}")
 
-    # Who is asking, and for what
+    # User, repository and route of a request
 
     def _user(self) -> str | None:
         authorization = self.headers.get("Authorization")
@@ -353,7 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
         return commit
 
     def _answer(self) -> tuple[int, dict, object]:
-        """Status, headers, and content: bytes, or what becomes JSON."""
+        """Status, headers and content. Content that is not bytes is sent as JSON."""
         parts = self.parts
         if parts[0] == "api":
             return self._answer_api(parts[1:])
@@ -361,7 +363,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer_object(parts[1])
         kind = parts.pop(0) if parts[0] in ("datasets", "spaces") else "models"
         if len(parts) == 6 and parts[1].endswith(".git") and parts[2:4] == ["info", "lfs"]:
-            # Anyone may upload for a pull request, and this request does not say whether it is for one.
+            # Anyone may upload for a pull request, and the request does not say whether it is for a pull request.
             return self._answer_lfs_batch(self._find(kind, f"{parts[0]}/{parts[1][:-4]}"))
         if len(parts) > 4 and parts[2] == "resolve":
             return self._answer_resolve(self._find(kind, "/".join(parts[:2])), parts[3], "/".join(parts[4:]))
@@ -390,7 +392,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise HubError(404, f"Not found: {self.path}")
 
     def _named(self) -> tuple[str, str]:
-        """Kind and id of the repository that the body of a request names."""
+        """Kind and id of the repository named in the body of the request."""
         request = self._json()
         owner = request.get("organization") or self._user()
         return request.get("type", "model") + "s", f"{owner}/{request['name']}"
@@ -452,7 +454,10 @@ class _Handler(BaseHTTPRequestHandler):
         return 200, {}, answers[action]()
 
     def _set_ref(self, repository: Repository, action: str, name: str):
-        """A branch is named by the path and starts at `startingPoint`; a tag is named by the body, at the path."""
+        """Create or delete a branch or a tag.
+
+        The path names a branch, which starts at `startingPoint`. The body names a tag, and the path its revision.
+        """
         if self.command == "DELETE":
             repository.refs.pop(name, None)
             repository.tags.discard(name)
@@ -516,14 +521,14 @@ class _Handler(BaseHTTPRequestHandler):
                     "path": file["path"],
                     "uploadMode": mode(file),
                     "shouldIgnore": False,
-                    "oid": self._known_oid(commit, file["path"]),
+                    "oid": self._content_id(commit, file["path"]),
                 }
                 for file in self._json()["files"]
             ]
         }
 
     @staticmethod
-    def _known_oid(commit: Commit, path: str) -> str | None:
+    def _content_id(commit: Commit, path: str) -> str | None:
         blob = commit.files.get(path)
         return blob and (blob.sha256 if blob.is_lfs else blob.oid)
 
@@ -580,10 +585,10 @@ class _Handler(BaseHTTPRequestHandler):
             objects = [{"oid": o["oid"], "size": o["size"], "actions": {}} for o in request["objects"]]
             return 200, {}, {"transfer": "xet", "objects": objects}
         objects = []
-        for wanted in request["objects"]:
-            entry = {"oid": wanted["oid"], "size": wanted["size"]}
-            if wanted["oid"] not in self.server.objects:
-                href = f"{self.server.url}/lfs-objects/{wanted['oid']}"
+        for item in request["objects"]:
+            entry = {"oid": item["oid"], "size": item["size"]}
+            if item["oid"] not in self.server.objects:
+                href = f"{self.server.url}/lfs-objects/{item['oid']}"
                 entry["actions"] = {"upload": {"href": href, "header": {}}}
             objects.append(entry)
         return 200, {}, {"transfer": "basic", "objects": objects}
@@ -592,12 +597,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "PUT":
             raise HubError(404, "Objects are downloaded through their repository")
         if hashlib.sha256(self.body).hexdigest() != oid:
-            raise HubError(400, "The content does not have the sha256 that was announced")
+            raise HubError(400, "The content does not match its sha256")
         self.server.objects[oid] = self.body
         return 200, {}, b""
 
     def _xet_token(self):
-        """A token, in headers for huggingface_hub and as content for hf_xet; its storage is a folder on this disk."""
+        """A token whose storage is a local folder: in headers for huggingface_hub, and as content for hf_xet."""
         token = {
             "casUrl": f"local://{self.server.xet_folder}",
             "exp": int(time.time()) + LINK_EXPIRES_IN,
@@ -611,7 +616,11 @@ class _Handler(BaseHTTPRequestHandler):
         blob = commit.files.get(path)
         if blob is None:
             raise HubError(404, f'"{path}" does not exist', "EntryNotFound")
-        headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{self._known_oid(commit, path)}"', "Accept-Ranges": "bytes"}
+        headers = {
+            "X-Repo-Commit": commit.oid,
+            "ETag": f'"{self._content_id(commit, path)}"',
+            "Accept-Ranges": "bytes",
+        }
         if blob.is_lfs:
             headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size)}
         if blob.xet_hash:

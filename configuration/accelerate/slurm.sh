@@ -12,8 +12,8 @@ set -euo pipefail
 
 gpus=${SLURM_GPUS_PER_NODE:-8} # "8", or "h100:8"
 export GPUS_PER_NODE=${gpus##*:}
-MAIN_PROCESS_IP=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export MAIN_PROCESS_IP
+machines=$(scontrol show hostnames "$SLURM_JOB_NODELIST") # one per line; a pipe into head could end the job by SIGPIPE
+export MAIN_PROCESS_IP=${machines%%$'\n'*}
 
 # One launcher per machine; srun sets SLURM_NODEID, the number of the machine.
 srun --kill-on-bad-exit=1 --cpu-bind=none bash -c 'accelerate launch \

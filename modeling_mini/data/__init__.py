@@ -1,1 +1,1 @@
-"""From a source (file, folder, Hub, built-in) to rows of token ids."""
+"""Reads a source (file, folder, Hub data set or built-in data set) and turns it into rows of token ids."""

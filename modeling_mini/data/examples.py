@@ -24,9 +24,9 @@ class ExampleFormat:
     """What an application reads of a data set.
 
     Attributes:
-        columns: what an example holds; `text_columns` of them must be text that is not blank.
-        optional_columns: what it may also hold.
-        group_column: examples that share its value are never split between training and validation.
+        columns: columns of an example; those in `text_columns` must hold text that is not blank.
+        optional_columns: columns that it may also hold.
+        group_column: examples with the same value in it are never split between training and validation.
     """
 
     columns: ClassVar[tuple[str, ...]]
@@ -40,8 +40,8 @@ class ExampleFormat:
     @property
     def code(self) -> tuple[str, ...]:
         """Cache key of the files that define how examples are read."""
-        own = [parent for parent in type(self).__mro__ if parent.__module__.partition(".")[0] == "modeling_mini"]
-        return tuple(code_hash(inspect.getfile(parent)) for parent in own)
+        classes = [parent for parent in type(self).__mro__ if parent.__module__.partition(".")[0] == "modeling_mini"]
+        return tuple(code_hash(inspect.getfile(parent)) for parent in classes)
 
     def read_file(self, path: Path) -> Dataset | None:
         """Examples of a file in a format of the application's own, or None if `datasets` reads the file."""
@@ -99,7 +99,7 @@ def check_examples(examples: Examples, split: str, args: DataArguments, example_
 
 
 def _report_skipped(examples: Dataset, check: "_CheckExample", args: DataArguments) -> None:
-    """Log how many examples are wrong. Raises `UserError` if all are."""
+    """Log how many examples are skipped. Raises `UserError` if all are wrong."""
     counting = map_options(args, f"Counting wrong examples in the {check.split} split")
     wrong = examples.filter(check.is_wrong, **counting)
     if len(wrong) == 0:
@@ -131,7 +131,7 @@ def _map_columns(columns: list[str], args: DataArguments, example_format: Exampl
     sources |= {column: named.get(column, column) for column in optional}
     for column, source in sources.items():
         if source not in columns:
-            # One line with another type of value hides from `datasets` what is nested in the other lines.
+            # If one line has another type of value, `datasets` does not see the columns nested in the other lines.
             if "." in source and (reason := first_bad_json_line(Path(args.dataset))):
                 raise UserError(f"{args.dataset}: {reason}; correct it, or remove it.")
             raise UserError(
@@ -175,5 +175,5 @@ class _CheckExample:
 
 
 def map_options(args: DataArguments, description: str) -> dict:
-    """Progress bar and processes for `Dataset.map`; a stream is mapped while it is read and takes neither."""
+    """Progress bar and processes for `Dataset.map`. A stream is mapped while it is read and takes neither."""
     return {} if args.streaming else {"desc": description, "num_proc": args.preprocessing_workers}

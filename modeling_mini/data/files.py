@@ -12,7 +12,7 @@ _SPLIT_WORDS = {"train": "train", "valid": "validation", "dev": "validation", "t
 
 
 def file_format(path: Path) -> str:
-    """The name that `datasets` has for a file's format. Raises `UserError` for an unknown extension."""
+    """The name of a file's format in `datasets`. Raises `UserError` for an unknown extension."""
     name = path.name.removesuffix(".gz")
     for extension, file_format in FILE_FORMATS.items():
         if name.endswith(extension):
@@ -23,12 +23,15 @@ def file_format(path: Path) -> str:
 
 
 def split_in_name(path: Path) -> str | None:
-    """The split that a file names in its own name, or None."""
+    """The split that the name of a file contains, or None."""
     return next((split for word, split in _SPLIT_WORDS.items() if word in path.name.lower()), None)
 
 
 def first_bad_json_line(path: Path) -> str | None:
-    """Where a JSON Lines file, or one in a folder, stops being a table; `datasets` names only a row of a block."""
+    """The first line of a JSON Lines file, or of such files in a folder, that is not a row of a table, and why.
+
+    `datasets` names only a row of a block.
+    """
     if path.is_dir():
         reasons = ((file, first_bad_json_line(file)) for file in sorted(path.rglob("*.jsonl")))
         return next((f"{file.relative_to(path)}, {reason}" for file, reason in reasons if reason), None)
@@ -54,7 +57,7 @@ def first_bad_json_line(path: Path) -> str | None:
 
 
 def row_location(dataset: str, split: str, index: int) -> str:
-    """File and line of the row `index` of a split, or its row number where lines do not correspond to rows."""
+    """File and line of the row `index` of a split, or its row number if lines do not correspond to rows."""
     path = _file_of_split(Path(dataset), split)
     if path.name.endswith(".jsonl") and path.is_file():
         with path.open("rb") as lines:
@@ -64,13 +67,13 @@ def row_location(dataset: str, split: str, index: int) -> str:
 
 
 def _file_of_split(path: Path, split: str) -> Path:
-    """The file of a folder that holds the split, or the folder where several files or none do."""
+    """The file of a folder that holds the split, or the folder if several files or none do."""
     files = [file for file in path.rglob("*") if file.suffix in FILE_FORMATS and split_in_name(file) == split]
     return files[0] if len(files) == 1 else path
 
 
 def read_failure(error: BaseException) -> str:
-    """Why a source could not be read, in the user's terms where they are known."""
+    """Why a source could not be read, in the user's terms if they are known."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
     if isinstance(error, UnicodeDecodeError):
         return f"{reason}; convert the file to UTF-8"

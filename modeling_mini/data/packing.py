@@ -1,4 +1,4 @@
-"""From documents or examples to rows of token ids of one length, with as little padding as possible."""
+"""Packs documents or examples into rows of token ids of one length, with as little padding as possible."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,8 @@ THIS_CODE = code_hash(__file__)
 class EncodedData:
     """Rows ready for the Trainer, and the size of their source.
 
-    `row_length` is the length of a row in tokens, a mean where rows differ. The sizes of a stream are unknown.
+    `row_length` is the length of a row in tokens, or the mean length if rows differ. The sizes of a stream are
+    unknown.
     """
 
     rows: Dataset | IterableDataset
@@ -31,7 +32,7 @@ class EncodedData:
 
 
 def encoded_examples(rows: Dataset, num_bytes: int) -> EncodedData:
-    """Rows of one example each, which the collator pads."""
+    """One example per row, without padding: the collator pads."""
     lengths = [len(ids) for ids in rows.with_format("numpy")["input_ids"]]
     return EncodedData(rows, round(sum(lengths) / max(len(rows), 1)), len(rows), num_bytes, sum(lengths))
 
@@ -41,11 +42,11 @@ def pack(
 ) -> EncodedData:
     """Tokenize documents and pack them into rows of `block_size` tokens.
 
-    Every token after the first of its document is the target of exactly one row. Positions restart at 0 with each
-    document, which is how the model separates documents.
+    Every token of a document except the first is the target of exactly one row. Positions restart at 0 with each
+    document: this is how the model separates documents.
 
-    The rows of a stream have no end: the stream is repeated in the same order, so that no pass has to fill its last
-    batch with rows that were already read, and a resumed run counts rows from the start of the first pass.
+    The rows of a stream never end: the stream is repeated in the same order. No pass has to fill its last batch with
+    rows that were already read, and a resumed run counts rows from the start of the first pass.
     """
     tokenize = TokenizeDocuments(tokenizer)
     fill = PackRows(args.block_size, tokenizer.pad_token_id or 0)
@@ -57,14 +58,14 @@ def pack(
     tokenized = documents.map(
         tokenize, batched=True, remove_columns=["text"], **map_options(args, f"Tokenizing {name} text")
     )
-    # In one process: rows must not depend on how many processes share the documents.
+    # In one process, so that the rows do not depend on the number of processes.
     rows = tokenized.map(fill, batched=True, remove_columns=tokenized.column_names, desc=f"Packing {name} rows")
     num_tokens = sum(map(len, tokenized.with_format("numpy")["input_ids"]))
     return EncodedData(rows, args.block_size, len(documents), sum(tokenized["num_bytes"]), num_tokens)
 
 
 def check_training_rows(train: EncodedData, args: DataArguments) -> None:
-    """Refuse a training text that fills no row, or has nothing to predict. Raises `UserError`."""
+    """Raises `UserError` if the training text does not fill a row or has no token to predict."""
     if train.num_tokens is not None and train.num_tokens < args.block_size:
         raise UserError(
             f"The training text of {args.dataset} has {train.num_tokens} tokens, fewer than one row of --block_size "
@@ -72,8 +73,8 @@ def check_training_rows(train: EncodedData, args: DataArguments) -> None:
         )
     if isinstance(train.rows, Dataset) and len(train.rows) == 0:
         raise UserError(
-            f"No document of {args.dataset} has a second token to predict from the first; give longer documents or "
-            "another --text_unit."
+            f"No document of {args.dataset} has more than one token, so there is no token to predict; give longer "
+            "documents or another --text_unit."
         )
 
 
@@ -85,7 +86,7 @@ class TokenizeDocuments:
     code: str = THIS_CODE
 
     def __call__(self, batch: dict) -> dict:
-        # The characters "<eos>" in a document are text, not the special token.
+        # If a document contains the characters "<eos>", they are text, not the special token.
         encoded = self.tokenizer(
             batch["text"],
             add_special_tokens=False,
@@ -105,9 +106,9 @@ class TokenizeDocuments:
 class PackRows:
     """Batched map: `input_ids` of documents -> rows of `block_size` with `position_ids` and `labels`.
 
-    The last token of a row is also the first token of the next row, as the context of the token after it, so that each
-    token is predicted once. The first token of a document is never a target, because the token before it belongs to
-    another document. The last row is filled with padding, which counts as a document.
+    The last token of a row is repeated as the first token of the next row: it is the context for the token after it,
+    so that each token is predicted once. The first token of a document is never a target, because the token before it
+    belongs to another document. The last row is filled with padding, which counts as a document.
     """
 
     block_size: int
@@ -123,7 +124,7 @@ class PackRows:
         padding = length - total
 
         tokens = np.concatenate([*documents, np.full(padding, self.pad_token_id)])
-        starts = np.cumsum([0, *map(len, documents)])  # of the documents, and of the padding
+        starts = np.cumsum([0, *map(len, documents)])  # start of each document, then of the padding
         document_start = np.repeat(starts, [*map(len, documents), padding])
         labels = tokens.copy()
         labels[starts[:-1]] = IGNORED_LABEL
@@ -131,20 +132,20 @@ class PackRows:
 
         index = np.arange(num_rows)[:, None] * step + np.arange(self.block_size)  # [rows, block_size]
         positions = index - np.maximum(document_start[index], index[:, :1])
-        kept = (labels[index][:, 1:] != IGNORED_LABEL).any(axis=1)  # a row without a target has no loss
+        has_target = (labels[index][:, 1:] != IGNORED_LABEL).any(axis=1)  # a row without a target has no loss
         return {
-            "input_ids": tokens[index][kept],
-            "position_ids": positions[kept],
-            "labels": labels[index][kept],
+            "input_ids": tokens[index][has_target],
+            "position_ids": positions[has_target],
+            "labels": labels[index][has_target],
         }
 
 
 @dataclass
 class PackExamples:
-    """Batched map: examples of `input_ids` and `prompt_length` -> rows of `block_size`, with every example in one row.
+    """Batched map: examples of `input_ids` and `prompt_length` -> rows of `block_size`. No example is split.
 
-    The longest examples go first, each into the first row with room for it. Positions restart at 0 with each example,
-    and with the padding at the end of a row; neither prompts nor padding are targets.
+    The longest examples are placed first, each into the first row with room for it. Positions restart at 0 with each
+    example, and with the padding at the end of a row. Prompts and padding are not targets.
     """
 
     block_size: int
@@ -175,5 +176,5 @@ class PackExamples:
         }
 
     def _fill(self, parts: list[list[int]], filler: int) -> list[int]:
-        flat = [value for part in parts for value in part]
-        return flat + [filler] * (self.block_size - len(flat))
+        row = [value for part in parts for value in part]
+        return row + [filler] * (self.block_size - len(row))

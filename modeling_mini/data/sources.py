@@ -1,4 +1,4 @@
-"""A file, a folder, a data set on the Hub or a built-in one -> its splits as they are."""
+"""Reads the splits of a file, a folder, a Hub data set or a built-in data set, without changing them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,8 +24,8 @@ def read_source(args: DataArguments, example_format: ExampleFormat) -> Mapping[s
     if path.is_file():
         return _read_file(path, args, example_format)
     if path.is_dir():
-        if own := _read_own_files(path, example_format):
-            return own
+        if splits := _read_own_files(path, example_format):
+            return splits
         kind = "text" if any(path.rglob("*.txt")) else None
         return load_dataset(str(path), streaming=args.streaming, **_text_options(kind, args))
     return load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
@@ -58,7 +58,7 @@ def _text_options(kind: str | None, args: DataArguments) -> dict:
 
 @contextmanager
 def readable_errors(args: DataArguments) -> Iterator[None]:
-    """Turn the errors of `datasets` into a `UserError` that names the file, and the line where it is known."""
+    """Turn the errors of `datasets` into a `UserError` that names the file, and the line if it is known."""
     path = Path(args.dataset)
     try:
         yield
@@ -72,7 +72,7 @@ def readable_errors(args: DataArguments) -> Iterator[None]:
         raise UserError(
             f"--dataset {args.dataset}: there is no such file or folder, {_nearest_builtin(args)}"
         ) from error
-    except (ValueError, RuntimeError) as error:  # a stream, the configuration of a Hub data set, one that is a script
+    except (ValueError, RuntimeError) as error:  # a stream, a wrong configuration, a data set that is a script
         bad_line = first_bad_json_line(path) if path.is_file() else None
         raise UserError(f"--dataset {args.dataset}: {bad_line or read_failure(error)}") from error
 

@@ -1,4 +1,4 @@
-"""Which split of a source is which, and how one is divided into training and validation."""
+"""Which split of a source is used for what, and how training examples are set aside for validation."""
 
 from collections.abc import Mapping
 
@@ -23,8 +23,9 @@ def load_splits(
     """The splits `train`, `validation` and `test` that `roles` names: checked examples with the format's columns.
 
     Without a validation split, `validation_fraction` of the training examples is set aside at random (by
-    `split_seed`), and examples that share the format's `group_column` stay together. Of a single text the last part is
-    set aside, from the start of a line; of a stream the first documents. With `divide=False` nothing is set aside.
+    `split_seed`), and examples that share the format's `group_column` stay together. If there is a single text, its
+    last part is set aside, from the start of a line. For a stream, the first documents are set aside. With
+    `divide=False` nothing is set aside.
 
     Raises:
         UserError: the source, the split or a column does not exist, a file does not parse, an example is wrong, or
@@ -40,7 +41,7 @@ def load_splits(
 def _split_names(
     splits: Mapping[str, Examples], args: DataArguments, roles: tuple[str, ...], needs_train: bool
 ) -> dict[str, str]:
-    """Which split of the source is which."""
+    """Role -> name of the split of the source."""
     names = {}
     for role in roles:
         name = getattr(args, f"{role}_split")
@@ -102,14 +103,14 @@ def _divide(examples: Dataset, args: DataArguments, group_column: str | None) ->
     if len(examples) > 1:
         return _divide_at_random(examples, args, group_column)
     text = examples[0].get("text", "")
-    cut = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1
-    if cut == 0 or examples.column_names != ["text"]:
+    boundary = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1
+    if boundary == 0 or examples.column_names != ["text"]:
         unit = ", or --text_unit line or paragraph" if examples.column_names == ["text"] else ""
         raise UserError(
             f"{args.dataset} holds one example, which cannot be split into training and validation; give more "
             f"examples, or a validation split{unit}."
         )
-    return Dataset.from_dict({"text": [text[:cut]]}), Dataset.from_dict({"text": [text[cut:]]})
+    return Dataset.from_dict({"text": [text[:boundary]]}), Dataset.from_dict({"text": [text[boundary:]]})
 
 
 def _divide_at_random(examples: Dataset, args: DataArguments, group_column: str | None) -> tuple[Dataset, Dataset]:

@@ -1,11 +1,11 @@
-"""Opens a saved model by several Auto classes, and keeps what each computes.
+"""Opens a saved model with several Auto classes and records their outputs.
 
-Two processes that call `open_all` can be compared bit for bit. One of them runs this file as a script, which keeps the
-package out, so that transformers runs the code beside the weights:
+The outputs of `open_all` in two processes can be compared bit for bit. One process runs this file as a script, which
+blocks the import of the package, so that transformers runs the code next to the weights:
 
     python fresh_process.py SOURCE REVISION THREADS RESULT AUTO_CLASS...
 
-It writes RESULT.safetensors, or RESULT.txt with the reason why it could not.
+It writes RESULT.safetensors, or RESULT.txt with the reason for the failure.
 """
 
 import sys
@@ -25,41 +25,41 @@ TOKENIZER = "AutoTokenizer"
 def open_all(
     source: str | Path, auto_classes: Iterable[str], is_remote: bool = False, **kwargs
 ) -> dict[str, torch.Tensor]:
-    """What each Auto class makes of the same tokens `[2, 16]`, and the ids of a text if there is a tokenizer.
+    """The outputs of each Auto class on the same tokens `[2, 16]`, and the ids of a text if there is a tokenizer.
 
-    Heads that the checkpoint does not hold start from the same random numbers in every process.
+    Heads that the checkpoint does not contain are initialized with the same random numbers in every process.
 
     Args:
         source: a folder, or a repository on the Hub.
         auto_classes: their names in transformers.
-        is_remote: run the code of the source, and require that it was run, instead of an installed package's.
-        kwargs: of `from_pretrained`, such as `revision`.
+        is_remote: run the code of the source instead of the installed package, and check that it was run.
+        kwargs: arguments of `from_pretrained`, such as `revision`.
 
     Returns:
-        Tensors by the name of the Auto class: logits, or hidden states where a class has none.
+        Tensors by the name of the Auto class: logits, or hidden states if a class has no logits.
 
     Raises:
-        RuntimeError: a class came from elsewhere than it should.
+        RuntimeError: a class came from the source instead of the package, or the reverse.
     """
     kwargs["trust_remote_code"] = is_remote
     config = AutoConfig.from_pretrained(source, **kwargs)
     length = min(16, config.max_position_embeddings)
     ids = (torch.arange(2 * length).reshape(2, length) * 7919 + 11) % config.vocab_size
-    found = {}
+    outputs = {}
     for name in auto_classes:
         torch.manual_seed(0)
         model = getattr(transformers, name).from_pretrained(source, use_safetensors=True, **kwargs).eval()
         if type(model).__module__.startswith("transformers_modules.") is not is_remote:
             raise RuntimeError(f"{name} gave {type(model).__module__}.{type(model).__name__}")
-        found[name] = _logits(model, ids)
+        outputs[name] = _logits(model, ids)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
-    except (OSError, ValueError):  # there is none
-        return found
+    except (OSError, ValueError):  # no tokenizer
+        return outputs
     chat = [{"role": "user", "content": SAMPLE}]
     texts = [SAMPLE, *([tokenizer.apply_chat_template(chat, tokenize=False)] if tokenizer.chat_template else [])]
-    found[TOKENIZER] = torch.tensor([i for text in texts for i in tokenizer(text).input_ids])
-    return found
+    outputs[TOKENIZER] = torch.tensor([i for text in texts for i in tokenizer(text).input_ids])
+    return outputs
 
 
 @torch.no_grad()
@@ -74,13 +74,13 @@ def main(source: str, revision: str, threads: str, result: str, *auto_classes: s
     torch.set_num_threads(int(threads))
     transformers.logging.disable_progress_bar()
     try:
-        found = open_all(source, auto_classes, is_remote=True, **({"revision": revision} if revision else {}))
+        outputs = open_all(source, auto_classes, is_remote=True, **({"revision": revision} if revision else {}))
     except Exception as error:
         Path(f"{result}.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
         raise SystemExit(1) from error
-    save_file(found, f"{result}.safetensors")
+    save_file(outputs, f"{result}.safetensors")
 
 
 if __name__ == "__main__":
-    sys.modules["modeling_mini"] = None  # importing it now fails, as where it is not installed
+    sys.modules["modeling_mini"] = None  # importing it fails, as if it were not installed
     main(*sys.argv[1:])

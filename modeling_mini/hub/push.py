@@ -1,6 +1,6 @@
-"""Sharing: push a checkpoint to the Hub, verify what arrived, and bring the code of an older repository up to date.
+"""Push a checkpoint to the Hub, verify the result, and update the code of an older repository.
 
-A push is one commit, so that a repository holds the old model or the new one, and never a part of each.
+A push is one commit, so that a repository contains either the old model or the new one, and never a mixture.
 """
 
 import difflib
@@ -32,9 +32,9 @@ from .verify import outputs_of, verify
 logger = logging.getLogger(__name__)
 
 CODE_FILES = sorted(Path(modeling_mini.__file__).parent.glob("*_mini.py"))
-REPORT_FILES = ["loss.png", "metrics.json"]  # of a run, beside its model card
+REPORT_FILES = ["loss.png", "metrics.json"]  # a run writes them next to its model card
 WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
-# All that transformers reads of a model.
+# All files that transformers reads to open a model.
 MODEL_FILES = [
     *WEIGHT_FILES,
     *(path.name for path in CODE_FILES),
@@ -48,7 +48,7 @@ MODEL_FILES = [
     "vocab.json",
     "merges.txt",
 ]
-# What a push deletes where the new model has no such file; the last is a pickle of the Trainer's, with local paths.
+# A push deletes these files if the new model has none. The last one is a pickle of the Trainer, with local paths.
 REPLACED_FILES = [*MODEL_FILES, *REPORT_FILES, "training_args.bin"]
 
 
@@ -66,30 +66,31 @@ def push(
     token: str | None = None,
     dry_run: bool = False,
 ) -> CommitInfo | None:
-    """Share a checkpoint as a repository that opens with and without this package, and verify it from there.
+    """Upload a checkpoint as a repository that opens with and without this package, and verify the upload.
 
     Writes weights (safetensors), code, the full `auto_map`, tokenizer, generation config and model card into a
-    temporary folder; opens that in a fresh process without the package; uploads it in one commit; downloads the commit
-    into an empty cache and opens it there in the same way. Every Auto class must compute the same bits each time.
+    temporary folder, opens them in a fresh process without the package, uploads them in one commit, downloads the
+    commit into an empty cache and opens it there in the same way. Every Auto class must compute the same bits
+    each time.
 
     Args:
         checkpoint: folder of a trained model, or a `checkpoint-N` in it.
         repo_id: `"USER/REPO"`; created if it does not exist.
-        private: create it as a private repository.
+        private: create a private repository.
         revision: branch to push to; created from the main branch if it does not exist.
         create_pr: open a pull request instead of writing to the branch.
         max_shard_size: largest file of weights, such as `"500MB"`.
-        license: of the weights, as the Hub names it (`"apache-2.0"`); the card's own if not given.
-        language: ISO 639 codes of the text that the model learnt from.
-        token: of the Hub; by default that of `hf auth login` or HF_TOKEN.
-        dry_run: list the files, and do not touch the network.
+        license: of the weights, as the Hub names it (`"apache-2.0"`); by default the licence in the card.
+        language: ISO 639 codes of the training text.
+        token: Hub token; by default the token from `hf auth login` or HF_TOKEN.
+        dry_run: list the files, without contacting the Hub.
 
     Returns:
         The commit, or None for a dry run.
 
     Raises:
-        UserError: whatever the user can mend, before anything is written; an upload that did not succeed; a repository
-            that does not open as it should.
+        UserError: what the user can fix, before anything is written; a failed upload; a repository that does not open
+            with the same outputs.
     """
     repository = Repository(repo_id, revision, create_pr, token)
     _check_size(max_shard_size)
@@ -102,13 +103,13 @@ def push(
             repository.check_login()
             repository.check_visibility(private)
             if not (checkpoint / CARD_NAME).exists() and repository.fetch_card(scratch):
-                card = Path(scratch)  # someone may have written it there
+                card = Path(scratch)  # someone may have edited it on the Hub
         complete_card(card, folder, repo_id, model, license, language)
         names = sorted(path.name for path in folder.iterdir())
         for name in names:
             logger.info("%14s bytes  %s", f"{(folder / name).stat().st_size:,}", name)
         if dry_run:
-            logger.info("A dry run: nothing was uploaded to %s.", repo_id)
+            logger.info("Dry run: nothing was uploaded to %s.", repo_id)
             return None
         repository.check_card((folder / CARD_NAME).read_text(encoding="utf-8"))
         expected = outputs_of(folder, model.config)
@@ -129,10 +130,11 @@ def upgrade_repo(
     token: str | None = None,
     dry_run: bool = False,
 ) -> CommitInfo | None:
-    """Replace the code in a repository by that of the installed package, and `auto_map` and format in its config.
+    """Replace the code in a repository with the code of the installed package, and update its `config.json`.
 
-    Code in a repository is as old as its last push; corrections reach it this way. Weights, tokenizer and card stay.
-    The code that is replaced is not run. Arguments, errors and verification are those of `push`.
+    The code in a repository is as old as its last push; this command updates it. In `config.json` it sets `auto_map`
+    and `format_version`. Weights, tokenizer and card stay. The replaced code is not run. Arguments, errors and
+    verification are the same as for `push`.
 
     Returns:
         The commit, or None if the repository is up to date, or for a dry run.
@@ -144,7 +146,7 @@ def upgrade_repo(
         refuse_files(present, repo_id)
         names = [name for name in present if matches(name, MODEL_FILES)]
         repository.fetch(names, head.sha, local_dir=folder)
-        expected = outputs_of(folder, _require_model_folder(folder, place=repo_id))  # before the change
+        expected = outputs_of(folder, _require_model_folder(folder, source=repo_id))  # before the change
         changed = _refresh_code(folder)
         if not changed:
             logger.info("%s is up to date with modeling_mini %s.", repo_id, version("modeling_mini"))
@@ -152,7 +154,7 @@ def upgrade_repo(
         for name, (added, removed) in changed.items():
             logger.info("%s: %d lines added, %d removed", name, added, removed)
         if dry_run:
-            logger.info("A dry run: nothing was written to %s.", repo_id)
+            logger.info("Dry run: nothing was written to %s.", repo_id)
             return None
         repository.check_login()
         _verify_export(folder, expected)
@@ -163,22 +165,22 @@ def upgrade_repo(
 
 
 def _verify_export(folder: Path, expected: dict[str, torch.Tensor]) -> None:
-    logger.info("Opening what is to be uploaded in a fresh process without modeling_mini ...")
+    logger.info("Opening the files to upload in a fresh process without modeling_mini ...")
     verify(folder, expected)
     logger.info("Before the upload, without modeling_mini: %s open, equal bit for bit.", ", ".join(expected))
 
 
 def _verify_commit(repository: Repository, oid: str, names: list[str], expected: dict[str, torch.Tensor]) -> None:
-    """Download the files that make the model, and no code but ours, into an empty cache, and open them there."""
-    logger.info("Downloading the commit, and opening it likewise ...")
+    """Download the files of the model, and no code except ours, into an empty cache, and open them there."""
+    logger.info("Downloading the commit and opening it in the same way ...")
     with tempfile.TemporaryDirectory() as cache:
         try:
             snapshot = Path(repository.fetch(names, oid, cache_dir=cache))
         except UserError as error:
-            raise UserError(f"Commit {oid} has arrived, but could not be fetched to be verified: {error}") from error
+            raise UserError(f"Commit {oid} was uploaded, but could not be downloaded to verify it: {error}") from error
         for path in CODE_FILES:
             if (snapshot / path.name).read_bytes() != path.read_bytes():
-                raise UserError(f"{path.name} in {repository.id} at {oid} is not what was uploaded; do not use it.")
+                raise UserError(f"{path.name} in {repository.id} at {oid} differs from the upload; do not use it.")
         verify(repository.id, expected, oid, Path(cache))
     logger.info(
         "Downloaded into an empty cache, without modeling_mini: %s open, equal bit for bit.", ", ".join(expected)
@@ -191,19 +193,19 @@ def _check_size(max_shard_size: str) -> None:
 
 
 def load_checkpoint(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The model of a folder, by the class that saved it, and its tokenizer if there is one.
+    """The model in a folder, opened with the class that saved it, and its tokenizer if it has one.
 
     Raises:
-        UserError: a folder that holds no model of ours, no safetensors, weights that are cut short or do not fit the
-            config, or pickles.
+        UserError: the folder contains no model of ours, no safetensors, a pickle, or weights that are truncated or do
+            not fit the config.
     """
     if not checkpoint.is_dir():
-        raise UserError(f"There is no folder {checkpoint}; give that of a trained model, such as runs/quickstart.")
-    config = _require_model_folder(checkpoint, place=str(checkpoint))
+        raise UserError(f"There is no folder {checkpoint}; give a trained model, such as runs/quickstart.")
+    config = _require_model_folder(checkpoint, source=str(checkpoint))
     architecture = config.architectures[0] if isinstance(config.architectures, list) else config.architectures
     if architecture not in AUTO_CLASSES:
         raise UserError(
-            f"{checkpoint / 'config.json'} names the architecture {architecture!r}, which is none of "
+            f"{checkpoint / 'config.json'} names the architecture {architecture!r}, which is not one of "
             f"{', '.join(AUTO_CLASSES)}; save the model again with save_pretrained."
         )
     has_tokenizer = any(checkpoint.glob("tokenizer*.json"))
@@ -211,50 +213,58 @@ def load_checkpoint(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokeni
         model, report = getattr(modeling_mini, architecture).from_pretrained(
             checkpoint, use_safetensors=True, output_loading_info=True
         )
-        # Never asks whether to run code that lies there.
+        # trust_remote_code=False: transformers never asks whether to run code in the folder.
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False) if has_tokenizer else None
     except Exception as error:  # a damaged file raises whatever its reader raises
         raise UserError(f"{checkpoint} does not open: {one_line(error)}") from error
-    for kind, verb in (("missing_keys", "lack"), ("unexpected_keys", "have, beyond what config.json says,")):
+    for kind, verb, relation in (
+        ("missing_keys", "lack", "requires"),
+        ("unexpected_keys", "contain", "does not describe"),
+    ):
         if names := sorted(report[kind]):
-            raise UserError(f"The weights in {checkpoint} {verb} {names[0]} ({len(names)} in all); save them again.")
+            raise UserError(
+                f"The weights in {checkpoint} {verb} {names[0]}, which config.json {relation} ({len(names)} such "
+                "names in total); save the model again."
+            )
     if tokenizer is None:
-        logger.warning("There is no tokenizer in %s: the repository will have none.", checkpoint)
+        logger.warning("%s contains no tokenizer, so the repository will have none.", checkpoint)
     return model.eval(), tokenizer
 
 
-def _require_model_folder(folder: Path, place: str) -> MiniConfig:
-    """The config of a folder that holds a model of ours in whole safetensors files. Raises `UserError`."""
+def _require_model_folder(folder: Path, source: str) -> MiniConfig:
+    """The config of a folder that contains a model of ours in complete safetensors files. Raises `UserError`."""
     files = [path.name for path in folder.iterdir()]
-    refuse_files(files, place)
+    refuse_files(files, source)
     if "config.json" not in files:
         runs = checkpoints(folder)
-        hint = f"the run did not end; give a checkpoint such as {runs[0]}" if runs else "give a trained model"
-        raise UserError(f"{place} holds no config.json; {hint}.")
+        hint = f"the run is unfinished; give a checkpoint such as {runs[0]}" if runs else "give a trained model"
+        raise UserError(f"{source} contains no config.json; {hint}.")
     weights = [name for name in files if matches(name, WEIGHT_FILES) and name.endswith(".safetensors")]
     if not weights:
-        raise UserError(f"{place} holds no weights (model*.safetensors); save the model with save_pretrained.")
+        raise UserError(f"{source} contains no weights (model*.safetensors); save the model with save_pretrained.")
     if damaged := [name for name in weights if not is_whole_safetensors(folder / name)]:
-        raise UserError(f"{damaged[0]} in {place} is cut short; copy it again, or use another checkpoint.")
+        raise UserError(f"{damaged[0]} in {source} is truncated; copy it again, or use another checkpoint.")
     if "model.safetensors.index.json" in files:
-        _check_index(folder / "model.safetensors.index.json", files, place)
+        _check_index(folder / "model.safetensors.index.json", files, source)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a damaged file raises whatever its reader raises
         cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
-        raise UserError(f"config.json in {place}: {one_line(cause or error)}") from error
+        raise UserError(f"config.json in {source}: {one_line(cause or error)}") from error
     if not isinstance(config, MiniConfig):
-        raise UserError(f"{place} holds a {config.model_type} model; this command shares modeling_mini models.")
+        raise UserError(
+            f"{source} contains a {config.model_type} model; this command shares only modeling_mini models."
+        )
     return config
 
 
-def _check_index(index: Path, files: list[str], place: str) -> None:
+def _check_index(index: Path, files: list[str], source: str) -> None:
     try:
         parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index.name} in {place} is no index of weights; save the model again.") from error
-    if strangers := sorted(parts - set(files)):
-        raise UserError(f"{index.name} in {place} names {strangers[0]!r}, which is not a file beside it.")
+        raise UserError(f"{index.name} in {source} is not a valid weight index; save the model again.") from error
+    if missing := sorted(parts - set(files)):
+        raise UserError(f"{index.name} in {source} names {missing[0]!r}, which is not a file next to it.")
 
 
 def _export(
@@ -264,10 +274,10 @@ def _export(
     folder: Path,
     max_shard_size: str,
 ) -> None:
-    """Write everything but the model card."""
-    model.config.auto_map = dict(MiniConfig().auto_map)  # an older one may name code that is elsewhere
+    """Write all files of the repository except the model card."""
+    model.config.auto_map = dict(MiniConfig().auto_map)  # an old `auto_map` may name code in another repository
     if hasattr(model.config, "quantization_config"):
-        # What transformers has loaded quantized, it may be unable to save: the files go as they are.
+        # transformers may be unable to save a quantized model, so the weight files are copied.
         folder.mkdir()
         for path in checkpoint.iterdir():
             if matches(path.name, WEIGHT_FILES):
@@ -285,7 +295,11 @@ def _export(
 
 
 def _refresh_code(folder: Path) -> dict[str, tuple[int, int]]:
-    """Write the package's code, `auto_map` and format into a folder; lines added and removed by the files changed."""
+    """Write the package's code, `auto_map` and format into a folder.
+
+    Returns:
+        Lines added and lines removed, by the name of each changed file.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     ours = tuple(f"{path.stem}." for path in CODE_FILES)
     others = {name: ref for name, ref in (config.get("auto_map") or {}).items() if not str(ref).startswith(ours)}
@@ -306,7 +320,7 @@ def _refresh_code(folder: Path) -> dict[str, tuple[int, int]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings and bars of loading a model six times, once for each class, and of unchanged files."""
+    """Hide the warnings and progress bars of loading a model six times (once per class) and of unchanged files."""
     libraries = (transformers.logging, huggingface_hub.logging)
     verbosities = [library.get_verbosity() for library in libraries]
     has_bars = transformers.logging.is_progress_bar_enabled()

@@ -1,1 +1,1 @@
-"""A trained checkpoint in use: load, predict, evaluate, pipelines."""
+"""Use a trained checkpoint: load it, predict, evaluate, and run pipelines."""

@@ -19,52 +19,52 @@ from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
 
 
-SPLITS = ("test", "validation", "train")  # in the order in which one is chosen
-STREAMED_EXAMPLES = 500  # of a stream that are evaluated unless told otherwise
-STREAMED_TRAINING_EXAMPLES = 20_000  # that the simple systems learn from
+SPLITS = ("test", "validation", "train")  # in order of preference
+STREAMED_EXAMPLES = 500  # default number of evaluated examples of a stream
+STREAMED_TRAINING_EXAMPLES = 20_000  # of a stream, that the baselines are trained on
 
 
 @dataclass
 class EvalArguments:
-    """What is evaluated, and where the results go."""
+    """What is evaluated, and where the results are written."""
 
     split: str | None = field(
         default=None,
         metadata={
-            "help": "train, validation or test; if left out, test where there is one, else what was held out, and all "
-            "of a file that --dataset names."
+            "help": "train, validation or test. Default: test if there is one, otherwise the held-out part; of a file "
+            "given with --dataset, all of it."
         },
     )
-    max_examples: int | None = field(default=None, metadata={"help": "Evaluate the first so many examples only."})
-    baselines: bool = field(default=True, metadata={"help": "Score the simple systems of the task as well."})
-    batch_size: int = field(default=32, metadata={"help": "Examples, or rows, that the model sees at a time."})
+    max_examples: int | None = field(default=None, metadata={"help": "Evaluate only the first N examples."})
+    baselines: bool = field(default=True, metadata={"help": "Score the baselines of the task as well."})
+    batch_size: int = field(default=32, metadata={"help": "Examples, or rows, in a batch."})
     output: str | None = field(
         default=None, metadata={"help": "Folder for results.json, predictions.jsonl and results.png."}
     )
 
 
 def evaluate(argv: list[str]) -> None:
-    """`[CHECKPOINT] [--argument value ...]`: print a table; without a checkpoint, of the baselines alone.
+    """`[CHECKPOINT] [--argument value ...]`: print a table of the checkpoint and the baselines, or of the baselines.
 
-    The task and the data are those that the checkpoint was trained with, unless the arguments say otherwise.
+    Task and data default to those that the checkpoint was trained with.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: anything that the user can fix.
     """
     has_checkpoint = bool(argv) and not argv[0].startswith("-")
-    checkpoint, given = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
-    asked, args = parse_dataclasses((TaskArguments, EvalArguments), given, "modeling-mini eval [CHECKPOINT]")
-    named = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in given if word.startswith("--")}
-    named |= {name.removeprefix("no_") for name in named}
-    divide = "dataset" not in named
+    checkpoint, options = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
+    task_args, args = parse_dataclasses((TaskArguments, EvalArguments), options, "modeling-mini eval [CHECKPOINT]")
+    explicit = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in options if word.startswith("--")}
+    explicit |= {name.removeprefix("no_") for name in explicit}
+    divide = "dataset" not in explicit
     if checkpoint is not None:
         recorded = recorded_arguments(checkpoint)
-        check_same_task(checkpoint, recorded, asked.task if "task" in named else None)
-        if is_same_data(asked.dataset, recorded.get("dataset")):  # what it learnt from is no test of it
-            divide, asked.dataset = True, recorded["dataset"]
-        asked = _completed(asked, recorded, named, checkpoint)
-    choose_dataset(asked)
-    task = task_class(asked.task)(asked)
+        check_same_task(checkpoint, recorded, task_args.task if "task" in explicit else None)
+        if is_same_data(task_args.dataset, recorded.get("dataset")):  # never test on the rows it was trained on
+            divide, task_args.dataset = True, recorded["dataset"]
+        task_args = _completed(task_args, recorded, explicit, checkpoint)
+    choose_dataset(task_args)
+    task = task_class(task_args.task)(task_args)
 
     check_eval_arguments(args)
     if args.output is not None:
@@ -76,21 +76,22 @@ def evaluate(argv: list[str]) -> None:
     split, examples, train = _choose(task, args, divide)
     systems, predictions = {}, None
     if args.baselines:
-        systems = {name: task.score(said, examples) for name, said in task.baselines(examples, train)}
+        systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
     if model is not None:
         name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
         systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size)
     if not systems:
-        hint = f"those that learn need a training split beside {split!r}; " if args.baselines and train is None else ""
-        raise UserError(f"{asked.task} has no simple systems here; {hint}name a checkpoint.")
-    sys.stdout.write(f"{asked.task}: {asked.dataset}, {split}, {len(examples):,} examples\n\n{table(systems)}\n")
+        hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
+        raise UserError(f"{task.name} has no baselines here; {hint}name a checkpoint.")
+    dataset = task_args.dataset
+    sys.stdout.write(f"{task.name}: {dataset}, {split}, {len(examples):,} examples\n\n{table(systems)}\n")
     if args.output is not None:
-        about = {"checkpoint": checkpoint, "dataset": asked.dataset, "split": split, "examples": len(examples)}
-        _write(Path(args.output), {"task": asked.task, **about}, systems, examples, predictions, task)
+        about = {"checkpoint": checkpoint, "dataset": dataset, "split": split, "examples": len(examples)}
+        _write(Path(args.output), {"task": task.name, **about}, systems, examples, predictions, task)
 
 
 def check_eval_arguments(args: EvalArguments) -> None:
-    """Raises `UserError` for what makes no sense."""
+    """Raises `UserError` for a value out of range or an unknown split."""
     for name in ("max_examples", "batch_size"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1.")
@@ -99,23 +100,23 @@ def check_eval_arguments(args: EvalArguments) -> None:
 
 
 def check_same_task(checkpoint: str, recorded: dict, task: str | None) -> None:
-    """Refuse a checkpoint of another task with the same head; a language model may be tried on any. `UserError`."""
-    known = recorded.get("task", "text-generation")
-    if task in (None, known) or known == "text-generation":
+    """Raises `UserError` for a checkpoint of another task with the same head; a language model is accepted."""
+    trained = recorded.get("task", "text-generation")
+    if task in (None, trained) or trained == "text-generation":
         return
-    if task_class(task).model_class is task_class(known).model_class:
-        raise UserError(f"{checkpoint} was trained for {known}, not for {task}; choose another.")
+    if task_class(task).model_class is task_class(trained).model_class:
+        raise UserError(f"{checkpoint} was trained for {trained}, not for {task}; choose another checkpoint.")
 
 
-def is_same_data(asked: str | None, recorded: str | None) -> bool:
-    """Whether two names are of one data set, or lead to one file."""
-    if asked is None or recorded is None:
+def is_same_data(dataset: str | None, recorded: str | None) -> bool:
+    """Whether two names mean the same data set or the same file."""
+    if dataset is None or recorded is None:
         return False
-    return asked == recorded or (Path(asked).exists() and Path(asked).resolve() == Path(recorded).resolve())
+    return dataset == recorded or (Path(dataset).exists() and Path(dataset).resolve() == Path(recorded).resolve())
 
 
 def make_folder(path: str) -> None:
-    """Before any long work. Raises `UserError`."""
+    """Create the output folder, before any long work. Raises `UserError`."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -123,7 +124,7 @@ def make_folder(path: str) -> None:
 
 
 def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:
-    """Name and examples of the split to evaluate on, and what the simple systems learn from."""
+    """Name and examples of the split to evaluate on, and the training examples of the baselines."""
     roles = SPLITS if args.split is None else tuple(dict.fromkeys(("train", args.split)))
     splits = task.load(divide, roles, needs_train=False)
     split = args.split or next(name for name in SPLITS if name in splits)
@@ -140,17 +141,17 @@ def _stored(examples: Examples, limit: int | None, limit_of_stream: int) -> Data
     return examples if limit is None else examples.take(min(limit, len(examples)))
 
 
-def _completed(asked: TaskArguments, recorded: dict, named: set[str], checkpoint: str) -> TaskArguments:
-    """The arguments that were named, completed by those of the run that trained the checkpoint."""
+def _completed(task_args: TaskArguments, recorded: dict, explicit: set[str], checkpoint: str) -> TaskArguments:
+    """The explicit arguments, completed by the recorded arguments of the run that trained the checkpoint."""
     recorded = {"task": recorded.get("task") or checkpoint_task(checkpoint), **recorded}
-    is_other = any(name in named and getattr(asked, name) != recorded.get(name) for name in ("task", "dataset"))
-    if is_other:  # neither the columns nor the splits hold
+    changed = [name for name in ("task", "dataset") if getattr(task_args, name) != recorded.get(name)]
+    if explicit.intersection(changed):  # the recorded columns and splits do not apply
         recorded = {name: value for name, value in recorded.items() if name in ENCODING_ARGUMENTS}
-    return TaskArguments(**{**asdict(asked), **{k: v for k, v in recorded.items() if k not in named}})
+    return TaskArguments(**{**asdict(task_args), **{k: v for k, v in recorded.items() if k not in explicit}})
 
 
 def table(systems: dict[str, dict]) -> str:
-    """Scores of several systems as a table in Markdown, with 95% intervals."""
+    """Scores of several systems as a Markdown table with 95% intervals."""
     metrics = list(dict.fromkeys(name for scores in systems.values() for name in scores if _is_shown(name, scores)))
     rows = [["system", *(name.replace("_", " ") for name in metrics)]]
     for system, scores in systems.items():
@@ -159,7 +160,7 @@ def table(systems: dict[str, dict]) -> str:
 
 
 def _is_shown(name: str, scores: dict) -> bool:
-    # A loss per token is compared between models of one tokenizer; bits per byte, between all.
+    # Token losses are comparable only between models of one tokenizer; bits per byte between all models.
     return f"{name}_interval" in scores or (name == "token_loss" and "bits_per_byte" not in scores)
 
 
@@ -168,8 +169,8 @@ def _cell(name: str, scores: dict) -> str:
         return ""
     digits = 2 if scores[name] >= 10 else 3
     interval = scores.get(f"{name}_interval")
-    ends = " ({0:.{2}f} to {1:.{2}f})".format(*interval, digits) if interval else ""
-    return f"{scores[name]:.{digits}f}{ends}"
+    bounds = " ({0:.{2}f} to {1:.{2}f})".format(*interval, digits) if interval else ""
+    return f"{scores[name]:.{digits}f}{bounds}"
 
 
 def _write(
@@ -184,25 +185,25 @@ def _write(
     results = {**about, "date": str(date.today()), "versions": versions, "systems": systems}
     (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     plot(systems, task.metric, folder / "results.png")
-    written = ["results.json", "results.png"]
+    files = ["results.json", "results.png"]
     if predictions is not None and task.has_prediction_per_example:
-        written.append("predictions.jsonl")
+        files.append("predictions.jsonl")
         with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
             for example, prediction in zip(examples, predictions, strict=True):
                 lines.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
-        sys.stdout.write(f"\nThe first five:\n\n{show(examples, predictions)}\n")
-    sys.stdout.write(f"\n{folder} holds {', '.join(written)}\n")
+        sys.stdout.write(f"\nThe first five examples:\n\n{show(examples, predictions)}\n")
+    sys.stdout.write(f"\n{folder} contains {', '.join(files)}\n")
 
 
 def plot(systems: dict[str, dict], metric: str, path: Path) -> None:
-    """The metric of each system as a bar with its 95% interval, as PNG."""
-    found = {name: scores for name, scores in systems.items() if metric in scores}
-    axes = Figure(figsize=(7, 0.6 + 0.5 * len(found)), layout="constrained").subplots()
-    values = [scores[metric] for scores in found.values()]
-    ends = [scores.get(f"{metric}_interval", [scores[metric]] * 2) for scores in found.values()]
-    errors = [[max(value - low, 0) for value, (low, _) in zip(values, ends, strict=True)]]
-    errors.append([max(high - value, 0) for value, (_, high) in zip(values, ends, strict=True)])
-    axes.barh(list(found), values, xerr=errors, capsize=3)
+    """Write the metric of each system as a bar with its 95% interval, as PNG."""
+    measured = {name: scores for name, scores in systems.items() if metric in scores}
+    axes = Figure(figsize=(7, 0.6 + 0.5 * len(measured)), layout="constrained").subplots()
+    values = [scores[metric] for scores in measured.values()]
+    intervals = [scores.get(f"{metric}_interval", [scores[metric]] * 2) for scores in measured.values()]
+    errors = [[max(value - low, 0) for value, (low, _) in zip(values, intervals, strict=True)]]
+    errors.append([max(high - value, 0) for value, (_, high) in zip(values, intervals, strict=True)])
+    axes.barh(list(measured), values, xerr=errors, capsize=3)
     axes.invert_yaxis()
     axes.set_xlabel(metric.replace("_", " "))
     axes.figure.savefig(path, dpi=150)

@@ -1,6 +1,6 @@
-"""Pipelines for the tasks that transformers 5 has dropped, with the inputs and outputs of its old ones.
+"""Pipelines for the tasks that transformers 5 does not have, with the inputs and outputs of transformers 4.
 
-Of their parameters: `batch_size`, `max_new_tokens` for what is written, `top_k` for answers.
+Supported parameters: `batch_size`, `max_new_tokens` for written texts, `top_k` for answers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,30 +17,32 @@ from ..tasks import task_class
 
 
 class TaskPipeline(Pipeline):
-    """A `Task` behind `transformers.pipeline`: what it says to an input, or to each of several.
+    """A `Task` behind `transformers.pipeline`: its prediction for one input, or for each of several.
 
-    An input longer than the context of the model is cut, or read in windows, as in training.
+    An input longer than the context of the model is truncated, or read in windows, as in training.
     """
 
     task_name: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel, **kwargs):
-        # Imported here, because these two import `evaluate`, which imports transformers' pipelines, and so this file.
+        # Imported here to avoid a cycle: they import HF `evaluate`, which imports transformers' pipelines, and these.
         from ..tasks.base import TaskArguments
         from .loading import recorded_arguments
 
         if model.config.model_type != MiniConfig.model_type:
             raise ValueError(
-                f"The pipeline {self.task_name!r} reads modeling_mini models, and this is a {model.config.model_type} "
+                f"The pipeline {self.task_name!r} reads modeling_mini models, but this is a {model.config.model_type} "
                 "model; transformers 5 suggests its text-generation pipeline for it."
             )
-        found, wanted = model.config.architectures, task_class(self.task_name).model_class.__name__
-        if found and wanted not in found:
-            raise ValueError(f"The pipeline {self.task_name!r} wants a {wanted}, and the checkpoint is a {found[0]}.")
+        classes, needed = model.config.architectures, task_class(self.task_name).model_class.__name__
+        if classes and needed not in classes:
+            raise ValueError(
+                f"The pipeline {self.task_name!r} needs a {needed}, but the checkpoint is a {classes[0]}."
+            )
         super().__init__(model, **kwargs)
         try:
             recorded = recorded_arguments(model.name_or_path, revision=getattr(model.config, "_commit_hash", None))
-        except (UserError, OSError):  # a model that was built here, or whose folder is gone
+        except (UserError, OSError):  # a model built in this process, or whose folder is missing
             recorded = {"block_size": model.config.max_position_embeddings}
         if recorded.get("task", self.task_name) not in (self.task_name, "text-generation"):
             raise ValueError(f"{model.name_or_path} was trained for {recorded['task']}, not for {self.task_name}.")
@@ -61,15 +63,15 @@ class TaskPipeline(Pipeline):
         forward_params,
         postprocess_params,
     ) -> Iterator[Any]:
-        waiting = iter(inputs)
-        while chunk := list(islice(waiting, batch_size)):
-            examples = [self.preprocess(one, **preprocess_params) for one in chunk]
+        remaining = iter(inputs)
+        while batch := list(islice(remaining, batch_size)):
+            examples = [self.preprocess(item, **preprocess_params) for item in batch]
             for prediction in self._forward(examples, **forward_params):
                 yield self.postprocess(prediction, **postprocess_params)
 
 
 class WritingPipeline(TaskPipeline):
-    """Text in, text out: a list of `{output: text}`, one for each input."""
+    """Text in, text out: a list of `{output: text}`, one per input."""
 
     column: ClassVar[str]
     output: ClassVar[str]
@@ -106,20 +108,21 @@ class SummarizationPipeline(WritingPipeline):
 class QuestionAnsweringPipeline(TaskPipeline):
     """`pipeline("question-answering")(question=..., context=...)` -> `{"answer", "start", "end", "score"}`.
 
-    Several come as a list of `{"question", "context"}`. With `top_k`, a list of the best answers to each. `score` is
-    that of `QuestionAnswering.n_best`: logits above those of no answer, whose text is empty.
+    Several questions are a list of `{"question", "context"}`. With `top_k`, each result is a list of the best answers.
+    `score` is the score of `QuestionAnswering.n_best`: the logits of the answer minus the logits of no answer, whose
+    text is empty.
     """
 
     task_name = "question-answering"
 
     def __call__(self, inputs: dict | list[dict] | None = None, question=None, context=None, **parameters):
-        asked = inputs
+        examples = inputs
         if inputs is None and isinstance(question, list):
             contexts = [context] * len(question) if isinstance(context, str) else context
-            asked = [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
+            examples = [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
         elif inputs is None:
-            asked = {"question": question, "context": context}
-        return super().__call__(asked, **parameters)
+            examples = {"question": question, "context": context}
+        return super().__call__(examples, **parameters)
 
     def _sanitize_parameters(self, top_k: int | None = None):
         return {}, {} if top_k is None else {"n": top_k}, {}
@@ -136,8 +139,8 @@ class QuestionAnsweringPipeline(TaskPipeline):
 
 
 def register_pipelines() -> None:
-    """Register each pipeline whose task transformers does not have."""
-    removed = getattr(pipelines, "REMOVED_TASKS", {})  # refused by name, whatever is registered
+    """Register each pipeline whose task is missing in transformers."""
+    removed = getattr(pipelines, "REMOVED_TASKS", {})  # transformers refuses these names, even when registered
     for pipeline, auto_class in (
         (TranslationPipeline, AutoModelForCausalLM),
         (SummarizationPipeline, AutoModelForCausalLM),

@@ -21,13 +21,14 @@ def predict(
     is_jsonl: bool = False,
     batch_size: int = 32,
 ) -> Iterator[str]:
-    """Predict for texts, or for the texts of a stream if there are none: one line per text, blank for a blank text.
+    """Predict for texts, or for the lines of a stream if there are none: one line per text, blank for a blank text.
 
-    With `is_jsonl`, the stream holds JSON objects with the task's inputs, and each line is that object with its
-    `prediction`. `task_names` are the tasks that the command accepts; the checkpoint's own is used.
+    With `is_jsonl`, each line of the stream is a JSON object with the task's inputs; the output is the same object
+    with its `prediction`. `task_names` are the tasks that the command accepts; the checkpoint's task must be one of
+    them.
 
     Raises:
-        UserError: there is no such checkpoint, it was trained for another task, or the input is wrong.
+        UserError: the checkpoint does not exist, it was trained for another task, or the input is wrong.
     """
     if batch_size < 1:
         raise UserError(f"--batch_size is {batch_size}; give at least 1.")
@@ -57,7 +58,7 @@ def predict(
 
 
 def _json_lines(stream: TextIO, task: Task) -> list[dict]:
-    examples, optional = [], None
+    examples, optional_columns = [], None
     for number, line in enumerate(stream, start=1):
         if not line.strip():
             continue
@@ -70,11 +71,11 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
         except (KeyError, TypeError):
             missing = task.input_columns
         if missing:
-            raise UserError(f"Standard input, line {number} lacks text in {' and '.join(missing)}.")
-        if optional not in (None, present):
+            raise UserError(f"Standard input, line {number} has no text in {' and '.join(missing)}.")
+        if optional_columns not in (None, present):
             columns = " and ".join(task.optional_columns)
             raise UserError(f"Standard input, line {number}: give {columns} in every line, or in none.")
-        optional = present
+        optional_columns = present
         examples.append(example)
     if not examples:
         raise UserError("Standard input is empty; give a JSON object in each line.")

@@ -1,7 +1,7 @@
 """Metrics as `evaluate.Metric` classes that need no network: import them, or `evaluate.load` the path of their file.
 
-Each file imports its library at its top, which is how `evaluate.load` finds what is missing, and names its class when
-asked, so that a run without ROUGE starts without it.
+Each file imports its library at the top, so that `evaluate.load` can report a missing library. A class is imported at
+its first use, so that a run without ROUGE does not import the ROUGE library.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""ROUGE by rouge-score, with intervals."""
+"""ROUGE by rouge-score, with confidence intervals."""
 
 import functools
 import types
@@ -14,21 +14,24 @@ from .bootstrap import with_intervals
 
 
 class Rouge(evaluate.Metric):
-    """How much of a reference a summary repeats (Lin 2004): the mean over examples of F-measures, in percent.
+    """Overlap of summaries with their references (Lin 2004): the mean F-measure over examples, in percent.
 
-    `compute(predictions=[...], references=[...], tokenizer="words")` returns `rouge1` and `rouge2`, of single tokens
-    and pairs, `rougel`, of the longest common subsequence over the whole text, and 95% bootstrap intervals `[low,
-    high]` as `rouge1_interval` and so on.
+    `compute(predictions=[...], references=[...], tokenizer="words")` returns:
 
-    Tokens are, with `"words"`, the stems of English words: letters other than a to z separate words, so that a text in
-    Chinese or Russian scores 0. `"characters"` takes each letter, mark and digit of any script, and suits Chinese.
+    - `rouge1`, `rouge2`: overlap of single tokens, and of pairs of tokens;
+    - `rougel`: longest common subsequence over the whole text;
+    - `rouge1_interval`, `rouge2_interval`, `rougel_interval`: 95% bootstrap intervals `[low, high]`.
+
+    With `tokenizer="words"`, tokens are the stems of English words: letters other than a to z separate words, so that
+    a text in Chinese or Russian scores 0. With `"characters"`, each letter, mark and digit of any script is a token;
+    use it for Chinese.
     """
 
     def _info(self):
         return evaluate.MetricInfo(
             description=self.__doc__,
             citation="",
-            inputs_description="predictions: summaries. references: one reference each.",
+            inputs_description="predictions: summaries. references: one reference per summary.",
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),
@@ -42,13 +45,13 @@ class Rouge(evaluate.Metric):
         scores = [scorer.score(*pair) for pair in zip(references, predictions, strict=True)]
         percent = np.array([[100 * score[name].fmeasure for name in names] for score in scores])
 
-        def mean(drawn):
-            return dict(zip(["rouge1", "rouge2", "rougel"], percent[drawn].mean(axis=0), strict=True))
+        def mean(indices):
+            return dict(zip(["rouge1", "rouge2", "rougel"], percent[indices].mean(axis=0), strict=True))
 
         return with_intervals(mean, len(scores))
 
 
-# Stemming is half of ROUGE's time, and texts repeat their words.
+# Stems are cached: stemming takes half of the time of ROUGE, and texts repeat their words.
 _STEMMER = types.SimpleNamespace(stem=functools.lru_cache(maxsize=100_000)(PorterStemmer().stem))
 
 

@@ -1,4 +1,4 @@
-"""BLEU and chrF by sacrebleu, with intervals."""
+"""BLEU and chrF by sacrebleu, with confidence intervals."""
 
 import re
 
@@ -11,23 +11,23 @@ from .bootstrap import with_intervals
 
 
 class TranslationQuality(evaluate.Metric):
-    """How close translations are to references, one each, over the corpus.
+    """Corpus-level similarity of translations to one reference per translation.
 
-    `compute(predictions=[...], references=[...], language="zh")` takes detokenized text and the language translated
-    into, as its two-letter code ("zh-TW" and "zh_Hans" count as "zh"), and returns:
+    `compute(predictions=[...], references=[...], language="zh")` takes detokenized text and the two-letter code of the
+    target language ("zh-TW" and "zh_Hans" count as "zh"). It returns:
 
-    - `bleu`: 0 to 100 (Papineni et al. 2002). Its words are characters in Chinese, MeCab's in Japanese (characters
-      where it is not installed: `pip install "sacrebleu[ja]"`), and otherwise by the rules of mteval-v13a;
-    - `chrf`: 0 to 100, the F2 score of character 1- to 6-grams (Popovic 2015), which needs no words;
+    - `bleu`: 0 to 100 (Papineni et al. 2002). Its tokens are characters for Chinese, MeCab's words for Japanese
+      (characters if MeCab is missing: `pip install "sacrebleu[ja]"`), and words by the rules of mteval-v13a otherwise;
+    - `chrf`: 0 to 100, the F2 score of character 1- to 6-grams (Popovic 2015), which needs no word boundaries;
     - `bleu_interval`, `chrf_interval`: `[low, high]`, 95% by bootstrap over segments;
-    - `signature`: sacrebleu's, of both. Scores of unlike signatures do not compare (Post 2018).
+    - `signature`: sacrebleu's signatures; scores with different signatures are not comparable (Post 2018).
     """
 
     def _info(self):
         return evaluate.MetricInfo(
             description=self.__doc__,
             citation="",
-            inputs_description="predictions: translations. references: one reference each.",
+            inputs_description="predictions: translations. references: one reference per translation.",
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),
@@ -35,15 +35,16 @@ class TranslationQuality(evaluate.Metric):
 
     def _compute(self, predictions, references, language="zh"):
         bleu, chrf = sacrebleu.BLEU(tokenize=_tokenizer(language)), sacrebleu.CHRF()
-        # sacrebleu's public scores keep no sums of chrF, and its own bootstrap only half the width of the interval.
+        # Private functions of sacrebleu, because its public scores lack the sums of chrF, and its bootstrap returns
+        # only half the width of the interval.
         metrics = {
             name: (metric, np.array(metric._extract_corpus_statistics(predictions, [references])))
             for name, metric in {"bleu": bleu, "chrf": chrf}.items()
         }
 
-        def score(drawn):
+        def score(indices):
             return {
-                name: metric._compute_score_from_stats(segments[drawn].sum(axis=0)).score
+                name: metric._compute_score_from_stats(segments[indices].sum(axis=0)).score
                 for name, (metric, segments) in metrics.items()
             }
 
@@ -52,12 +53,12 @@ class TranslationQuality(evaluate.Metric):
 
 
 def _tokenizer(language: str) -> str:
-    """The name that sacrebleu has for the words of a language."""
+    """The name of sacrebleu's tokenizer for a language."""
     code = re.split("[-_]", language.lower())[0]
     if code != "ja":
         return "zh" if code == "zh" else "13a"
     try:
         sacrebleu.BLEU(tokenize="ja-mecab")
-    except RuntimeError:  # without MeCab
+    except RuntimeError:  # MeCab is not installed
         return "char"
     return "ja-mecab"

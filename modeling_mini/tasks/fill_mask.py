@@ -1,4 +1,4 @@
-"""Fill-mask: predict hidden words from both sides; the pretraining of an encoder (BERT)."""
+"""Fill-mask: predict masked tokens from both sides; the pretraining of an encoder (BERT)."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,10 +29,11 @@ _THIS_CODE = code_hash(__file__)
 
 
 class FillMask(TextGeneration):
-    """Rows of packed documents, in which a share of the tokens is hidden: others at each pass while training.
+    """Rows of packed documents; the model predicts a randomly chosen share of the tokens.
 
-    Of the chosen tokens 80% become the mask, 10% another token and 10% stay (Devlin et al. 2019, section 3.1). What
-    is hidden in validation is drawn once, so that its loss can be compared between updates and models.
+    Of the chosen tokens, 80% become the mask token, 10% become a random token and 10% stay as they are (Devlin et al.
+    2019, section 3.1). Training chooses new tokens in every pass. Validation chooses them once, so that its loss is
+    comparable between updates and models.
     """
 
     name = "fill-mask"
@@ -44,7 +45,7 @@ class FillMask(TextGeneration):
     row_loss = staticmethod(token_nll)
 
     def configure(self, config: MiniConfig, train: Examples | None = None) -> None:
-        config.is_causal = False  # or what is fine-tuned from it would see less than it did
+        config.is_causal = False  # saved, so that fine-tuning attends to both sides as well
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         if tokenizer.mask_token_id is None:
@@ -55,7 +56,7 @@ class FillMask(TextGeneration):
             mask = MaskRows(self._masking(tokenizer, seed=0))
             data.rows = data.rows.map(mask, batched=True, desc=f"Masking {name} rows")
             if not (np.array(data.rows["labels"]) != IGNORED_LABEL).any():
-                raise UserError(f"{self.args.dataset}: no token of the {name} text is hidden; give more text.")
+                raise UserError(f"{self.args.dataset}: no token of the {name} text is masked; give more text.")
         return data
 
     def _masking(self, tokenizer: PreTrainedTokenizerBase, seed: int | None) -> DataCollatorForLanguageModeling:
@@ -74,7 +75,7 @@ class FillMask(TextGeneration):
     def report(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
     ) -> tuple[dict, str]:
-        """The first row of the examples with its hidden tokens, and what the model would put there."""
+        """The first row of the examples, with the guess and the truth at each masked token."""
         row = self.encode(examples.take(1), tokenizer, "validation").rows[0]
         with torch.no_grad():
             batch = {key: value.to(model.device) for key, value in default_data_collator([row]).items()}
@@ -83,12 +84,12 @@ class FillMask(TextGeneration):
             f"[{tokenizer.decode([guess])}|{tokenizer.decode([label])}]" if label >= 0 else tokenizer.decode([token])
             for token, label, guess in zip(row["input_ids"], row["labels"], best.tolist(), strict=True)
         ]
-        return {}, "[guess|truth] where a token was hidden:\n" + "".join(filled)
+        return {}, "[guess|truth] where a token was masked:\n" + "".join(filled)
 
 
 @dataclass
 class MaskUnmasked:
-    """A collator that hides tokens of the rows, unless that was done before."""
+    """A collator that masks tokens of rows that are not masked yet."""
 
     mask: DataCollatorForLanguageModeling
 
@@ -98,7 +99,7 @@ class MaskUnmasked:
 
 @dataclass
 class MaskRows:
-    """Batched map: rows -> rows with hidden tokens and `labels`, -100 where nothing is hidden."""
+    """Batched map: rows -> rows with masked tokens, and `labels` that are -100 at unmasked tokens."""
 
     mask: DataCollatorForLanguageModeling
     code: str = _THIS_CODE

@@ -1,4 +1,4 @@
-"""Text in, text out."""
+"""Continue a text with a causal model."""
 
 import logging
 
@@ -12,15 +12,15 @@ logger = logging.getLogger(__name__)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> torch.Tensor:
-    """Ids `[1, T]` of a prompt as training showed the beginning of a document: bos, where there is one, and the text.
+    """Ids `[1, T]` of a prompt, encoded like the start of a training document: bos, if there is one, and the text.
 
     Raises:
-        UserError: a prompt without a token, or one that fills the context of the model.
+        UserError: the prompt has no tokens, or fills the context of the model.
     """
-    beginning = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    ids = beginning + tokenizer(prompt, add_special_tokens=False).input_ids
+    prefix = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids = prefix + tokenizer(prompt, add_special_tokens=False).input_ids
     if not ids:
-        raise UserError("The prompt is empty, and the tokenizer has no token for the beginning; give a word.")
+        raise UserError("The prompt is empty, and the tokenizer has no bos token to start from; give a word.")
     if len(ids) >= context:
         raise UserError(f"The prompt has {len(ids)} tokens, and the model reads at most {context}; shorten it.")
     if (unknown := ids.count(tokenizer.unk_token_id)) > 0:
@@ -36,30 +36,30 @@ def continue_text(
     temperature: float = 0.8,
     top_k: int = 50,
 ) -> str:
-    """The prompt and a continuation, drawn at `temperature` from the `top_k` likeliest tokens; greedy at 0.
+    """The prompt and a continuation, sampled at `temperature` from the `top_k` likeliest tokens; greedy at 0.
 
     Raises:
-        UserError: a bidirectional model, a setting out of range, or a prompt that fills the context of the model.
+        UserError: the model is bidirectional, a setting is out of range, or the prompt fills the context of the model.
     """
     if not getattr(model.config, "is_causal", True):
         raise UserError("This model has is_causal=False and does not continue text; choose a causal checkpoint.")
-    for name, value, least in (
+    for name, value, minimum in (
         ("max_new_tokens", max_new_tokens, 1),
         ("top_k", top_k, 1),
         ("temperature", temperature, 0),
     ):
-        if value < least:
-            raise UserError(f"--{name} is {value}; give at least {least}.")
+        if value < minimum:
+            raise UserError(f"--{name} is {value}; give at least {minimum}.")
     context = model.config.max_position_embeddings
     ids = encode_prompt(tokenizer, prompt, context).to(model.device)
-    drawn = (
+    sampling = (
         {"do_sample": True, "temperature": temperature, "top_k": top_k} if temperature > 0 else {"do_sample": False}
     )
     settings = GenerationConfig(
         max_new_tokens=min(max_new_tokens, context - ids.shape[1]),
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        **drawn,
+        **sampling,
     )
     model.eval()
     with torch.no_grad():

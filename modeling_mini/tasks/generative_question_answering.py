@@ -1,4 +1,4 @@
-"""Generative question answering: write the answer to a question on a text, or nothing where the text has none."""
+"""Generative question answering: write the answer to a question about a text, or nothing if the text has none."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,11 @@ from .text_to_text import TextToTextTask
 
 
 class GenerativeQuestionAnswering(TextToTextTask):
-    """The data, the metric and the baselines of extractive answering, with a decoder that writes its answer.
+    """Data, metric and baselines of extractive question answering, with a decoder that writes the answer.
 
-    The source is the context, a line break and the question, as in GPT-3 (Brown et al. 2020, appendix G): what follows
-    a name of the question in the context is then for the model to repeat. Where the source is too long, the start of
-    the context is cut. An answer need not stand in it.
+    The source is the context, a line break and the question, as in GPT-3 (Brown et al. 2020, appendix G). In this
+    order, the model can answer by repeating what follows a name of the question in the context. If the source is too
+    long, the start of the context is truncated. The answer need not be a part of the context.
     """
 
     name = "generative-question-answering"
@@ -36,9 +36,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
     def find_problem(self, example: dict) -> str | None:
         texts = example["answers.text"]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return (
-                "{answers.text} is no list of texts; write answers in JSON, as in SQuAD, and [] where there is none."
-            )
+            return "{answers.text} is not a list of texts; write answers in JSON, as in SQuAD, and [] for no answer."
         if not (texts or self.args.unanswerable):
             return NO_ANSWER
         return super().find_problem(example)

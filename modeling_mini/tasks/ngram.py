@@ -1,6 +1,7 @@
-"""An n-gram baseline in bits per byte: what a language model must beat before it has learnt more than counting.
+"""An n-gram baseline in bits per byte: a language model that does not beat it has learned no more than counts.
 
-`modeling-mini eval` trains it on the bytes of the training documents, with no tokenizer, and scores what was held out.
+`modeling-mini eval` trains it on the bytes of the training documents, without a tokenizer, and scores the held-out
+documents.
 """
 
 import math
@@ -10,26 +11,29 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 
-# A document is a string of one character per byte (latin-1), with this character, which is no byte, at both ends.
+# A document is a string of one character per byte (latin-1), with this character, which is not a byte, at both ends.
 BOUNDARY = chr(256)
 
-SYMBOLS = [chr(code) for code in range(257)]  # what may come next: 256 bytes, or the end of the document
+SYMBOLS = [chr(code) for code in range(257)]  # possible next symbols: 256 bytes, or the end of the document
 
 
 class NgramModel:
     """Interpolated byte-level n-grams with Witten-Bell smoothing.
 
-    With c(h w) the times that the symbol w followed the context h, c(h) their sum over w, T(h) the number of different
-    symbols that followed h, and h' the context h without its oldest symbol (Witten & Bell 1991, method C; Chen &
-    Goodman 1998, in the interpolated form):
+    Witten & Bell 1991, method C, in the interpolated form of Chen & Goodman 1998:
 
         P(w | h) = (c(h w) + T(h) P(w | h')) / (c(h) + T(h))
 
-    The empty context falls back on the uniform distribution over 257 symbols, and a context that was never seen on the
-    next shorter one. Contexts do not reach over the start of a document; that it starts is itself a context.
+    c(h w): how often the symbol w followed the context h.
+    c(h): the sum of c(h w) over w.
+    T(h): the number of different symbols that followed h.
+    h': the context h without its oldest symbol.
+
+    The empty context falls back to the uniform distribution over 257 symbols. An unseen context falls back to the next
+    shorter context. A context never crosses the start of a document; the start itself is part of the context.
 
     Args:
-        order (`int`, defaults to 5): Longest n-gram; the context is one symbol less. Raises `ValueError` below 1.
+        order (`int`, defaults to 5): Longest n-gram; the context is one symbol shorter. Raises `ValueError` below 1.
     """
 
     def __init__(self, order: int = 5):
@@ -41,11 +45,11 @@ class NgramModel:
         self.kinds = Counter()  # T(h)
 
     def fit(self, documents: Iterable[bytes | str]) -> "NgramModel":
-        """Count the n-grams of the documents, in addition to those of earlier calls. Text is taken as UTF-8."""
+        """Count the n-grams of the documents, in addition to those of earlier calls. Text is encoded as UTF-8."""
         for document in tqdm(documents, desc=f"{self.order}-gram counts", unit=" documents", disable=None):
             text = _with_boundaries(document)
             for size in range(1, self.order + 1):
-                first = 1 if size == 1 else 0  # the boundary in front is a context, and never predicted
+                first = 1 if size == 1 else 0  # the first boundary is context only, never predicted
                 self.counts.update(text[i : i + size] for i in range(first, len(text) - size + 1))
 
         self.totals.clear()
@@ -56,19 +60,19 @@ class NgramModel:
         return self
 
     def probability(self, symbol: str, context: str) -> float:
-        """P(symbol | context), where only the last `order - 1` symbols of the context count."""
+        """P(symbol | context). Only the last `order - 1` symbols of the context are used."""
         probability = 1 / len(SYMBOLS)
         for length in range(min(self.order - 1, len(context)) + 1):
             history = context[len(context) - length :]
             total = self.totals.get(history)
             if total is None:
-                break  # nor was any longer context seen
+                break  # longer contexts are unseen as well
             kinds = self.kinds[history]
             probability = (self.counts.get(history + symbol, 0) + kinds * probability) / (total + kinds)
         return probability
 
     def bits(self, documents: Iterable[bytes | str]) -> list[float]:
-        """Bits to encode each of the documents, with its end: the sum of -log2 P over its symbols."""
+        """Bits to encode each document, including its end: the sum of -log2 P over its symbols."""
         bits = []
         for document in tqdm(documents, desc=f"{self.order}-gram score", unit=" documents", disable=None):
             text = _with_boundaries(document)

@@ -1,4 +1,4 @@
-"""Question answering: the part of a context that answers a question, or that there is none (SQuAD 1.1 and 2.0)."""
+"""Question answering: find the part of a context that answers a question, if there is one (SQuAD 1.1 and 2.0)."""
 
 import copy
 import heapq
@@ -28,14 +28,14 @@ from .batches import forward_batches
 _THIS_CODE = code_hash(__file__)
 
 NO_ANSWER = "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
-BEST_ENDS = 20  # starts, and ends, that are combined into spans
+BEST_ENDS = 20  # best starts, and best ends, that are combined into spans
 
 
 class QuestionAnswering(Task):
     """Extractive: start and end of the answer in the context; measured in exact match and F1.
 
-    A context longer than a row is read in windows that overlap by `stride` tokens. Where the answer is not in a
-    window, its start and end are the first token of the row, which stands for no answer.
+    A context longer than a row is read in windows that overlap by `stride` tokens. If a window does not contain the
+    whole answer, start and end are the first token of the row, which means no answer.
     """
 
     name = "question-answering"
@@ -56,18 +56,18 @@ class QuestionAnswering(Task):
         texts, starts = example["answers.text"], example["answers.answer_start"]
         for name, values in (("answers.text", texts), ("answers.answer_start", starts)):
             if not isinstance(values, list):
-                return f"{{{name}}} is no list; write the answers in JSON, as in SQuAD, and [] where there is none."
+                return f"{{{name}}} is not a list; write answers in JSON, as in SQuAD, and [] for no answer."
         if not (texts or self.args.unanswerable):
             return NO_ANSWER
         if len(texts) != len(starts):
-            return f"there are {len(texts)} answers and {len(starts)} starts; give each answer its answer_start."
+            return f"there are {len(texts)} answers but {len(starts)} starts; give each answer its answer_start."
         for text, start in zip(texts, starts, strict=True):
             if not (isinstance(text, str) and isinstance(start, int)):
-                return f"the answer {text!r} at {start!r} is no text with its place; correct it, or remove the row."
+                return f"the answer {text!r} at {start!r} is not a text and a number; correct it, or remove the row."
             if example["context"] and example["context"][start : start + len(text)] != text:
                 return (
-                    f"the answer {text!r} does not stand at character {start} of its context; correct answer_start, "
-                    "which counts characters from 0."
+                    f"the answer {text!r} is not at character {start} of its context; correct answer_start, which "
+                    "counts characters from 0."
                 )
         return super().find_problem(example)
 
@@ -85,15 +85,15 @@ class QuestionAnswering(Task):
         return encoded_examples(rows, sum(len(text.encode()) for text in self.texts(examples)))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
-        to_the_right = copy.deepcopy(tokenizer)  # starts and ends count from the left
-        to_the_right.padding_side = "right"
-        return DataCollatorWithPadding(to_the_right)
+        padding_right = copy.deepcopy(tokenizer)  # start and end positions count from the left
+        padding_right.padding_side = "right"
+        return DataCollatorWithPadding(padding_right)
 
     @staticmethod
     def row_loss(logits: tuple, labels: tuple) -> torch.Tensor:
         nll = sum(
-            torch.nn.functional.cross_entropy(ends.float(), places, reduction="none")
-            for ends, places in zip(logits, labels, strict=True)
+            torch.nn.functional.cross_entropy(token_logits.float(), positions, reduction="none")
+            for token_logits, positions in zip(logits, labels, strict=True)
         )
         return torch.stack([nll, torch.full_like(nll, 2)], dim=-1)
 
@@ -110,40 +110,43 @@ class QuestionAnswering(Task):
         batch_size: int = 32,
         n: int = 3,
     ) -> list[list[dict]]:
-        """The `n` best answers of each example: `{"answer", "start", "end", "score"}`, the best first.
+        """The `n` best answers of each example: `{"answer", "start", "end", "score"}`, best first.
 
-        `start` and `end` count characters of the context, and `score` is the sum of the two logits, less that of no
-        answer, which is itself a candidate: "" from 0 to 0 with score 0 (Devlin et al. 2019, section 4.3); not so
-        with `unanswerable` off, unless there is no other.
+        `start` and `end` count characters of the context. `score` is the sum of the start and end logits minus the
+        same sum for no answer (Devlin et al. 2019, section 4.3). No answer is itself a candidate: "" from 0 to 0 with
+        score 0. With `unanswerable=False` it is a candidate only if there is no other.
         """
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride, keep_places=True)
-        asked = examples.select_columns(["question", "context"])
-        windows = Dataset.from_dict(encode(asked[:], range(len(asked))))
+        inputs = examples.select_columns(["question", "context"])
+        windows = Dataset.from_dict(encode(inputs[:], range(len(inputs))))
         spans = [[] for _ in range(len(examples))]
-        nothing = [float("inf")] * len(examples)
+        no_answer_scores = [float("inf")] * len(examples)
         rows = windows.select_columns(["input_ids"])
-        for places, _, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, self.name):
-            ends = outputs.start_logits.float().cpu().numpy(), outputs.end_logits.float().cpu().numpy()
-            for place, start_logits, end_logits in zip(places, *ends, strict=True):
-                window = windows[place]
+        for indices, _, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, self.name):
+            logits = outputs.start_logits.float().cpu().numpy(), outputs.end_logits.float().cpu().numpy()
+            for index, start_logits, end_logits in zip(indices, *logits, strict=True):
+                window = windows[index]
                 example = window["example"]
-                # What no window holds must be missing in the one that is surest of it.
-                nothing[example] = min(nothing[example], float(start_logits[0] + end_logits[0]))
+                # There is no answer only if every window says so: the smallest score decides.
+                score = float(start_logits[0] + end_logits[0])
+                no_answer_scores[example] = min(no_answer_scores[example], score)
                 spans[example] += best_spans(
                     start_logits, end_logits, window["character_spans"], self.args.max_target_tokens, n
                 )
         return [
-            self._ranked(example["context"], candidates, null, n)
-            for example, candidates, null in zip(asked, spans, nothing, strict=True)
+            self._ranked(example["context"], candidates, no_answer_score, n)
+            for example, candidates, no_answer_score in zip(inputs, spans, no_answer_scores, strict=True)
         ]
 
-    def _ranked(self, context: str, candidates: list[tuple[float, int, int]], nothing: float, n: int) -> list[dict]:
-        found = {}
-        for score, start, end in sorted(candidates):  # the best of those that are equal without their spaces
-            found[trimmed(context, start, end)] = score - nothing
-        if self.args.unanswerable or not found:
-            found[0, 0] = 0.0
-        best = heapq.nlargest(n, found.items(), key=lambda item: item[1])
+    def _ranked(
+        self, context: str, candidates: list[tuple[float, int, int]], no_answer_score: float, n: int
+    ) -> list[dict]:
+        scores = {}
+        for score, start, end in sorted(candidates):  # of spans that differ only in spaces, the best score is kept
+            scores[trimmed(context, start, end)] = score - no_answer_score
+        if self.args.unanswerable or not scores:
+            scores[0, 0] = 0.0
+        best = heapq.nlargest(n, scores.items(), key=lambda item: item[1])
         return [
             {"answer": context[start:end], "start": start, "end": end, "score": score} for (start, end), score in best
         ]
@@ -157,9 +160,9 @@ class QuestionAnswering(Task):
 
 
 def question_and_context(texts: list[str], stream: TextIO) -> list[dict]:
-    """A question, and its context as a second text or from the stream. Raises `UserError`."""
+    """One example: the question, and its context from the second text or the stream. Raises `UserError`."""
     if len(texts) not in (1, 2):
-        raise UserError("Give one question in quotes, and the text with its answer after it or on standard input.")
+        raise UserError("Give one question in quotes, then the text to search, or pass that text on standard input.")
     question, context = [*texts, stream.read()] if len(texts) == 1 else texts
     if not (question.strip() and context.strip()):
         raise UserError("The question or its context is empty.")
@@ -167,7 +170,7 @@ def question_and_context(texts: list[str], stream: TextIO) -> list[dict]:
 
 
 def read_squad(path: Path) -> Dataset | None:
-    """The nested JSON of the official SQuAD files as a row a question; None for another file."""
+    """The nested JSON of the official SQuAD files as one row per question; None for any other file."""
     if not path.name.endswith(".json"):
         return None
     try:
@@ -178,7 +181,7 @@ def read_squad(path: Path) -> Dataset | None:
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
-    except (ValueError, KeyError, TypeError):  # a table as JSON, or no JSON, of which `datasets` says more
+    except (ValueError, KeyError, TypeError):  # a table in JSON, or invalid JSON, which `datasets` reports
         return None
     return Dataset.from_list([_squad_row(path, context, question) for context, question in questions])
 
@@ -189,39 +192,39 @@ def _squad_row(path: Path, context: str, question: dict) -> dict:
         return {"question": question["question"], "context": context, "answers": answers}
     except (KeyError, TypeError) as error:
         name = question.get("id", "without an id") if isinstance(question, dict) else question
-        raise UserError(f"{path}: the question {name} is not as in SQuAD, for want of {error}; correct it.") from error
+        raise UserError(f"{path}: question {name} is not in SQuAD format: key {error} is missing; add it.") from error
 
 
 def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
-    """Answers by rules that read no question, or one word of it."""
-    asked = list(examples.select_columns(["question", "context"]))
-    yield "no answer", [""] * len(asked)
-    yield "rest of the line after the rarest word of the question", [rest_of_line(**example) for example in asked]
+    """Answers by rules that use at most one word of the question."""
+    inputs = list(examples.select_columns(["question", "context"]))
+    yield "no answer", [""] * len(inputs)
+    yield "rest of the line after the rarest word of the question", [rest_of_line(**example) for example in inputs]
     if train is not None:
         counts = Counter(text for texts in train["answers.text"] for text in texts)
         common = [answer for answer, _ in counts.most_common(1000)]
         yield (
             "commonest answer that is in the context",
-            [next((answer for answer in common if answer in example["context"]), "") for example in asked],
+            [next((answer for answer in common if answer in example["context"]), "") for example in inputs],
         )
 
 
 def trimmed(context: str, start: int, end: int) -> tuple[int, int]:
-    """Start and end without the spaces at both: a token holds that before its word."""
+    """Start and end without the surrounding spaces: a token includes the space before its word."""
     text = context[start:end]
     return start + len(text) - len(text.lstrip()), end - len(text) + len(text.rstrip())
 
 
 def rest_of_line(question: str, context: str) -> str:
-    """What stands in the context after the word of the question that is rarest there, up to the end of the line."""
-    places = {}
+    """The rest of the line after the question's word that is rarest in the context (its first occurrence there)."""
+    first_by_count = {}  # number of occurrences of a word in the context -> end of the first
     for word in re.findall(r"\w+", question):
-        found = [match.end() for match in re.finditer(rf"\b{re.escape(word)}\b", context)]
-        if found:
-            places.setdefault(len(found), found[0])
-    if not places:
+        occurrences = [match.end() for match in re.finditer(rf"\b{re.escape(word)}\b", context)]
+        if occurrences:
+            first_by_count.setdefault(len(occurrences), occurrences[0])
+    if not first_by_count:
         return ""
-    line = context[places[min(places)] :].partition("\n")[0]
+    line = context[first_by_count[min(first_by_count)] :].partition("\n")[0]
     return line.strip(" :`'\".,()")
 
 
@@ -230,11 +233,11 @@ def best_spans(
 ) -> list[tuple[float, int, int]]:
     """The `n` best spans of a window, of at most `longest` tokens: (sum of logits, first character, last + 1).
 
-    `character_spans` `[T, 2]` is where each token stands in the context, and `[-1, -1]` outside it.
+    `character_spans` `[T, 2]`: first and last + 1 character of each token in the context; `[-1, -1]` outside it.
     """
-    places = np.asarray(character_spans)
-    inside = places[:, 0] >= 0
-    length = len(places)
+    spans = np.asarray(character_spans)
+    inside = spans[:, 0] >= 0
+    length = len(spans)
     starts = np.argsort(np.where(inside, start_logits[:length], -np.inf))[::-1][:BEST_ENDS]
     ends = np.argsort(np.where(inside, end_logits[:length], -np.inf))[::-1][:BEST_ENDS]
     width = ends[None, :] - starts[:, None]
@@ -243,7 +246,7 @@ def best_spans(
     best = np.argsort(scores, axis=None)[::-1][:n]
     rows, columns = np.unravel_index(best, scores.shape)
     return [
-        (float(scores[row, column]), int(places[starts[row], 0]), int(places[ends[column], 1]))
+        (float(scores[row, column]), int(spans[starts[row], 0]), int(spans[ends[column], 1]))
         for row, column in zip(rows, columns, strict=True)
         if np.isfinite(scores[row, column])
     ]
@@ -251,11 +254,11 @@ def best_spans(
 
 @dataclass
 class EncodeWindows:
-    """Batched map: question, context, perhaps answers -> windows of at most `length` tokens.
+    """Batched map: question, context and, unless `keep_places`, answers -> windows of at most `length` tokens.
 
-    With answers, `start_positions` and `end_positions`: the tokens of the first answer, or the first token of all
-    where it is not in the window. With `keep_places`, the number of the `example` and the `character_spans` of its
-    tokens in the context, `[-1, -1]` for those of the question.
+    Training rows have `start_positions` and `end_positions`: the tokens of the first answer, or the window's first
+    token if the answer is not in the window. With `keep_places`, rows have instead the index of their `example`, and
+    `character_spans`: where each token is in the context, `[-1, -1]` for tokens outside it.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -281,11 +284,11 @@ class EncodeWindows:
                 "character_spans": spans,
             }
         answers = [self._answer(batch, example) for example in examples]
-        places = [answer_tokens(span, *answer) for span, answer in zip(spans, answers, strict=True)]
+        positions = [answer_tokens(span, *answer) for span, answer in zip(spans, answers, strict=True)]
         return {
             "input_ids": windows["input_ids"],
-            "start_positions": [first for first, _ in places],
-            "end_positions": [last for _, last in places],
+            "start_positions": [first for first, _ in positions],
+            "end_positions": [last for _, last in positions],
         }
 
     def _tokenize(self, batch: dict) -> BatchEncoding:
@@ -302,17 +305,17 @@ class EncodeWindows:
         )
 
     def _questions(self, questions: list[str]) -> list[str]:
-        """The questions, cut to half of a row, so that every window holds some context."""
+        """The questions, truncated to half a row, so that every window contains some context."""
         longest = self.length // 2
-        ends = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        offsets = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return [
-            question if len(end) <= longest else question[: end[longest - 1][1]]
-            for question, end in zip(questions, ends, strict=True)
+            question if len(tokens) <= longest else question[: tokens[longest - 1][1]]
+            for question, tokens in zip(questions, offsets, strict=True)
         ]
 
     @staticmethod
     def _answer(batch: dict, example: int) -> tuple[int, int]:
-        """First character of the first answer, and one after its last; (-1, -1) if there is none."""
+        """First and last + 1 character of the first answer; (-1, -1) if there is no answer."""
         if not batch["answers.text"][example]:
             return -1, -1
         start = batch["answers.answer_start"][example][0]
@@ -320,7 +323,7 @@ class EncodeWindows:
 
 
 def answer_tokens(character_spans: list[list[int]], start: int, end: int) -> tuple[int, int]:
-    """First and last token of the characters from `start` to `end`; (0, 0) where they are not all in the window."""
+    """First and last token of the characters from `start` to `end`; (0, 0) if the window lacks any of them."""
     inside = [i for i, (first, last) in enumerate(character_spans) if first < end and last > start and first >= 0]
     if not inside or character_spans[inside[0]][0] > start or character_spans[inside[-1]][1] < end:
         return 0, 0

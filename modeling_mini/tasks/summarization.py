@@ -1,4 +1,4 @@
-"""Summarization: say in a sentence what a document says."""
+"""Summarization: write the main point of a document in one sentence."""
 
 import re
 from collections import Counter
@@ -22,12 +22,12 @@ class Summarization(TextToTextTask):
     metric = "rougel"
 
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
-        """As ever, but a stream is one document."""
+        """Like `Task.inputs`, but the whole stream is one document."""
         return super().inputs(texts or [stream.read()], stream)
 
     def score(self, predictions: list[str], examples: Dataset) -> dict:
         references = examples["summary"][:]
-        # Where there are no spaces between words, characters are compared.
+        # Text without spaces between words is compared by characters.
         tokenizer = "words" if script_language(references) == "en" else "characters"
         return metrics.Rouge(keep_in_memory=True).compute(
             predictions=predictions, references=references, tokenizer=tokenizer
@@ -42,12 +42,12 @@ class Summarization(TextToTextTask):
 
 
 def first_sentence(document: str) -> str:
-    """Up to the first full stop before a space, or the first blank line, in one line."""
+    """The text up to the first sentence end before a space, or up to the first blank line, as one line."""
     paragraph = document.strip().partition("\n\n")[0]
     return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()), maxsplit=1)[0]
 
 
 def _worth(summary: str, words: Counter) -> float:
-    """How much of other summaries a summary repeats, for its length."""
-    own = set(summary.lower().split())
-    return sum(words[word] for word in own) / (len(own) + 8)
+    """How many words a summary shares with the other summaries, relative to its length."""
+    unique = set(summary.lower().split())
+    return sum(words[word] for word in unique) / (len(unique) + 8)

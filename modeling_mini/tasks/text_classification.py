@@ -1,4 +1,4 @@
-"""Text classification: a label for a text, or for a pair of texts, such as whether one follows from the other."""
+"""Text classification: a label for a text, or for a pair of texts (does one follow from the other?)."""
 
 import re
 from collections import Counter
@@ -28,7 +28,7 @@ _THIS_CODE = code_hash(__file__)
 class TextClassification(Task):
     """One of several labels for `text`, or for `text` and `text_pair`; measured in accuracy, macro-F1 and MCC.
 
-    A label is a name, or a number. Which there are is what the training split holds, and stands in the config.
+    A label is a name or a number. The training split defines the labels, and the config stores them.
     """
 
     name = "text-classification"
@@ -42,21 +42,21 @@ class TextClassification(Task):
 
     def __init__(self, args: TaskArguments):
         super().__init__(args)
-        self.labels = None  # in the order of their numbers, once they are known
+        self.labels = None  # names in the order of their numbers, once `prepare` or `read_config` sets them
 
     def prepare(self, examples: Dataset) -> Dataset:
-        """Labels as names, whatever they are in the data set; None for the -1 that hides a label on the Hub."""
+        """Convert the labels of any data set to names; None for -1, which means a hidden label on the Hub."""
         feature = examples.features["label"]
         numbers = [int(n) if isinstance(n, float) and n.is_integer() else n for n in examples["label"]]
         if isinstance(feature, ClassLabel):
             names = [None if number in (None, -1) else feature.int2str(number) for number in numbers]
         elif not all(number is None or isinstance(number, (str, int)) for number in numbers):
-            return examples  # which `problem` refuses
+            return examples  # `find_problem` refuses them
         else:
             names = [None if number in (None, "") else str(number) for number in numbers]
         if self.labels is None:
-            known = feature.names if isinstance(feature, ClassLabel) else sorted({*names} - {None}, key=_label_order)
-            self.labels = list(known)
+            is_class = isinstance(feature, ClassLabel)
+            self.labels = list(feature.names if is_class else sorted({*names} - {None}, key=_label_order))
         return examples.remove_columns("label").add_column("label", names)
 
     def find_problem(self, example: dict) -> str | None:
@@ -64,10 +64,10 @@ class TextClassification(Task):
         if label is None:
             return "there is no label in {label}; fill it in, or remove the row."
         if not isinstance(label, str):
-            return f"{{label}} holds {type(label).__name__}, and a label is a name or a whole number."
+            return f"{{label}} holds {type(label).__name__}, but must hold a name or a whole number."
         if self.labels and label not in self.labels:
-            known = ", ".join(self.labels)
-            return f"{{label}} is {label!r}, and the labels are {known}; correct it, or remove the row."
+            labels = ", ".join(self.labels)
+            return f"{{label}} is {label!r}, but the labels are {labels}; correct it, or remove the row."
         if "text_pair" in example and not isinstance(example["text_pair"], str):
             return "there is no text in {text_pair}; fill it in, or remove the row."
         return super().find_problem(example)
@@ -84,7 +84,7 @@ class TextClassification(Task):
             return
         if len(set(train["label"])) < 2:
             raise UserError(f"{self.args.dataset}: every training example has the same label; give two or more.")
-        if set(self.labels) == set(config.label2id):  # a model that knows them keeps its numbers
+        if set(self.labels) == set(config.label2id):  # a model with these labels keeps its numbers
             self.read_config(config)
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {name: number for number, name in config.id2label.items()}
@@ -122,12 +122,12 @@ class TextClassification(Task):
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
         encode = EncodeTexts(tokenizer, self.args.block_size)
         rows = Dataset.from_dict(encode(examples.select_columns(texts)[:]))
-        found = [None] * len(rows)
-        for places, _, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, self.name):
+        predictions = [None] * len(rows)
+        for indices, _, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, self.name):
             best = outputs.logits.float().softmax(-1).max(-1)
-            for place, number, probability in zip(places, best.indices.tolist(), best.values.tolist(), strict=True):
-                found[place] = model.config.id2label[number], probability
-        return found
+            for index, number, probability in zip(indices, best.indices.tolist(), best.values.tolist(), strict=True):
+                predictions[index] = model.config.id2label[number], probability
+        return predictions
 
     def score(self, predictions: list[str], examples: Dataset) -> dict:
         numbers = {name: number for number, name in enumerate(sorted({*predictions, *examples["label"]}))}
@@ -149,11 +149,11 @@ class TextClassification(Task):
             overlap = LogisticRegression().fit(shared_words(train), train["label"][:])
             yield "share of common words + logistic regression", overlap.predict(shared_words(examples)).tolist()
         texts = list(self._joined(train))
-        # Where there are no spaces between words, characters are counted.
+        # Text without spaces between words is counted by characters.
         unit = {"token_pattern": r"\b\w+\b"} if script_language(texts) == "en" else {"analyzer": "char"}
-        rarest = 2 if len(texts) >= 1000 else 1
+        min_documents = 2 if len(texts) >= 1000 else 1
         bag_of_words = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=rarest, **unit),
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=min_documents, **unit),
             LogisticRegression(C=10, max_iter=1000),
         )
         bag_of_words.fit(texts, train["label"][:])
@@ -166,7 +166,7 @@ class TextClassification(Task):
 
 
 def shared_words(examples: Dataset) -> np.ndarray:
-    """`[N, 2]`: the share of the words of each text that stand in its pair, and of those of the pair in the text."""
+    """`[N, 2]`: the share of the text's words that are in its pair, and of the pair's words that are in the text."""
     shares = []
     for example in examples:
         text, pair = (set(re.findall(r"\w+", example[column].lower())) for column in ("text", "text_pair"))
@@ -176,7 +176,7 @@ def shared_words(examples: Dataset) -> np.ndarray:
 
 @dataclass
 class EncodeTexts:
-    """Batched map: `text`, perhaps `text_pair`, perhaps `label` -> `input_ids` of at most `length`, and `labels`."""
+    """Batched map: `text`, optional `text_pair` and `label` -> at most `length` `input_ids`, and `labels` if set."""
 
     tokenizer: PreTrainedTokenizerBase
     length: int

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class TextGeneration(Task):
-    """Rows of packed documents, each token predicted once; measured in bits per byte, which need no tokenizer.
+    """Rows of packed documents, each token predicted once; measured in bits per byte, whatever the tokenizer.
 
-    A prediction is the pair (nats, targets) of a row, or of a document where a model works on documents.
+    A prediction is the pair (nats, targets) of a row; the n-gram baseline gives one pair per document.
     """
 
     name = "text-generation"
@@ -54,8 +54,8 @@ class TextGeneration(Task):
         encode_prompt(tokenizer, prompt, context)
         if tokenizer.bos_token_id is None:
             logger.warning(
-                "The tokenizer has no bos token, from which the first token of a document could be predicted: bits "
-                "per byte leave that one out and are a little too low."
+                "The tokenizer has no bos token, so the first token of a document is not predicted: bits per byte "
+                "leave it out and are slightly too low."
             )
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
@@ -84,7 +84,7 @@ class TextGeneration(Task):
         if train is not None:
             ngrams = NgramModel(order=5).fit(train["text"])
             nats = [bits * math.log(2) for bits in ngrams.bits(examples["text"])]
-            symbols = [len(text.encode()) + 1 for text in examples["text"]]  # with the end
+            symbols = [len(text.encode()) + 1 for text in examples["text"]]  # bytes, and the end
             yield "5-gram over bytes", list(zip(nats, symbols, strict=True))
 
     def report(

@@ -1,4 +1,4 @@
-"""What translation and summarization share: a causal model reads a source, a separator, and writes the target."""
+"""Base class of tasks that write a text: a causal model reads a source and a separator, and writes the target."""
 
 import logging
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class TextToTextTask(Task):
-    """bos, source, eos, target, eos: the loss is that of the target and of the eos that ends it, where it is whole.
+    """An example is encoded as bos, source, eos, target, eos; the loss covers the target and the last eos.
 
-    The end of the source is the separator: it is what the tokenizer writes between the two texts of a pair, and what
-    stood at the end of a text in pretraining. Without methods of its own, the `columns` of a
-    subclass are the source and the target.
+    A truncated target has no last eos. The eos after the source is the separator: the tokenizer writes the same token
+    between the two texts of a pair, and pretraining wrote it at the end of each text. By default, the two `columns` of
+    a subclass are the source and the target; override `sources` and `targets` to change that.
     """
 
     model_class = MiniForCausalLM
@@ -36,21 +36,21 @@ class TextToTextTask(Task):
 
     @property
     def source_length(self) -> int:
-        """Tokens of the source that are read, so that source, target and their marks fit into a row."""
-        fitting = self.args.block_size - self.args.max_target_tokens - 3
-        if fitting < 1:
+        """Longest source in tokens, so that source, target and their special tokens fit into a row."""
+        available = self.args.block_size - self.args.max_target_tokens - 3
+        if available < 1:
             raise UserError(
-                f"--block_size {self.args.block_size} leaves no room for a source beside --max_target_tokens "
-                f"{self.args.max_target_tokens}; raise the one or lower the other."
+                f"--block_size {self.args.block_size} leaves no room for a source next to --max_target_tokens "
+                f"{self.args.max_target_tokens}; raise the first or lower the second."
             )
-        return fitting if self.args.max_source_tokens is None else min(fitting, self.args.max_source_tokens)
+        return available if self.args.max_source_tokens is None else min(available, self.args.max_source_tokens)
 
     def sources(self, examples: Examples | dict) -> list[str]:
-        """What the model reads, of examples or of a batch of them."""
+        """The texts that the model reads, one per example."""
         return list(examples[self.columns[0]])
 
     def targets(self, examples: Examples | dict) -> list[str]:
-        """What it is to write."""
+        """The texts that the model must write, one per example."""
         return list(examples[self.columns[1]])
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
@@ -59,9 +59,9 @@ class TextToTextTask(Task):
             EncodePairs(self, tokenizer), batched=True, remove_columns=examples.column_names, **options
         )
         for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
-            if cut := sum(encoded[f"{part}_is_cut"]):
-                share = 100 * cut / len(encoded)
-                logger.info("%.1f%% of the %s examples have their %s cut to %d tokens", share, name, part, limit)
+            if truncated := sum(encoded[f"{part}_is_cut"]):
+                share = 100 * truncated / len(encoded)
+                logger.info("%.1f%% of the %s examples have their %s truncated to %d tokens", share, name, part, limit)
         pack = PackExamples(self.args.block_size, tokenizer.pad_token_id)
         rows = encoded.map(pack, batched=True, remove_columns=encoded.column_names, desc=f"Packing {name} rows")
         num_tokens = sum(map(len, encoded.with_format("numpy")["input_ids"]))
@@ -75,7 +75,7 @@ class TextToTextTask(Task):
         batch_size: int = 32,
         max_new_tokens: int | None = None,
     ) -> list[str]:
-        """What the model writes; `max_new_tokens` are `max_target_tokens` if left out."""
+        """The texts that the model writes greedily; `max_new_tokens` defaults to `max_target_tokens`."""
         prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens or self.args.max_target_tokens,
@@ -100,23 +100,25 @@ class TextToTextTask(Task):
 def encode_sources(
     tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int, truncation_side: str
 ) -> tuple[list[list[int]], list[bool]]:
-    """Prompts: bos, at most `length` tokens of the source, eos; and whether each source was cut to that length.
+    """Prompts (bos, at most `length` tokens of the source, eos), and whether each source was truncated.
 
     Raises:
-        UserError: a tokenizer without an eos.
+        UserError: the tokenizer has no eos token.
     """
     if tokenizer.eos_token_id is None:
         raise UserError("The tokenizer has no eos token, which separates a source from its target; choose another.")
-    before = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    prefix = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     encoded = tokenizer(list(sources), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
-    cut = [ids[-length:] if truncation_side == "left" and len(ids) > length > 0 else ids[:length] for ids in encoded]
-    prompts = [[*before, *ids, tokenizer.eos_token_id] for ids in cut]
+    truncated = [
+        ids[-length:] if truncation_side == "left" and len(ids) > length > 0 else ids[:length] for ids in encoded
+    ]
+    prompts = [[*prefix, *ids, tokenizer.eos_token_id] for ids in truncated]
     return prompts, [len(ids) > length for ids in encoded]
 
 
 @dataclass
 class EncodePairs:
-    """Batched map: examples -> `input_ids`, `prompt_length`, whether source and target were cut, and `num_bytes`."""
+    """Batched map: examples -> `input_ids`, `prompt_length`, `source_is_cut`, `target_is_cut`, `num_bytes`."""
 
     task: TextToTextTask
     tokenizer: PreTrainedTokenizerBase
@@ -127,25 +129,26 @@ class EncodePairs:
 
     def __call__(self, batch: dict) -> dict:
         sources, targets = self.task.sources(batch), self.task.targets(batch)
-        prompts, is_cut = encode_sources(self.tokenizer, sources, self.task.source_length, self.task.truncation_side)
+        length, side = self.task.source_length, self.task.truncation_side
+        prompts, is_truncated = encode_sources(self.tokenizer, sources, length, side)
         encoded = self.tokenizer(targets, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         longest = self.task.args.max_target_tokens
-        written = [self._target(ids, longest) for ids in encoded]
+        ended = [self._target(ids, longest) for ids in encoded]
         return {
-            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, written, strict=True)],
+            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, ended, strict=True)],
             "prompt_length": list(map(len, prompts)),
-            "source_is_cut": is_cut,
+            "source_is_cut": is_truncated,
             "target_is_cut": [len(ids) > longest for ids in encoded],
             "num_bytes": [len(f"{pair[0]}{pair[1]}".encode()) for pair in zip(sources, targets, strict=True)],
         }
 
     def _target(self, ids: list[int], longest: int) -> list[int]:
-        """The target and its end, or its beginning alone: a model must not learn to stop in the middle."""
+        """The target and eos, or a truncated target without eos: the model must not learn to stop in the middle."""
         return ids[:longest] if len(ids) > longest else [*ids, self.tokenizer.eos_token_id]
 
 
 def script_language(texts: list[str]) -> str:
-    """`zh` or `ja` where texts are mostly written so, which have no spaces between words; else `en`."""
+    """`zh` or `ja` if the texts are mostly Chinese or Japanese, which put no spaces between words; else `en`."""
     letters = [character for text in texts for character in text if character.isalpha()]
     kana = sum("\u3040" <= letter <= "\u30ff" for letter in letters)
     han = sum("\u4e00" <= letter <= "\u9fff" for letter in letters)

@@ -13,7 +13,7 @@ from .text_to_text import TextToTextTask, script_language
 
 
 class Translation(TextToTextTask):
-    """Source and target text; measured in BLEU and chrF, with the tokenizer of the target's script."""
+    """Source and target text; measured in BLEU and chrF. The script of the targets selects BLEU's tokenizer."""
 
     name = "translation"
     columns = text_columns = ("source", "target")
@@ -33,15 +33,17 @@ class Translation(TextToTextTask):
 
 
 def placeholder_recall(predictions: list[str], references: list[str]) -> dict:
-    """Percent of the placeholders of the references, such as `%s` and `{name}`, that the predictions hold as well."""
-    wanted = [Counter(placeholders(reference)) for reference in references]
-    kept = [(want & Counter(placeholders(said))).total() for want, said in zip(wanted, predictions, strict=True)]
-    counts = np.array([[found, want.total()] for found, want in zip(kept, wanted, strict=True)])
+    """Percentage of the references' placeholders, such as `%s` and `{name}`, that the predictions contain as well."""
+    counts = []
+    for prediction, reference in zip(predictions, references, strict=True):
+        expected = Counter(placeholders(reference))
+        counts.append([(expected & Counter(placeholders(prediction))).total(), expected.total()])
+    counts = np.array(counts)
     if not counts[:, 1].any():
         return {}
 
-    def recall(drawn: np.ndarray) -> dict[str, float]:
-        found, total = counts[drawn].sum(axis=0)
-        return {"placeholder_recall": 100 * found / max(total, 1)}
+    def recall(sample: np.ndarray) -> dict[str, float]:
+        matched, total = counts[sample].sum(axis=0)
+        return {"placeholder_recall": 100 * matched / max(total, 1)}
 
     return with_intervals(recall, len(references))

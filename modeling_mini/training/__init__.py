@@ -1,1 +1,1 @@
-"""A recipe in, a finished run out; `run.py` reads top to bottom."""
+"""From a recipe to a finished run; start reading in `run.py`."""

@@ -1,4 +1,4 @@
-"""Arguments of a training run: a recipe (YAML, only what differs from the defaults), then the command line over it."""
+"""Arguments of a training run: a recipe (a YAML file with what differs from the defaults), then the command line."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ DEFAULT_RECIPE = "quickstart"
 
 @dataclass
 class ModelArguments:
-    """The model that is trained."""
+    """The model to train."""
 
     model: str = field(
         default="small",
@@ -46,7 +46,7 @@ class ModelArguments:
     )
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "A trained tokenizer (folder or Hub name); by default one is trained on the corpus."},
+        metadata={"help": "A trained tokenizer (folder or Hub name); by default a new one is trained on the corpus."},
     )
     tokenizer_kind: Literal["bpe", "char"] = field(
         default="bpe", metadata={"help": "Tokenizer to train: byte-level BPE, or one token per character."}
@@ -70,13 +70,13 @@ class ModelArguments:
 
 @dataclass
 class MiniTrainingArguments(TrainingArguments):
-    """The Trainer's own arguments, and those of this package."""
+    """The Trainer's own arguments and the training arguments of this package."""
 
     optimizer: str = field(
         default="adamw",
         metadata={
             "help": "adamw is the Trainer's own optimizer, which --optim can change. muon trains the matrices in the "
-            "layers with Muon and the rest with AdamW, whose rate is --learning_rate.",
+            "layers with Muon and the rest with AdamW, whose learning rate is --learning_rate.",
             "choices": list(OPTIMIZERS),
         },
     )
@@ -86,16 +86,16 @@ class MiniTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Continue from the latest complete checkpoint in --output_dir, if there is one."},
     )
-    prompt: str = field(default="The ", metadata={"help": "Beginning of the sample that is generated at the end."})
-    # The log must show a loss that is not a number.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Leave nan and inf out of the logged loss."})
-    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep."})
+    prompt: str = field(default="The ", metadata={"help": "Prompt of the sample that is generated at the end."})
+    # The log must show a loss that is nan or inf.
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Exclude nan and inf from the logged loss."})
+    save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})
 
     def __post_init__(self):
-        if not torch.accelerator.is_available():  # the processes of a CPU need gloo to find each other
+        if not torch.accelerator.is_available():  # processes on CPUs communicate through gloo
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 self.ddp_backend = self.ddp_backend or "gloo"
-            # DeepSpeed finds the CPU itself, and accelerate would not start it if it were told to use the CPU.
+            # DeepSpeed detects the CPU itself, and accelerate does not start DeepSpeed if `use_cpu` is set.
             self.use_cpu = self.use_cpu or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true"
         super().__post_init__()
         self.hub_token = (self.hub_token or "").strip() or None
@@ -111,7 +111,7 @@ class MiniTrainingArguments(TrainingArguments):
         return self.train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     def __getstate__(self):
-        # The Trainer saves its arguments with each checkpoint and pushes them: the token must not be among them.
+        # The Trainer saves and pushes its arguments with each checkpoint: they must not contain the token.
         return {**self.__dict__, "hub_token": None}
 
 
@@ -119,10 +119,10 @@ ARGUMENT_CLASSES = (ModelArguments, TaskArguments, MiniTrainingArguments)
 
 
 def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, MiniTrainingArguments]:
-    """`[RECIPE] [--argument value ...]` as dataclasses; the recipe is `quickstart` by default.
+    """Parse `[RECIPE] [--argument value ...]` into dataclasses; the default recipe is `quickstart`.
 
-    A recipe is a YAML file of arguments, by path or by its name in `configuration/recipes`. The command line overrides
-    it, and overrides `config_overrides` field by field. The default `output_dir` is `runs/RECIPE`.
+    A recipe is a YAML file of arguments, given as a path or as its name in `configuration/recipes`. The command line
+    overrides the recipe; `config_overrides` is merged field by field. The default `output_dir` is `runs/RECIPE`.
 
     Raises:
         UserError: the recipe does not exist or does not parse, or an argument does not exist, has a value of the wrong
@@ -133,13 +133,12 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
     recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
     overrides = recipe.pop("config_overrides", None) or {}
-    words = [*_to_argv(recipe), *argv[has_recipe:]]
-    arguments = parse_dataclasses(ARGUMENT_CLASSES, words, "train.py [RECIPE]", _add_use_muon)
+    argv = [*_to_argv(recipe), *argv[has_recipe:]]
+    arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon)
     model_arguments, data_arguments, _ = arguments
     if model_arguments.init_from:
-        overrides = {
-            name: value for name, value in overrides.items() if not name.endswith("_size")
-        }  # the model has its own
+        # The recipe's sizes are for a new model; the model to fine-tune has its own.
+        overrides = {name: value for name, value in overrides.items() if not name.endswith("_size")}
     if overrides := overrides | model_arguments.overrides():
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
@@ -147,9 +146,9 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
 
 
 def _add_use_muon(parser: HfArgumentParser) -> None:
-    """Accept the older form of `--optimizer`; of both, the last one on the command line counts."""
+    """Accept the older form of `--optimizer`. If both are given, the last one counts."""
 
-    def optimizer(text: str) -> str:
+    def to_optimizer(text: str) -> str:
         return "muon" if string_to_bool(text) else "adamw"
 
     parser.add_argument(
@@ -157,9 +156,9 @@ def _add_use_muon(parser: HfArgumentParser) -> None:
         "--use-muon",
         dest="optimizer",
         nargs="?",
-        const="muon",
+        const="true",
         default=argparse.SUPPRESS,
-        type=optimizer,
+        type=to_optimizer,
         metavar="USE_MUON",
         help="Older form of --optimizer: true for muon, false for adamw.",
     )
@@ -194,7 +193,7 @@ def _read_recipe(path: Path) -> dict:
 
 
 def _to_argv(recipe: dict) -> list[str]:
-    """A recipe as a command line, so that argparse checks and converts all values."""
+    """Write a recipe as a command line, so that argparse checks and converts all values."""
     argv = []
     for name, value in recipe.items():
         if value is None:

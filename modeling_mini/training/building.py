@@ -1,4 +1,4 @@
-"""Config, tokenizer, model and weights at the start of a run."""
+"""Loads or creates the config, tokenizer, model and weights of a run."""
 
 import logging
 from contextlib import nullcontext
@@ -23,19 +23,19 @@ from .arguments import MiniTrainingArguments, ModelArguments
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER_DOCUMENTS = 20_000  # from a stream; all documents of a stored corpus are read
+TOKENIZER_DOCUMENTS = 20_000  # that are read from a stream; a corpus on disk is read completely
 
 
 def load_config(args: ModelArguments, task: Task) -> MiniConfig:
-    """Config of a preset, path or checkpoint, with the overrides applied. Raises `UserError`."""
+    """The config of a preset, path or checkpoint, with the overrides applied. Raises `UserError`."""
     overrides = args.overrides()
     source = f"--init_from {args.init_from}" if args.init_from else f"--model {args.model}"
     try:
         config = AutoConfig.from_pretrained(args.init_from or preset_path(args.model), **overrides)
-    except OSError as error:  # a folder without a config.json, or one that is not JSON
+    except OSError as error:  # config.json is missing, or is not JSON
         is_remote = args.init_from and not Path(args.init_from).exists()
-        found = " there is no such folder, and on the Hub:" if is_remote else ""
-        raise UserError(f"{source}:{found} {str(error).splitlines()[0]}") from error
+        where = " there is no such folder, and on the Hub:" if is_remote else ""
+        raise UserError(f"{source}:{where} {str(error).splitlines()[0]}") from error
     except ValueError as error:
         raise UserError(f"{source}: {error}" if args.init_from else f"--model {error}") from error
     except StrictDataclassError as error:
@@ -62,9 +62,10 @@ def load_tokenizer(
     task: Task,
     examples: Examples,
 ) -> PreTrainedTokenizerBase:
-    """The named tokenizer, the tokenizer of the run or model that is continued, or a new one trained on the examples.
+    """The tokenizer of `--tokenizer`, of `--init_from`, or of the resumed run; otherwise a new one.
 
-    The first process trains and saves a new one, and the others load it. Raises `UserError` if it cannot be loaded.
+    The first process trains a new tokenizer on the examples and saves it, and the other processes load it. Raises
+    `UserError` if a tokenizer cannot be loaded.
     """
     saved = Path(training_args.output_dir) / "tokenizer.json"
     is_saved = saved.exists() and (training_args.is_resumed or training_args.process_index > 0)
@@ -72,8 +73,8 @@ def load_tokenizer(
     if source is not None:
         try:
             return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except Exception as error:  # a damaged file raises whatever its parser raises
-            raise UserError(f"--tokenizer {source} could not be loaded: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # a damaged file can raise any exception of its parser
+            raise UserError(f"The tokenizer of {source} could not be loaded: {str(error).splitlines()[0]}") from error
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
     if isinstance(examples, IterableDataset):
         examples = examples.take(TOKENIZER_DOCUMENTS)
@@ -89,7 +90,7 @@ def load_tokenizer(
 
 
 def warn_about_unknown_tokens(data: EncodedData, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Warn if the tokenizer replaces characters by an unknown token, which loses text and lowers the loss."""
+    """Warn if the tokenizer replaces characters with the unknown token, which loses text and lowers the loss."""
     if tokenizer.unk_token_id is None:
         return
     rows = data.rows.with_format("numpy")["input_ids"]
@@ -105,9 +106,12 @@ def warn_about_unknown_tokens(data: EncodedData, tokenizer: PreTrainedTokenizerB
 def build_model(
     task: Task, config: MiniConfig, tokenizer: PreTrainedTokenizerBase, args: ModelArguments
 ) -> PreTrainedModel:
-    """A model with the vocabulary and special tokens of the tokenizer, and a context that holds a row.
+    """A model with the vocabulary and special tokens of the tokenizer, and a context at least as long as a row.
 
-    It has the weights of `--init_from`, if that is given; a head without weights there starts from new ones.
+    With `--init_from` the model has the weights of that checkpoint; a head that is missing there gets new weights.
+
+    Raises:
+        UserError: the model and the tokenizer do not match, or the attention backend does not exist.
     """
     if args.init_from and config.vocab_size != len(tokenizer):
         raise UserError(
@@ -133,20 +137,21 @@ def build_model(
     except (ImportError, ValueError) as error:
         raise UserError(f"--attn_implementation {args.attn_implementation}: {error}") from error
     if model.device.type == "meta":
-        # accelerate finds the optimizer's parameters by address. An empty tensor has one, and no memory until written.
+        # accelerate identifies the optimizer's parameters by their address. An empty tensor has an address, and takes
+        # no memory until it is written.
         model.to_empty(device="cpu").tie_weights()
     return model
 
 
 def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTrainedModel:
-    """The task's model with the weights of a checkpoint. Raises `UserError` where their shapes differ."""
+    """The task's model with the weights of a checkpoint. Raises `UserError` if their shapes differ."""
     try:
         return task.model_class.from_pretrained(
             args.init_from, config=config, attn_implementation=args.attn_implementation
         )
     except OSError as error:
         raise UserError(f"--init_from {args.init_from}: {str(error).splitlines()[0]}") from error
-    except RuntimeError as error:  # a size mismatch, whose table of shapes follows in later lines
+    except RuntimeError as error:  # a size mismatch; the text of the error is a long table of shapes
         raise UserError(
             f"--init_from {args.init_from} holds weights of other shapes; leave sizes out of --config_overrides, and "
             "start a classifier with other labels from the language model it was fine-tuned from."

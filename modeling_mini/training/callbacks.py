@@ -1,4 +1,4 @@
-"""What watches a run: signals, losses that are not a number, throughput, and the loss of each row."""
+"""Callbacks of a run: they stop it on a signal or on a loss that is not finite, and measure speed and loss."""
 
 import logging
 import math
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 class RowLoss:
-    """`compute_metrics` for the Trainer: `TextLoss` of the rows that `Task.row_loss` measured."""
+    """`compute_metrics` for the Trainer: `TextLoss` of the rows whose loss `Task.row_loss` computed."""
 
     def __init__(self, num_bytes: int | None = None):
         self.num_bytes = num_bytes
-        self.metric = TextLoss(keep_in_memory=True)  # the Trainer has already gathered all processes
+        self.metric = TextLoss(keep_in_memory=True)  # the Trainer has already gathered the rows of all processes
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         nats, targets = np.asarray(prediction.predictions, dtype=np.float64).T
@@ -30,7 +30,7 @@ class RowLoss:
 
 
 class Interrupted(Exception):
-    """Training stopped on a signal, after a checkpoint."""
+    """A signal stopped the training, after a checkpoint."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
@@ -40,8 +40,8 @@ class Interrupted(Exception):
 class StopOnSignal(TrainerCallback):
     """On Ctrl-C or SIGTERM: finish the update, write a checkpoint, stop. A second signal stops immediately.
 
-    In a run of several processes, each may receive the signal in another update; such a run writes no checkpoint, and
-    resumes from its last regular one.
+    In a run of several processes, the signal may reach each process during a different update. Such a run does not
+    write a checkpoint on a signal, and resumes from its last regular one.
     """
 
     def __init__(self):
@@ -50,9 +50,11 @@ class StopOnSignal(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         if args.world_size == 1:
-            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._previous = {
+                number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+            }
 
-    def _note(self, number, frame):
+    def _on_signal(self, number, frame):
         logger.warning("%s: finishing this update and writing a checkpoint", signal.Signals(number).name)
         self.signal_number = number
         self._restore()
@@ -74,24 +76,24 @@ class StopOnSignal(TrainerCallback):
         """Raise `Interrupted` with the command that continues the run."""
         if self.signal_number is None:
             return
-        continued = shlex.join([*without_token(command), *([] if "--resume" in command else ["--resume"])])
+        command_line = shlex.join([*without_token(command), *([] if "--resume" in command else ["--resume"])])
         raise Interrupted(
-            f"Stopped after update {step}, with a checkpoint. Continue with: {continued}", self.signal_number
+            f"Stopped after update {step}, with a checkpoint. Continue with: {command_line}", self.signal_number
         )
 
 
 def without_token(command: list[str]) -> list[str]:
-    """A command line with `TOKEN` instead of the value of --hub_token, because the line may be logged."""
-    hidden = []
+    """A command line with `TOKEN` instead of the value of --hub_token, so that it can be logged."""
+    redacted = []
     for argument in command:
-        if hidden and re.fullmatch("--hub[_-]token", hidden[-1]):
+        if redacted and re.fullmatch("--hub[_-]token", redacted[-1]):
             argument = "TOKEN"
-        hidden.append(re.sub(r"(?s)^(--hub[_-]token)=.*", r"\1=TOKEN", argument))
-    return hidden
+        redacted.append(re.sub(r"(?s)^(--hub[_-]token)=.*", r"\1=TOKEN", argument))
+    return redacted
 
 
 class StopOnNaN(TrainerCallback):
-    """Ends a run whose loss or gradient is not a number."""
+    """Ends a run whose loss or gradient norm is nan or inf."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         for name in ("loss", "grad_norm", "eval_token_loss"):
@@ -104,7 +106,10 @@ class StopOnNaN(TrainerCallback):
 
 
 class Throughput(TrainerCallback):
-    """Time of the updates with their data, without evaluation, checkpoints, and the first update, which is slower."""
+    """Measures the time of updates, with the loading of their data.
+
+    Evaluation, checkpoints and the first update of an epoch, which is slower, are not measured.
+    """
 
     def __init__(self):
         self.seconds, self.updates, self._mark = 0.0, 0, None

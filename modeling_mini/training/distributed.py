@@ -1,4 +1,4 @@
-"""Runs that are distributed over several processes: how, and how a sharded model becomes whole again."""
+"""Runs on several processes: how a run is distributed, and how a sharded model is loaded and saved."""
 
 import os
 from typing import TYPE_CHECKING
@@ -26,8 +26,8 @@ def distribution_of(args: MiniTrainingArguments) -> str:
 
 
 def shard(trainer: "Trainer", checkpoint: str) -> None:
-    """FSDP's shards of a finished model, for its evaluation: the Trainer makes and fills them where it trains."""
-    optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate divides no model without one
+    """Shard a finished model with FSDP and load its weights, for evaluation: the Trainer does so only to train."""
+    optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate shards a model only with an optimizer
     trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
     trainer.model_wrapped = trainer.model
     trainer._load_from_checkpoint(checkpoint, trainer.model)
@@ -36,8 +36,8 @@ def shard(trainer: "Trainer", checkpoint: str) -> None:
 def save_whole_model(trainer: "Trainer") -> None:
     """Write model and tokenizer into the output folder; `push_result` pushes them later.
 
-    The Trainer does not write the model if FSDP saves sharded checkpoints, and writes tied weights twice under
-    DeepSpeed. Here all processes gather the model, and the first process writes it.
+    The Trainer does not write the whole model if FSDP saves sharded checkpoints, and writes tied weights twice under
+    DeepSpeed. For these, all processes gather the model here, and the first process writes it.
     """
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         trainer.save_model(_internal_call=True)

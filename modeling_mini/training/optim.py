@@ -1,6 +1,6 @@
 """The optimizers that `--optimizer` offers, and Muon.
 
-An optimizer is a class like `TrainerOptimizer` and an entry in `OPTIMIZERS`. Muon without this package's commands:
+To add an optimizer, write a class like `TrainerOptimizer` and add it to `OPTIMIZERS`. Muon in a Trainer of your own:
 
     Trainer(..., optimizer_cls_and_kwargs=(MuonAdamWFactory, {"muon_learning_rate": 0.02, "learning_rate": 3e-3}))
 """
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
     from .arguments import MiniTrainingArguments
 
 
-# Coefficients of successive quintic iterations (Polar Express, Amsel et al. 2025): each is optimal for the range of
-# singular values that the iterations before it leave, starting with 0.001 to 1.
+# Coefficients of successive quintic iterations (Polar Express, Amsel et al. 2025). Each row is optimal for the range
+# of singular values after the previous rows; the first range is 0.001 to 1.
 QUINTICS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
     (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
     (3.3184196573706015, -2.488488024314874, 0.51004894012372),
 )
-# Margin for rounding: a singular value above the range would grow with each iteration.
+# Margin for rounding: without it, a singular value slightly above the range would grow with each iteration.
 CUSHION = 1.01
 
-# Matrices of one shape are stacked, and gathered from other devices, up to this many elements at a time.
+# Matrices of one shape are gathered from other devices and stacked, up to this many elements at a time.
 MATRIX_ELEMENTS = 2**26
 
 
 def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     """Approximate nearest semi-orthogonal matrices: singular values between 0.4 and 1.6. `[N, R, C]` -> `[N, R, C]`.
 
-    The Newton-Schulz iteration of Muon (Jordan et al. 2024) with other coefficients, for N matrices of one shape in
-    one chain of products. Singular values below 0.001 of the norm become smaller than 0.4. Computes in bfloat16 on an
-    accelerator, and in float32 on a CPU, because many CPUs emulate bfloat16 products slowly.
+    The Newton-Schulz iteration of Muon (Jordan et al. 2024) with other coefficients, batched over N matrices of one
+    shape. Singular values below 0.001 of the norm become smaller than 0.4. Computes in bfloat16 on an accelerator, and
+    in float32 on a CPU, because many CPUs emulate bfloat16 products slowly.
     """
     x = matrices.float() if matrices.device.type == "cpu" else matrices.bfloat16()
     tall = x.shape[-2] > x.shape[-1]
@@ -59,7 +59,7 @@ class Muon(torch.optim.Optimizer):
     The update has the scale of `torch.optim.Muon` with `adjust_lr_fn="original"`: sqrt(max(1, rows / columns)).
     `torch.optim.Muon` orthogonalises one matrix at a time and always in bfloat16; this class batches equal shapes and
     computes in float32 on a CPU. If matrices are sharded over devices, each device gathers several updates at a time
-    and orthogonalises the whole matrices: every device does all of that work.
+    and orthogonalises the whole matrices: the work is repeated on every device.
     """
 
     def __init__(self, params, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
@@ -83,7 +83,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameters: list[nn.Parameter], group: dict) -> None:
-        """One step for matrices of one shape; for sharded matrices, the shape of the whole matrix."""
+        """One step for matrices of one shape; for sharded matrices, that is the shape of the whole matrix."""
         if parameters[0].ndim != 2:
             raise UserError(
                 "Muon orthogonalises matrices, but was given flat parts of them (by DeepSpeed, or by FSDP 1); train "
@@ -106,7 +106,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A matrix that is sharded over devices (FSDP2, tensor parallelism), gathered; any other matrix unchanged."""
+    """Gather a matrix that is sharded over devices (FSDP2, tensor parallelism); return other matrices unchanged."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -147,7 +147,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
 
 class MuonAdamWFactory:
-    """For `Trainer(optimizer_cls_and_kwargs=...)`, which builds it without arguments and calls it with the model."""
+    """For `Trainer(optimizer_cls_and_kwargs=...)`: the Trainer calls `MuonAdamWFactory()(model, **kwargs)`."""
 
     def __call__(
         self,
@@ -159,7 +159,7 @@ class MuonAdamWFactory:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> MuonAdamW:
-        """Both learning rates are peaks of the same schedule; weight decay applies to matrices only.
+        """Both learning rates are peaks of the same schedule; weight decay applies only to matrices.
 
         AdamW (Loshchilov & Hutter 2019) trains embeddings, the output head, biases and norms.
 
@@ -191,7 +191,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 class TrainerOptimizer:
-    """The optimizer that the Trainer builds itself, by its argument `--optim`: AdamW by default."""
+    """The optimizer that the Trainer builds itself from its argument `--optim`: AdamW by default."""
 
     @staticmethod
     def check(args: "MiniTrainingArguments") -> None:
@@ -209,7 +209,7 @@ class TrainerOptimizer:
 
 
 class MuonAndAdamW(TrainerOptimizer):
-    """`MuonAdamWFactory`, with the arguments of the command line."""
+    """Muon for hidden matrices and AdamW for the rest, as `MuonAdamWFactory` builds them."""
 
     @staticmethod
     def check(args: "MiniTrainingArguments") -> None:
@@ -220,8 +220,8 @@ class MuonAndAdamW(TrainerOptimizer):
             )
         if os.environ.get("FSDP_OFFLOAD_PARAMS") == "true":
             raise UserError(
-                "FSDP keeps the weights in the memory of the host, but Muon orthogonalises on the device; train with "
-                "--optimizer adamw."
+                "FSDP keeps the weights in host memory, but Muon orthogonalises on the device; train with --optimizer "
+                "adamw."
             )
 
     @staticmethod

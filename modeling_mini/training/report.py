@@ -1,4 +1,4 @@
-"""What a finished run writes next to its weights: numbers, a loss curve, a sample and a model card."""
+"""The report that a finished run writes next to its weights: metrics, a loss curve, a sample and a model card."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def write_report(
     """Write metrics.json, loss.png and README.md into the output folder, and log the result.
 
     `model_class` is the name of the task's model class, because FSDP2 changes the class of the model. `metrics` come
-    from the Trainer's evaluation and `scores` from the task, both on the validation examples.
+    from the Trainer's evaluation and `scores` from the task; both are computed on the validation examples.
     """
     folder = Path(training_args.output_dir)
     history = trainer.state.log_history
@@ -74,7 +74,7 @@ def write_report(
 
 
 def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArguments) -> None:
-    """Log sample, scores and the commands that a user may want next."""
+    """Log the sample, the scores and useful next commands."""
     folder = args.output_dir
     logger.info("\n%s\n", results["sample"])
     logger.info(
@@ -96,7 +96,7 @@ def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArgume
         logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
     logger.info("  modeling-mini eval %s", folder)
     if not args.push_to_hub:
-        logger.info("  modeling-mini push %s USER/REPO --dry-run", folder)
+        logger.info("  modeling-mini push %s USER/REPO --dry_run", folder)
 
 
 def card_facts(
@@ -107,7 +107,7 @@ def card_facts(
     data_args: TaskArguments,
     training_args: MiniTrainingArguments,
 ) -> RunFacts:
-    """The facts for the model card. `scores` are the results that the task measured itself."""
+    """The facts for the model card. `scores` are the metrics that the task computed itself."""
     builtin = BUILTIN.get(data_args.dataset)
     dataset = _public_name(data_args.dataset)
     task = task_class(data_args.task)
@@ -144,10 +144,10 @@ def card_facts(
 
 
 def _training_facts(results: dict, args: MiniTrainingArguments) -> dict[str, str]:
-    """The rows of the card's table on the training."""
+    """The rows of the card's training table."""
     tokens = "an unknown number of" if results["train_tokens"] is None else f"{results['train_tokens']:,}"
     warmup = f"warm-up over {args.warmup_steps:g} updates" if args.warmup_steps else "no warm-up"
-    if 0 < args.warmup_steps < 1:  # a share
+    if 0 < args.warmup_steps < 1:  # a fraction of all updates
         warmup = f"warm-up over {args.warmup_steps:.0%} of the updates"
     optimizer = optimizer_of(args).describe(args)
     schedule = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
@@ -171,7 +171,7 @@ def _time(seconds: float | None, args: MiniTrainingArguments) -> str:
 
 
 def _card_scores(results: dict, scores: dict) -> dict[str, tuple[float, list[float] | None]]:
-    """Value and 95% interval of each metric in the card; no interval where a single row has no spread."""
+    """Value and 95% interval of each metric in the card; None for an interval that a single row cannot give."""
     loss, margin = results["validation_loss"], results["validation_loss_margin"]
     bounds = {
         "loss": (loss, (loss - margin, loss + margin)),
@@ -180,17 +180,19 @@ def _card_scores(results: dict, scores: dict) -> dict[str, tuple[float, list[flo
     if bits := results.get("bits_per_byte"):
         bounds["bits_per_byte"] = (bits, (bits * (1 - margin / loss), bits * (1 + margin / loss)))
     losses = {name: (value, None if margin == 0 else list(pair)) for name, (value, pair) in bounds.items()}
-    own = {name: (value, scores[f"{name}_interval"]) for name, value in scores.items() if f"{name}_interval" in scores}
-    return losses | own
+    task_scores = {
+        name: (value, scores[f"{name}_interval"]) for name, value in scores.items() if f"{name}_interval" in scores
+    }
+    return losses | task_scores
 
 
 def _held_out(scores: dict) -> str:
     count = scores.get("scored_examples")
-    return "examples" if count is None else f"examples (the loss on all, the rest on {count:,} chosen at random)"
+    return "examples" if count is None else f"examples (loss on all, other metrics on {count:,} chosen at random)"
 
 
 def _public_name(path_or_name: str) -> str:
-    """A local path without its folders, which are private; any other name unchanged."""
+    """A local path without its folders, because these are private; any other name unchanged."""
     return Path(path_or_name).absolute().name if Path(path_or_name).exists() else path_or_name
 
 
@@ -203,7 +205,7 @@ def _languages(data_args: TaskArguments, builtin: BuiltinData | None) -> list[st
 
 
 def hardware(world_size: int) -> str:
-    """The hardware of a run with this number of processes, as text."""
+    """The hardware of a run with `world_size` processes, as text."""
     if torch.cuda.is_available():
         return f"{world_size} x {torch.cuda.get_device_name()}"
     if torch.accelerator.is_available():
@@ -212,7 +214,7 @@ def hardware(world_size: int) -> str:
 
 
 def loss_curve(history: list[dict]) -> list[dict]:
-    """The Trainer's log as points in nats per target: `update`, and `train_loss` or `validation_loss`."""
+    """Points of the Trainer's log: `update`, and `train_loss` or `validation_loss` in nats per target."""
     names = {"loss": "train_loss", "eval_token_loss": "validation_loss"}
     points = {
         (entry["step"], name): entry[key] for entry in history for key, name in names.items() if key in entry
@@ -221,7 +223,7 @@ def loss_curve(history: list[dict]) -> list[dict]:
 
 
 def plot_losses(points: list[dict], path: Path) -> None:
-    """Training and validation loss over updates, as PNG."""
+    """Plot training and validation loss over updates, as PNG."""
     axes = Figure(figsize=(7, 4), layout="constrained").subplots()
     for name, style in (("train_loss", "-"), ("validation_loss", "o-")):
         curve = [point for point in points if name in point]

@@ -1,4 +1,4 @@
-"""Whether a run may continue in its output folder, and from which checkpoint."""
+"""Checks whether a run can continue in its output folder, and chooses the checkpoint."""
 
 import json
 import logging
@@ -26,11 +26,11 @@ from .distributed import distribution_of
 
 logger = logging.getLogger(__name__)
 
-ROWS = "rows_per_update"  # in the arguments that a run records
+ROWS = "rows_per_update"  # a key of _run.json
 
 
 def check_output_dir(output_dir: str | Path, resume: bool) -> None:
-    """Refuse a folder that cannot be written, or that holds an earlier run which is not to be resumed.
+    """Refuse a folder that cannot be written, or that holds an earlier run although this run does not resume.
 
     Raises:
         UserError: names the folder or the earlier run, and what to do.
@@ -57,10 +57,10 @@ def fixed_arguments(
     The batch is compared as rows per update, because the position in the data is counted in updates.
     """
     names = ["seed", "optimizer", "optim", "train_sampling_strategy"]
-    if args.train_sampling_strategy == "group_by_length":  # its order depends on the batch of a process
+    if args.train_sampling_strategy == "group_by_length":  # its order depends on the batch size of a process
         names += ["per_device_train_batch_size", "gradient_accumulation_steps"]
     training = {name: str(getattr(args, name)) for name in names}
-    training["use_muon"] = str(args.optimizer == "muon")  # what runs before --optimizer recorded
+    training["use_muon"] = str(args.optimizer == "muon")  # older runs recorded use_muon, not optimizer
     training[ROWS] = args.rows_per_update
     return {"model": asdict(model_args), "data": asdict(data_args), "training": training}
 
@@ -71,7 +71,7 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
     The name begins with an underscore so that the Trainer does not push the file, which holds local paths.
 
     Args:
-        arguments: what must not change, by group and name.
+        arguments: the arguments that must not change, by group and name.
         write: whether this process writes the file when a run starts.
 
     Raises:
@@ -80,33 +80,33 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
     path = Path(output_dir) / "_run.json"
     if not (resume and path.exists()):
         if write:
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
-            os.replace(part, path)
+            temporary = path.with_suffix(".part")
+            temporary.write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
         return
     try:
         recorded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it to continue without its check.") from error
+        raise UserError(f"{path} is not JSON ({error}); delete it to continue without this check.") from error
     for group, values in arguments.items():
-        earlier = recorded.get(group, {})
+        recorded_values = recorded.get(group, {})
         for name in values:
-            if name not in earlier or earlier[name] == values[name]:
+            if name not in recorded_values or recorded_values[name] == values[name]:
                 continue
             if name == ROWS:
                 raise UserError(
-                    f"{path} records {earlier[name]} rows per update for this run, but it would read {values[name]}; "
-                    "choose --per_device_train_batch_size and --gradient_accumulation_steps so that their product "
-                    "with the number of processes stays the same."
+                    f"{path} records {recorded_values[name]} rows per update for this run, but it would read "
+                    f"{values[name]}; choose --per_device_train_batch_size and --gradient_accumulation_steps so that "
+                    "their product with the number of processes stays the same."
                 )
             raise UserError(
-                f"{path} records that this run was started with --{name} {earlier[name]}, not {values[name]}; "
-                "resume with the same arguments, or choose another --output_dir."
+                f"{path} records that this run was started with --{name} {recorded_values[name]}, not "
+                f"{values[name]}; resume with the same arguments, or choose another --output_dir."
             )
 
 
 def resume_point(args: MiniTrainingArguments) -> str | None:
-    """The checkpoint to continue from, or None for a new run. Raises `UserError` if this run cannot read it."""
+    """The checkpoint to continue from, or None for a new run. Raises `UserError` if this run cannot continue it."""
     if not args.is_resumed:
         return None
     checkpoint = args.resume_from_checkpoint or latest_complete_checkpoint(args.output_dir)
@@ -123,10 +123,10 @@ def resume_point(args: MiniTrainingArguments) -> str | None:
 def set_aside(output_dir: str | Path) -> None:
     """Rename incomplete checkpoints, so that a run that starts from the beginning does not overwrite them."""
     for folder in checkpoints(output_dir):
-        kept = folder.with_name(f"incomplete-{folder.name}")
-        shutil.rmtree(kept, ignore_errors=True)
-        folder.rename(kept)
-        logger.warning("%s is kept as %s.", folder, kept.name)
+        renamed = folder.with_name(f"incomplete-{folder.name}")
+        shutil.rmtree(renamed, ignore_errors=True)
+        folder.rename(renamed)
+        logger.warning("%s is kept as %s.", folder, renamed.name)
 
 
 def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> None:
@@ -145,32 +145,31 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
         )
     if writer in (ZERO_2, ZERO_3) and processes != args.world_size:
         raise UserError(
-            f"{checkpoint} was written by {processes} processes of DeepSpeed, which cannot shard it for "
+            f"{checkpoint} was written by {processes} processes with DeepSpeed, which cannot reshard it for "
             f"{args.world_size}; start {processes} processes."
         )
 
 
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
-    """Whether a checkpoint is the last of its run, which was killed before its report.
+    """Whether a checkpoint is the last one of its run, so that only the report is missing.
 
     Raises:
-        UserError: the report exists, so nothing is left to do; or DeepSpeed would have to write it, which cannot
-            evaluate a model that it has not trained.
+        UserError: the report exists, so nothing is left to do; or the run uses DeepSpeed, which cannot write the
+            report because it cannot evaluate a model that it has not trained.
     """
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
-    end = args.max_steps if args.max_steps > 0 else state.max_steps
-    if state.global_step < end:
+    last_update = args.max_steps if args.max_steps > 0 else state.max_steps
+    if state.global_step < last_update:
         return False
     if (Path(args.output_dir) / "metrics.json").exists():
         raise UserError(
-            f"The run in {args.output_dir} is finished ({state.global_step} of {end} updates); choose another "
-            "--output_dir for a new run, or a larger --max_steps to continue."
+            f"The run in {args.output_dir} is finished ({state.global_step} of {last_update} updates); choose "
+            "another --output_dir for a new run, or a larger --max_steps to continue."
         )
     if args.deepspeed_plugin is not None:
         raise UserError(
-            f"The run in {args.output_dir} is finished, but DeepSpeed cannot write the report that is missing; the "
-            f"model is in {checkpoint}: score it with modeling-mini eval {checkpoint}, or continue with a larger "
-            "--max_steps."
+            f"The run in {args.output_dir} is finished, but its report is missing, and DeepSpeed cannot write it; "
+            f"evaluate the model with modeling-mini eval {checkpoint}, or continue with a larger --max_steps."
         )
     return True
 
@@ -178,8 +177,8 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
 def check_free_space(output_dir: str | Path, num_parameters: int) -> None:
     """Refuse a disk without room for three checkpoints and the final model. Raises `UserError`.
 
-    A checkpoint holds float32 weights and up to two optimizer states for each: 12 bytes per parameter. Two checkpoints
-    are kept, and the oldest is deleted after the next is written.
+    A checkpoint holds float32 weights and up to two optimizer states per weight: 12 bytes per parameter. Two
+    checkpoints are kept, and the older one is deleted only after the next is written.
     """
     needed = (3 * 12 + 4) * num_parameters
     free = shutil.disk_usage(output_dir).free

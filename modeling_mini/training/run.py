@@ -1,4 +1,4 @@
-"""A recipe in, a trained, evaluated, shareable model out. `train()` is the whole flow, top to bottom."""
+"""Turns a recipe into a trained and evaluated model. `train()` is the whole flow, from top to bottom."""
 
 import errno
 import logging
@@ -92,7 +92,7 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         optimizer_cls_and_kwargs=optimizer_of(training_args).for_trainer(training_args),
         callbacks=[stop, speed, StopOnNaN(), WorldSize()],
     )
-    if finished:  # only the report is missing, and `train` would make one more update
+    if finished:  # only the report is missing, and `trainer.train` would run one more update
         if trainer.is_fsdp_enabled:
             shard(trainer, checkpoint)
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
@@ -105,28 +105,28 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     metrics["tokens_per_update"] = tokens_per_update(train_data, training_args)
     metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
     set_seed(training_args.seed)
-    # All processes take part, because each may hold a shard of the model.
+    # All processes compute the report, because each may hold a shard of the model.
     scores, sample = task.report(trainer.model, tokenizer, examples["validation"], training_args.prompt)
     if trainer.is_world_process_zero():
         model_class = task.model_class.__name__
         write_report(trainer, model_class, metrics, scores, sample, model_args, data_args, training_args, train_data)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
-    trainer.accelerator.wait_for_everyone()  # a process that ends early may abort the others, and the report
+    trainer.accelerator.wait_for_everyone()  # a process that exits early may abort the report
     trainer.accelerator.end_training()
 
 
 def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> None:
-    """Refuse early what would fail or mislead after long work. Raises `UserError`."""
+    """Refuse arguments that would fail, or give wrong results, after long work. Raises `UserError`."""
     check_output_dir(args.output_dir, args.is_resumed)
     if data_args.streaming and args.max_steps <= 0:
         raise UserError("--streaming: a stream has no epochs; set the length of the training with --max_steps.")
     if args.save_on_each_node:
         raise UserError(
-            "--save_on_each_node would leave a part of each checkpoint on each machine; use a shared --output_dir."
+            "--save_on_each_node would write a part of each checkpoint on each machine; use a shared --output_dir."
         )
     if args.dataloader_drop_last:
-        raise UserError("--dataloader_drop_last would drop validation rows from the bits per byte; leave it out.")
+        raise UserError("--dataloader_drop_last would drop validation rows from the metrics; leave it out.")
     optimizer_of(args).check(args)
 
 
@@ -142,7 +142,7 @@ def describe(
             logger.info(
                 "%s text: %s documents, %s bytes, %s tokens, %s rows of %d",
                 name,
-                *(f"{n:,}" for n in (data.num_documents, data.num_bytes, data.num_tokens, len(data.rows))),
+                *(f"{count:,}" for count in (data.num_documents, data.num_bytes, data.num_tokens, len(data.rows))),
                 data.row_length,
             )
     logger.info(
@@ -156,12 +156,12 @@ def describe(
 
 
 def tokens_per_update(data: EncodedData, args: MiniTrainingArguments) -> int:
-    """Tokens in one optimizer step, over all devices and accumulated batches; a mean where rows differ."""
+    """Tokens in one optimizer step, over all devices and accumulated batches; the mean if rows differ in length."""
     return args.rows_per_update * data.row_length
 
 
 def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "train.py")) -> int:
-    """`train()` as a command: each expected failure ends in one sentence and an exit code, without a traceback."""
+    """Run `train()` as a command: an expected failure logs one sentence and returns an exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("modeling_mini").setLevel(logging.INFO)
     try:
@@ -169,9 +169,9 @@ def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "t
     except UserError as error:
         logger.error("Error: %s", error)
         return 1
-    except Interrupted as stopped:
-        logger.warning("%s", stopped)
-        return stopped.exit_code
+    except Interrupted as interruption:
+        logger.warning("%s", interruption)
+        return interruption.exit_code
     except KeyboardInterrupt:
         logger.warning("Stopped.")
         return 128 + signal.SIGINT
@@ -179,8 +179,8 @@ def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "t
         if not _is_disk_full(error):
             raise
         logger.error(
-            "Error: the disk is full, and the last file could not be written completely (%s); free some space, and "
-            "continue from the last complete checkpoint with --resume.",
+            "Error: the disk is full, and the last file is incomplete (%s); free some space, and continue from the "
+            "last complete checkpoint with --resume.",
             error,
         )
         return 1
@@ -188,10 +188,11 @@ def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "t
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """Whether writing failed because the disk is full; torch and safetensors raise errors of their own for it."""
+    """Whether writing failed because the disk is full; torch and safetensors raise their own errors for it."""
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return True
     text = str(error)
     return any(
-        words in text for words in ("No space left", "File too large", "PytorchStreamWriter failed", "quota exceeded")
+        phrase in text
+        for phrase in ("No space left", "File too large", "PytorchStreamWriter failed", "quota exceeded")
     )

@@ -1,4 +1,4 @@
-"""The Hub during a run: the repository before the first checkpoint, and the push after the report."""
+"""Hub access of a run: creates the repository before the first checkpoint, and pushes after the report."""
 
 import logging
 import os
@@ -22,8 +22,8 @@ def prepare_repository(args: MiniTrainingArguments) -> None:
     """Create the repository before the first checkpoint is pushed. Raises `UserError`."""
     repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
     if "/" not in repo_id:
-        user = Repository(f"USER/{repo_id}", token=args.hub_token)
-        repo_id = f"{user.ask(user.api.whoami)['name']}/{repo_id}" if user.has_token else user.id
+        unowned = Repository(f"USER/{repo_id}", token=args.hub_token)
+        repo_id = f"{unowned.ask(unowned.api.whoami)['name']}/{repo_id}" if unowned.has_token else unowned.id
     repository = Repository(repo_id, args.hub_revision, token=args.hub_token)
     repository.check_login()
     repository.check_visibility(bool(args.hub_private_repo))
@@ -34,10 +34,10 @@ def prepare_repository(args: MiniTrainingArguments) -> None:
 
 def push_result(args: MiniTrainingArguments, repo_id: str) -> None:
     """Push model and report, and verify both. Raises `UserError`, with the command to repeat the push."""
-    words = ["push", args.output_dir, repo_id]
+    command = ["push", args.output_dir, repo_id]
     try:
         if args.deepspeed_plugin is not None:
-            push_apart(args, words)
+            push_apart(args, command)
             return
         push(
             args.output_dir,
@@ -47,16 +47,16 @@ def push_result(args: MiniTrainingArguments, repo_id: str) -> None:
             token=args.hub_token,
         )
     except UserError as error:
-        again = shlex.join(["modeling-mini", *words])
-        raise UserError(f"{error} The model is in {args.output_dir}; share it with: {again}") from error
+        command_line = shlex.join(["modeling-mini", *command])
+        raise UserError(f"{error} The model is in {args.output_dir}; push it with: {command_line}") from error
 
 
-def push_apart(args: MiniTrainingArguments, words: list[str]) -> None:
-    """Push in a new process: DeepSpeed changes how this one computes, and a push is verified bit for bit."""
-    words = [*words, *(["--private"] if args.hub_private_repo else [])]
-    words += ["--revision", args.hub_revision] if args.hub_revision else []
+def push_apart(args: MiniTrainingArguments, command: list[str]) -> None:
+    """Push in a new process, because a push is verified bit for bit, and DeepSpeed changes how this one computes."""
+    command = [*command, *(["--private"] if args.hub_private_repo else [])]
+    command += ["--revision", args.hub_revision] if args.hub_revision else []
     environment = os.environ | ({"HF_TOKEN": args.hub_token} if args.hub_token else {})
     environment.pop("ACCELERATE_USE_DEEPSPEED", None)
     program = "from modeling_mini.cli import main; raise SystemExit(main())"
-    if subprocess.run([sys.executable, "-c", program, *words], env=environment, check=False).returncode != 0:
-        raise UserError("The model could not be pushed, for the reason above.")
+    if subprocess.run([sys.executable, "-c", program, *command], env=environment, check=False).returncode != 0:
+        raise UserError("The model could not be pushed; the reason is above.")

@@ -1,4 +1,4 @@
-"""Lets the common tests of transformers know a model that is not in transformers."""
+"""Make the common tests of transformers work for a model that is not in transformers."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import pytest
 
 
 if "CONFORMANCE_ROOT" not in os.environ:
-    raise pytest.UsageError("The common tests of transformers are not laid out; run them with `make conformance`.")
+    raise pytest.UsageError("The common tests of transformers are not prepared; run them with `make conformance`.")
 sys.path.insert(0, os.environ["CONFORMANCE_ROOT"])
 
 import torch
@@ -24,7 +24,7 @@ from tests import test_fsdp_mixin, test_tensor_parallel_mixin
 
 torch.set_num_threads(1)
 
-# The mixins ask tables of class names which labels a class takes: what is not listed is tested without labels.
+# The mixins look up in tables of class names which labels a class takes; a class that is not listed gets no labels.
 TABLES = {
     "AutoModel": modeling_auto.MODEL_MAPPING_NAMES,
     "AutoModelForCausalLM": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -37,17 +37,17 @@ for name, auto_name in AUTO_CLASSES.items():
     model_class, auto_class = getattr(modeling_mini, name), getattr(transformers, auto_name)
     TABLES[auto_class.__name__][MiniConfig.model_type] = model_class.__name__
 
-# transformers runs the tests of several processes for a few models only; here they run for all.
+# transformers runs the tests with several processes only for a few models; here they run for all.
 test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
 test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES = None
-# Four ranks share two cores well enough.
+# Four ranks also run on two cores.
 test_fsdp_mixin._get_available_fsdp_workers = lambda: 4
 
 _tests_with_parts = set()
 
 
 def pytest_runtest_logreport(report):
-    """Note what became of each test, or of its parts where it has some, for the table of `run.py`."""
+    """Record the outcome of each test, or of its parts if it has any, for the table of `run.py`."""
     if "PYTEST_XDIST_WORKER" in os.environ or (report.outcome == "passed" and report.when != "call"):
         return
     if type(report).__name__ == "SubtestReport":

@@ -1,7 +1,7 @@
-"""Runs transformers' common model tests against the Mini models, and GPT-2 and Llama beside them: `make conformance`.
+"""Run transformers' common model tests on the Mini models and, for comparison, GPT-2 and Llama: `make conformance`.
 
-Fails unless every test of the Mini models passes, or is skipped for GPT-2 and Llama as well, or for a reason that
-docs/conformance.md gives.
+Every test of the Mini models must pass, or be skipped for GPT-2 and Llama too, or be skipped for a reason given in
+docs/conformance.md. Otherwise the command fails.
 """
 
 import argparse
@@ -29,10 +29,10 @@ OUTCOMES = ("passed", "skipped", "failed")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--source", help="what pip downloads instead of the package index's archive, or a checkout")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="by default all three")
+    parser.add_argument("--source", help="a checkout, or what pip downloads: a requirement, URL or archive")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="all three by default")
     parser.add_argument("--write", action="store_true", help="write the table into docs/conformance.md")
-    parser.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="further arguments of pytest")
+    parser.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="further arguments for pytest")
     arguments = parser.parse_args()
     is_whole = set(arguments.models) == set(MODELS) and not arguments.pytest
     if arguments.write and not is_whole:
@@ -40,12 +40,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         try:
-            ours = lay_out(root, arguments.source)
+            stand_ins = lay_out(root, arguments.source)
         except UpstreamError as error:
             print(error, file=sys.stderr)
             return 2
-        print(f"transformers {metadata.version('transformers')}; ours, in the place of what the source lacks:")
-        print(f"  {', '.join(ours) or 'nothing'}", flush=True)
+        print(f"transformers {metadata.version('transformers')}; modules that the source lacks, replaced by ours:")
+        print(f"  {', '.join(stand_ins) or 'none'}", flush=True)
         save_tiny_checkpoints([MINI, GPT2, LLAMA], root / "tiny")
         report = root / "report.jsonl"
         code = run_pytest(root, report, arguments.models, arguments.pytest)
@@ -60,7 +60,7 @@ def main() -> int:
     if is_whole:
         complaints += unexplained_skips(outcomes, documented_skips())
     else:
-        print("Only a part was run: skips are not compared.")
+        print("Only a part was run, so skips are not compared.")
     print("\n".join(complaints) or "No test of the Mini models fails, or is skipped without a reason.")
     return int(bool(complaints))
 
@@ -73,7 +73,7 @@ def run_pytest(root: Path, report: Path, models: list[str], further: list[str]) 
         "TRANSFORMERS_TINY_MODEL_PATH": str(root / "tiny"),
         "RUN_SLOW": "1",
         "HF_HUB_OFFLINE": "1",
-        # Each test process has one core, and some start two to four ranks.
+        # Each test process has one core, and some tests start two to four ranks.
         "OMP_NUM_THREADS": "1",
     }
     files = [str(HERE / f"test_{model}.py") for model in models]
@@ -85,8 +85,8 @@ def run_pytest(root: Path, report: Path, models: list[str], further: list[str]) 
 def read(report: Path) -> dict[tuple[str, str], dict[str, str]]:
     """Outcome of each test by (model, test class) and name.
 
-    A test that has parts, most often one for each class of the model, fails with one of them and is skipped with all:
-    pytest calls it passed then.
+    A test with parts, usually one per class of the model, fails if one part fails, and counts as skipped if all parts
+    are skipped, although pytest reports it as passed.
     """
     parts = defaultdict(lambda: defaultdict(set))
     for line in report.read_text().splitlines():
@@ -94,8 +94,8 @@ def read(report: Path) -> dict[tuple[str, str], dict[str, str]]:
         parts[file.removeprefix("test_").removesuffix(".py"), test_class][name].add(outcome)
     return {
         suite: {
-            name: next(outcome for outcome in ("failed", "passed", "skipped") if outcome in found)
-            for name, found in tests.items()
+            name: next(outcome for outcome in ("failed", "passed", "skipped") if outcome in part_outcomes)
+            for name, part_outcomes in tests.items()
         }
         for suite, tests in parts.items()
     }
@@ -103,15 +103,15 @@ def read(report: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def as_table(outcomes) -> str:
     lines = ["| test class | model | collected | passed | skipped | failed |", "|---|---|---|---|---|---|"]
-    for (model, test_class), tests in sorted(outcomes.items(), key=lambda item: place(*item[0])):
+    for (model, test_class), tests in sorted(outcomes.items(), key=lambda item: table_order(*item[0])):
         count = Counter(tests.values())
         numbers = [len(tests), *(count[outcome] for outcome in OUTCOMES)]
         lines.append(f"| {test_class} | {MODELS[model]} | " + " | ".join(map(str, numbers)) + " |")
     return "\n".join(lines)
 
 
-def place(model: str, test_class: str) -> tuple:
-    """Where a line of the table stands: variants after their suite, the reference models below each."""
+def table_order(model: str, test_class: str) -> tuple:
+    """Sort key of a line of the table: variants after their suite, and in each suite the reference models last."""
     suite = next(i for i, name in enumerate(SUITES) if test_class.endswith(f"{name}Test"))
     return suite, test_class != f"{SUITES[suite]}Test", test_class, list(MODELS).index(model)
 
@@ -129,7 +129,7 @@ def documented_skips() -> set[str]:
 
 
 def failures(outcomes) -> list[str]:
-    """The failed tests of the Mini models. Those of the others are theirs, and in the table."""
+    """The failed tests of the Mini models. Failures of the reference models are only in the table."""
     return [
         f"{test_class}.{name} fails."
         for (model, test_class), tests in outcomes.items()
@@ -139,9 +139,9 @@ def failures(outcomes) -> list[str]:
 
 
 def unexplained_skips(outcomes, documented: set[str]) -> list[str]:
-    """A sentence for each skip of a Mini model that is not also one of GPT-2 and Llama and that no one explains.
+    """A sentence for each skip of a Mini model that GPT-2 and Llama do not share and the document does not explain.
 
-    And one for each that is explained in vain.
+    Also a sentence for each explanation of a test that is not skipped.
     """
 
     def skips(model):
@@ -152,8 +152,8 @@ def unexplained_skips(outcomes, documented: set[str]) -> list[str]:
             if of_model == model and outcome == "skipped"
         }
 
-    # The suites of GPT-2 and Llama have no variants: PostNormModelTest is compared with ModelTest, and ModelTest
-    # stands for all in the document.
+    # The suites of GPT-2 and Llama have no variants: PostNormModelTest is compared with ModelTest. In the document,
+    # ModelTest also covers its variants.
     own = {
         (test_class, suite, name)
         for test_class, name in skips("mini")
@@ -161,10 +161,10 @@ def unexplained_skips(outcomes, documented: set[str]) -> list[str]:
         if (suite, name) not in skips("gpt2") & skips("llama")
     }
     missing = {f"{case}.{name}" for case, suite, name in own if not {f"{case}.{name}", f"{suite}.{name}"} & documented}
-    vain = documented - {f"{part}.{name}" for case, suite, name in own for part in (case, suite)}
+    outdated = documented - {f"{part}.{name}" for case, suite, name in own for part in (case, suite)}
     return [
         *(f"{name} is skipped for Mini; docs/conformance.md must say why." for name in sorted(missing)),
-        *(f"{name} is not skipped any more; take it out of docs/conformance.md." for name in sorted(vain)),
+        *(f"{name} is not skipped; remove it from docs/conformance.md." for name in sorted(outdated)),
     ]
 
 

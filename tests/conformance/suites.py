@@ -1,4 +1,4 @@
-"""transformers' common tests, one class for each subject. A model is tested by subclassing with its `tester`."""
+"""transformers' common tests, one class per subject. To test a model, subclass them and set its `tester`."""
 
 import copy
 
@@ -31,7 +31,7 @@ class ModelSuite(Suite, ModelTesterMixin, GenerationTesterMixin):
 
 
 class EncoderSuite(Suite, ModelTesterMixin):
-    """A model none of whose classes generates."""
+    """For a model without a class that generates."""
 
 
 class TrainingSuite(Suite, TrainingTesterMixin):

@@ -1,4 +1,4 @@
-"""GPT-2, for comparison: what it passes, fails and skips with the same tests on the same machine."""
+"""GPT-2, for comparison: the same tests on the same machine."""
 
 import unittest
 

@@ -1,4 +1,4 @@
-"""Llama, for comparison: what it passes, fails and skips with the same tests on the same machine."""
+"""Llama, for comparison: the same tests on the same machine."""
 
 import unittest
 

@@ -1,4 +1,4 @@
-"""Every Mini class, as decoder, with the reference layer, and as encoder."""
+"""Every Mini class: as a decoder, with the post-norm reference layer, and as an encoder."""
 
 import unittest
 

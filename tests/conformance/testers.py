@@ -1,4 +1,4 @@
-"""The models under test: for each, its classes, a tiny config and a batch, in the form that the mixins ask for."""
+"""The models under test: for each, its classes, a tiny config and a batch, in the form that the mixins expect."""
 
 import copy
 
@@ -29,7 +29,7 @@ from modeling_mini import (
 )
 
 
-# The sizes of transformers' own text models under test. The odd vocabulary does not divide over two ranks.
+# The sizes that transformers uses to test its text models. The odd vocabulary is not divisible by two ranks.
 SIZES = {
     "vocab_size": 99,
     "hidden_size": 32,
@@ -48,9 +48,9 @@ class ModelTester:
     """A model under test.
 
     Args:
-        config_class: its config.
-        classes: its classes by pipeline task, and by `"question-answering"`, which has lost its pipeline.
-        overrides: fields of the config beside the common sizes.
+        config_class: class of its config.
+        classes: its classes by pipeline task, and by `"question-answering"`, which has no pipeline in transformers 5.
+        overrides: fields of the config in addition to the common sizes.
     """
 
     is_training = True
@@ -71,7 +71,7 @@ class ModelTester:
         return ModelTester(self.config_class, classes, **(self.overrides | overrides))
 
     def without_dropout(self):
-        """For comparisons of several ranks with one: each rank draws random numbers of its own."""
+        """The same model for comparisons of several ranks with one: each rank has its own random numbers."""
         return self.varied(**{name: 0.0 for name in vars(self.get_config()) if name.endswith(("drop", "dropout"))})
 
     @property
@@ -111,7 +111,7 @@ MINI = ModelTester(
     hidden_dropout=0.1,
     attention_dropout=0.1,
 )
-# The reference layer of the article, and the encoder: every test runs on these shapes of the model too.
+# The reference layer of the article, and the encoder: every test also runs on these variants.
 MINI_POST_NORM = MINI.varied(norm_first=False, hidden_act="relu", tie_word_embeddings=False, lm_head_bias=True)
 MINI_BIDIRECTIONAL = MINI.varied(is_causal=False, classifier_pooling="last", without=["text-generation"])
 

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints for the pipeline tests, in the folders in which transformers looks for them."""
+"""Tiny random checkpoints for the pipeline tests, in the folders where transformers looks for them."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ WORDS = "the a old small big cat dog house tree rain sees sleeps near and this e
 
 
 def save_tiny_checkpoints(testers, folder: Path) -> None:
-    """`folder/<model type>/<class>` for each class of each tester, and the summary that names their tokenizer."""
+    """Save `folder/<model type>/<class>` for each class of each tester, and the summary with their tokenizer class."""
     logging.disable_progress_bar()
     summary = {}
     for tester in testers:
@@ -22,7 +22,7 @@ def save_tiny_checkpoints(testers, folder: Path) -> None:
             torch.manual_seed(0)
             target = folder / tester.config_class.model_type / model_class.__name__
             config = tester.get_config()
-            config.label2id = {"entailment": 0, "neutral": 1, "contradiction": 2}  # the zero-shot pipeline asks for it
+            config.label2id = {"entailment": 0, "neutral": 1, "contradiction": 2}  # the zero-shot pipeline needs it
             config.id2label = {i: label for label, i in config.label2id.items()}
             model_class(config).save_pretrained(target)
             _word_tokenizer().save_pretrained(target)

@@ -1,4 +1,4 @@
-"""Parallel text out of catalogues that the tests write, in packages that they lay down in a folder of their own."""
+"""Parallel text from catalogues that the tests write into packages in a temporary folder."""
 
 import random
 import struct
@@ -15,7 +15,7 @@ ARABIC = "nplurals=6; plural=n==0 ? 0 : n==1 ? 1 : n==2 ? 2 : n%100>=3 && n%100<
 
 
 def catalogue(entries: dict[str, str], plural_forms: str = ONE_FORM, order: str = "<") -> bytes:
-    """A .mo file: the header, a table of lengths and offsets for either side, and the strings, ended by zeros."""
+    """A .mo file: the header, a table of lengths and offsets for each side, and the zero-terminated strings."""
     entries = {"": f"Content-Type: text/plain; charset=UTF-8\nPlural-Forms: {plural_forms}\n", **entries}
     texts = [text.encode() for text in [*sorted(entries), *(entries[key] for key in sorted(entries))]]
     tables, strings = b"", b""
@@ -27,7 +27,7 @@ def catalogue(entries: dict[str, str], plural_forms: str = ONE_FORM, order: str 
 
 
 def install(root, name: str, files: dict[str, bytes]) -> None:
-    """Lay down a distribution as pip does: files in the folder, and beside them what it holds."""
+    """Install a distribution as pip does: its files in the folder, and their list in a .dist-info folder."""
     information = root / f"{name.replace('-', '_')}-1.0.dist-info"
     information.mkdir(parents=True)
     (information / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
@@ -49,7 +49,7 @@ def pairs_of(root, entries: dict[str, str], **kwargs) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("%(name)s has %d of %.2f and %-5s", ["%(name)s", "%d", "%.2f", "%-5s"]),
         ("%1 of %2 and %1$s", ["%1", "%2", "%1$s"]),
@@ -59,17 +59,17 @@ def pairs_of(root, entries: dict[str, str], **kwargs) -> dict[str, str]:
         ("%%%d%%", ["%d"]),
     ],
 )
-def test_placeholders_are_found_in_their_order_and_percent_signs_are_none(text, found):
-    assert placeholders(text) == found
+def test_placeholders_are_returned_in_order_without_percent_signs(text, expected):
+    assert placeholders(text) == expected
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_messages_come_with_their_translations_and_without_context_header_and_line_breaks(tmp_path, order):
+def test_messages_have_translations_but_no_context_header_or_line_break(tmp_path, order):
     entries = {"Open": "打开", "verb\4Close": "关闭", " Two\n lines ": "两行\n文字"}
     assert pairs_of(tmp_path, entries, order=order) == {"Open": "打开", "Close": "关闭", "Two lines": "两行 文字"}
 
 
-def test_what_teaches_nothing_is_left_out(tmp_path):
+def test_pairs_without_a_translation_and_long_texts_are_left_out(tmp_path):
     entries = {
         "Open": "打开",
         "Untranslated": "",
@@ -82,7 +82,7 @@ def test_what_teaches_nothing_is_left_out(tmp_path):
     assert set(pairs_of(tmp_path, entries)) == {"Open", "Just fits"}
 
 
-def test_a_pair_keeps_its_placeholders_in_any_order_or_is_dropped(tmp_path):
+def test_a_pair_with_different_placeholders_is_dropped_and_their_order_is_free(tmp_path):
     entries = {
         "%(a)s of %(b)s": "%(b)s 的 %(a)s",
         "an hour ago": "%d 小时之前",
@@ -101,15 +101,13 @@ def test_a_pair_keeps_its_placeholders_in_any_order_or_is_dropped(tmp_path):
         (ARABIC, ["zero", "one", "two", "few", "many", "other"], "one", "other"),
     ],
 )
-def test_singular_and_plural_are_paired_with_the_forms_that_the_header_gives_them(
-    tmp_path, rule, forms, singular, plural
-):
+def test_singular_and_plural_are_paired_by_the_rule_in_the_header(tmp_path, rule, forms, singular, plural):
     entries = {"menu\4%d file\0%d files": "\0".join(f"%d {form}" for form in forms)}
-    found = pairs_of(tmp_path, entries, plural_forms=rule)
-    assert found == {"%d file": f"%d {singular}", "%d files": f"%d {plural}"}
+    expected = {"%d file": f"%d {singular}", "%d files": f"%d {plural}"}
+    assert pairs_of(tmp_path, entries, plural_forms=rule) == expected
 
 
-def test_marks_of_keyboard_accelerators_go_and_identifiers_stay(tmp_path):
+def test_accelerator_marks_are_removed_but_identifiers_keep_their_underscore(tmp_path):
     entries = {
         "E_xit:": "退出 (_X)：",
         "_File": "_Datei",
@@ -125,7 +123,7 @@ def test_marks_of_keyboard_accelerators_go_and_identifiers_stay(tmp_path):
     }
 
 
-def test_of_several_translations_the_commonest_stays(tmp_path):
+def test_the_most_frequent_translation_is_kept(tmp_path):
     files = {
         f"django/contrib/app{number}/locale/zh_Hans/LC_MESSAGES/django.mo": catalogue({"View": target})
         for number, target in enumerate(["视图", "查看", "查看"])
@@ -134,7 +132,7 @@ def test_of_several_translations_the_commonest_stays(tmp_path):
     assert pairs(tmp_path) == {"View": "查看"}
 
 
-def test_near_duplicates_stand_in_the_same_split(tmp_path):
+def test_near_duplicates_are_in_the_same_split(tmp_path):
     words = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrtvz"]
     entries = {}
     for word in words:
@@ -149,7 +147,7 @@ def test_near_duplicates_stand_in_the_same_split(tmp_path):
     assert len({split_of[f"Delete {word}"] for word in words}) == 3
 
 
-def test_the_splits_have_their_shares_and_do_not_depend_on_which_package_holds_a_message(tmp_path):
+def test_splits_have_their_shares_and_do_not_depend_on_the_package_of_a_message(tmp_path):
     rng = random.Random(0)
     entries = {"".join(rng.choices("abcdefghij", k=12)): "字" for _ in range(4000)}
     install(tmp_path / "one", "Trac", {"trac/locale/zh_CN/LC_MESSAGES/messages.mo": catalogue(entries)})
@@ -164,7 +162,7 @@ def test_the_splits_have_their_shares_and_do_not_depend_on_which_package_holds_a
 
 @pytest.fixture
 def languages(tmp_path):
-    """Two packages that name languages in different ways, and one that is not on the list."""
+    """Packages that use different names for languages, and one package that is not in the list of sources."""
     django = {
         f"django/conf/locale/{name}/LC_MESSAGES/django.mo": catalogue({"Open": f"{name} in Django"})
         for name in ("zh_Hans", "zh_Hant", "pt", "pt_BR", "fr", "en_GB")
@@ -189,22 +187,22 @@ def languages(tmp_path):
         ("pt-BR", {"Open": "pt_BR in Django"}),
     ],
 )
-def test_a_language_is_found_under_each_of_its_names_and_only_in_packages_of_the_list(languages, language, expected):
+def test_a_language_is_found_under_each_of_its_names_in_listed_packages_only(languages, language, expected):
     assert pairs(languages, language) == expected
 
 
 @pytest.mark.parametrize("language", ["xx", "en", "en_GB"])
-def test_a_language_without_translations_is_refused_with_those_that_are_there(languages, language):
-    with pytest.raises(UserError, match=r"there are fr_FR, pt_BR, pt_PT, zh_CN, zh_TW.*modeling_mini\[tasks\]"):
+def test_a_language_without_translations_is_refused_with_the_installed_languages(languages, language):
+    with pytest.raises(UserError, match=r"languages: fr_FR, pt_BR, pt_PT, zh_CN, zh_TW\..*modeling_mini\[tasks\]"):
         messages(language, [languages])
 
 
-def test_without_a_catalogue_the_package_that_brings_them_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"there are none.*modeling_mini\[tasks\]"):
+def test_without_catalogues_the_error_names_the_extra_that_installs_them(tmp_path):
+    with pytest.raises(UserError, match=r"languages: none\..*modeling_mini\[tasks\]"):
         messages("zh", [tmp_path])
 
 
-def test_the_installed_django_has_hundreds_of_messages_in_chinese_and_in_french():
-    pytest.importorskip("django", reason="comes with the extra tasks")
+def test_the_installed_packages_have_hundreds_of_messages_in_chinese_and_french():
+    pytest.importorskip("django", reason="installed with modeling_mini[tasks]")
     sources = [{source for split in messages(name).values() for source in split["source"]} for name in ("zh", "fr")]
     assert len(sources[0] & sources[1]) > 400

@@ -1,4 +1,4 @@
-"""From documents to rows: nothing lost, nothing predicted twice, nothing predicted across documents."""
+"""From documents to rows: no token is lost, predicted twice, or predicted from another document."""
 
 import copy
 import gzip
@@ -39,8 +39,8 @@ def load_documents(args: TaskArguments) -> tuple:
     return splits["train"], splits["validation"]
 
 
-def cut_short(path: Path) -> Path:
-    """The fourth line of a file without its end."""
+def with_truncated_line(path: Path) -> Path:
+    """Truncate the fourth line of a file."""
     lines = path.read_text().splitlines()
     lines[3] = lines[3][:20]
     path.write_text("\n".join(lines) + "\n")
@@ -60,14 +60,14 @@ def write(path: Path, texts: list[str]) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
-def test_every_document_of_a_table_lands_in_exactly_one_split(tmp_path, name):
+def test_each_document_of_a_table_is_in_exactly_one_split(tmp_path, name):
     train, validation = load_documents(TaskArguments(dataset=str(write(tmp_path / name, TEXTS))))
     assert train.column_names == validation.column_names == ["text"]
     assert len(validation) == 2  # 5 % of 40
     assert sorted([*train["text"], *validation["text"]]) == sorted(TEXTS)
 
 
-def test_split_is_the_same_for_a_seed_and_another_for_another(tmp_path):
+def test_the_split_depends_on_the_seed(tmp_path):
     path = str(write(tmp_path / "a.jsonl", TEXTS))
     first, again, other = (
         load_documents(TaskArguments(dataset=path, split_seed=seed))[1]["text"][:] for seed in (0, 0, 1)
@@ -76,7 +76,7 @@ def test_split_is_the_same_for_a_seed_and_another_for_another(tmp_path):
     assert first != other
 
 
-def test_compressed_file_reads_like_the_plain_one(tmp_path):
+def test_a_compressed_file_gives_the_same_documents(tmp_path):
     plain = write(tmp_path / "a.jsonl", TEXTS)
     packed = tmp_path / "b.jsonl.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes()))
@@ -84,7 +84,7 @@ def test_compressed_file_reads_like_the_plain_one(tmp_path):
     assert texts[0] == texts[1]
 
 
-def test_single_text_is_cut_at_a_line_near_its_end(tmp_path):
+def test_a_single_text_is_split_at_a_line_near_its_end(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("".join(f"line {i}\n" for i in range(100)))
     train, validation = load_documents(TaskArguments(dataset=str(path), validation_fraction=0.1))
@@ -102,7 +102,7 @@ def test_paragraphs_and_lines_of_a_text_can_be_documents(tmp_path):
         assert len(train) + len(validation) == count
 
 
-def test_folder_with_named_files_brings_its_own_splits(tmp_path):
+def test_file_names_in_a_folder_give_the_splits(tmp_path):
     write(tmp_path / "train.jsonl", TEXTS[:30])
     write(tmp_path / "validation.jsonl", TEXTS[30:])
     train, validation = load_documents(TaskArguments(dataset=str(tmp_path)))
@@ -110,14 +110,14 @@ def test_folder_with_named_files_brings_its_own_splits(tmp_path):
     assert validation["text"][:] == TEXTS[30:]
 
 
-def test_folder_of_texts_is_a_document_a_file(tmp_path):
+def test_each_text_file_of_a_folder_is_a_document(tmp_path):
     for i, text in enumerate(TEXTS[:10]):
         (tmp_path / f"{i}.txt").write_text(text)
     train, validation = load_documents(TaskArguments(dataset=str(tmp_path), validation_fraction=0.2))
     assert sorted([*train["text"], *validation["text"]]) == sorted(TEXTS[:10])
 
 
-def test_column_can_be_chosen_and_limits_hold(tmp_path):
+def test_the_column_and_the_number_of_documents_can_be_chosen(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"body": text, "text": 1}) + "\n" for text in TEXTS))
     args = TaskArguments(dataset=str(path), columns=["text=body"], max_train_documents=5, max_validation_documents=1)
@@ -126,7 +126,7 @@ def test_column_can_be_chosen_and_limits_hold(tmp_path):
     assert set(train["text"]) <= set(TEXTS)
 
 
-def test_stream_holds_out_its_first_documents(tmp_path):
+def test_the_first_documents_of_a_stream_are_held_out(tmp_path):
     path = write(tmp_path / "a.jsonl", TEXTS)
     args = TaskArguments(dataset=str(path), streaming=True, max_validation_documents=4)
     train, validation = load_documents(args)
@@ -134,14 +134,14 @@ def test_stream_holds_out_its_first_documents(tmp_path):
     assert [document["text"] for document in train] == TEXTS[4:]
 
 
-def test_streamed_rows_are_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
+def test_streamed_rows_equal_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
     path = write(tmp_path / "a.jsonl", TEXTS)
     rows = {}
     for streaming in (False, True):
         args = TaskArguments(dataset=str(path), streaming=streaming, block_size=16, max_validation_documents=4)
         documents = load_documents(args)[0] if streaming else Dataset.from_dict({"text": TEXTS[4:]})
         packed = pack(documents, tokenizer, args, "training").rows
-        packed = packed.take(len(rows[False])) if streaming else packed  # a stream begins again at its end
+        packed = packed.take(len(rows[False])) if streaming else packed  # a stream is repeated
         rows[streaming] = sorted([[int(x) for x in row[name]] for name in ("input_ids", "labels")] for row in packed)
     assert rows[False] == rows[True]
 
@@ -176,28 +176,28 @@ def test_streamed_rows_are_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
             "can't decode byte 0xe9",
         ),
         (lambda d: d.joinpath("a.docx").write_text("x") and d / "a.docx", {}, "its extension is not one of"),
-        (lambda d: cut_short(write(d / "a.jsonl", TEXTS)), {}, "line 4 is not JSON"),
-        (lambda d: cut_short(write(d / "train.jsonl", TEXTS)).parent, {}, "train.jsonl, line 4 is not JSON"),
+        (lambda d: with_truncated_line(write(d / "a.jsonl", TEXTS)), {}, "line 4 is not JSON"),
+        (lambda d: with_truncated_line(write(d / "train.jsonl", TEXTS)).parent, {}, "train.jsonl, line 4 is not JSON"),
         (lambda d: d.joinpath("a.csv").write_text("text\n") and d / "a.csv", {}, "there is no example for train"),
         (lambda d: write(d / "a.jsonl", TEXTS), {"columns": ["text=a", "text=b"]}, "name each column once"),
         (lambda d: d.joinpath("a.txt").write_text("one line") and d / "a.txt", {}, "cannot be split"),
     ],
 )
-def test_bad_source_is_refused_with_a_sentence(tmp_path, make, arguments, sentence):
+def test_a_wrong_source_or_argument_is_refused_with_a_reason(tmp_path, make, arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         load_documents(TaskArguments(dataset=str(make(tmp_path)), **arguments))
 
 
-def test_every_token_but_the_first_of_each_document_is_the_target_of_one_row():
+def test_each_token_except_the_first_of_a_document_is_a_target_once():
     generator = np.random.default_rng(0)
     documents = [generator.integers(5, 99, size=size).tolist() for size in (3, 1, 17, 8, 2, 40, 1)]
     rows = PackRows(block_size=8, pad_token_id=0)({"input_ids": documents})
     targets = rows["labels"][:, 1:]
-    found = sorted(targets[targets != IGNORED_LABEL].tolist())
-    assert found == sorted(token for document in documents for token in document[1:])
+    targets = sorted(targets[targets != IGNORED_LABEL].tolist())
+    assert targets == sorted(token for document in documents for token in document[1:])
 
 
-def test_positions_start_again_with_each_document_and_each_row():
+def test_positions_restart_with_each_document_and_each_row():
     rows = PackRows(block_size=8, pad_token_id=0)({"input_ids": [[1, 11, 12, 2], [1, 21, 22, 23, 24, 25, 2]]})
     assert rows["input_ids"].tolist() == [[1, 11, 12, 2, 1, 21, 22, 23], [23, 24, 25, 2, 0, 0, 0, 0]]
     assert rows["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 0, 1, 2, 3]]
@@ -205,16 +205,16 @@ def test_positions_start_again_with_each_document_and_each_row():
     assert rows["labels"].tolist() == [[x, 11, 12, 2, x, 21, 22, 23], [23, 24, 25, 2, x, x, x, x]]
 
 
-def test_loss_of_packed_rows_is_the_loss_of_the_documents_alone():
+def test_the_loss_of_packed_rows_equals_the_loss_of_separate_documents():
     torch.manual_seed(0)
     model = MiniForCausalLM(MiniConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
     documents = [torch.randint(5, 64, (size,)).tolist() for size in (5, 9, 3, 12)]
-    # 29 tokens in one row: no document is cut, so the two sums must agree
+    # 29 tokens in one row: no document is split, so the two sums must be equal
     rows = PackRows(block_size=32, pad_token_id=0)({"input_ids": documents})
     packed = model(**{name: torch.tensor(column) for name, column in rows.items()})
-    alone = [model(torch.tensor([ids]), labels=torch.tensor([ids])).loss * (len(ids) - 1) for ids in documents]
+    separate = [model(torch.tensor([ids]), labels=torch.tensor([ids])).loss * (len(ids) - 1) for ids in documents]
     targets = sum(len(ids) - 1 for ids in documents)
-    torch.testing.assert_close(packed.loss, sum(alone) / targets, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(packed.loss, sum(separate) / targets, rtol=1e-5, atol=1e-6)
 
 
 def test_tokens_and_bytes_are_counted(tokenizer):
@@ -225,7 +225,7 @@ def test_tokens_and_bytes_are_counted(tokenizer):
     assert text.num_tokens == sum(len(tokenizer(t).input_ids) + 1 for t in texts)
 
 
-def test_special_tokens_spelled_out_in_a_document_are_plain_text(tokenizer):
+def test_names_of_special_tokens_in_a_document_are_plain_text(tokenizer):
     text = pack(Dataset.from_dict({"text": ["a <eos> b"]}), tokenizer, TaskArguments(block_size=64), "training")
     ids = text.rows[0]["input_ids"][: text.num_tokens]
     assert ids.count(tokenizer.eos_token_id) == 1
@@ -248,22 +248,22 @@ def test_too_little_text_is_refused(tokenizer):
         check_training_rows(short, args)
 
 
-def test_documents_without_a_target_are_refused(tokenizer):
+def test_documents_of_a_single_token_are_refused(tokenizer):
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = bare.eos_token = None
-    single = Dataset.from_dict({"text": ["a"] * 20})  # a token each, and none before or after it
+    single = Dataset.from_dict({"text": ["a"] * 20})  # one token each, without bos and eos
     args = TaskArguments(block_size=8)
-    with pytest.raises(UserError, match="second token to predict"):
+    with pytest.raises(UserError, match="more than one token, so there is no token to predict"):
         check_training_rows(pack(single, bare, args, "training"), args)
 
 
-def test_stream_shorter_than_what_is_held_out_is_refused(tmp_path):
+def test_a_stream_with_only_held_out_documents_is_refused(tmp_path):
     path = write(tmp_path / "a.jsonl", TEXTS)
     with pytest.raises(UserError, match="no document after the 500 that are held out"):
         load_documents(TaskArguments(dataset=str(path), streaming=True))
 
 
-def test_embedded_corpus_is_prose_of_about_two_million_characters_without_repeats():
+def test_the_built_in_corpus_has_about_two_million_characters_without_duplicates():
     documents = list(python_documents())
     assert 1_500_000 < sum(len(document["text"]) for document in documents) < 4_000_000
     assert len({document["text"] for document in documents}) == len(documents)
@@ -271,7 +271,7 @@ def test_embedded_corpus_is_prose_of_about_two_million_characters_without_repeat
     assert not any("/test/" in document["name"] for document in documents)
 
 
-def test_packing_again_reads_the_cache(tmp_path, tokenizer, monkeypatch):
+def test_packed_rows_are_cached(tmp_path, tokenizer, monkeypatch):
     path = write(tmp_path / "a.jsonl", TEXTS)
     args = TaskArguments(dataset=str(path), block_size=16)
     first = pack(load_documents(args)[0], tokenizer, args, "training")

@@ -1,4 +1,4 @@
-"""Data from docstrings, of small packages that the tests write: nothing here reads the installed ones."""
+"""Data from the docstrings of small packages that the tests write; installed packages are not read."""
 
 import random
 import re
@@ -30,12 +30,12 @@ def write(tmp_path):
 
 @pytest.fixture(scope="module")
 def records():
-    """Two packages of 80 modules with 5 functions each, of which one repeats a summary of all modules."""
-    draw, rows = random.Random(0), []
+    """Two packages of 80 modules with 5 functions each; one function per module has the same summary everywhere."""
+    rng, rows = random.Random(0), []
     for package in ("networkx", "pandas"):
         for module in (f"{package}.part{i}" for i in range(80)):
             for name in "abcde":
-                first, second, third = draw.sample(WORDS, 3)
+                first, second, third = rng.sample(WORDS, 3)
                 summary = SHARED_SUMMARY if name == "a" else f"Compute {first} from {second} as {module}.{name} does."
                 docstring = (
                     f"{summary}\n\nWhat {module}.{name} returns has never been seen anywhere else, and is not kept."
@@ -54,12 +54,12 @@ def all_rows(data_sets):
     return [row for split in data_sets.values() for row in split]
 
 
-def test_docstrings_come_top_to_bottom_with_the_names_of_what_they_document(write, tmp_path):
+def test_docstrings_are_read_top_to_bottom_with_qualified_names(write, tmp_path):
     source = '"""Module."""\nraise SystemExit\nclass A:\n    """Class."""\n    def f(self):\n        """Method."""\n'
     write("pkg/__init__.py", source + 'if True:\n    def g():\n        def h():\n            """Inner."""\n')
     write("pkg/sub/m.py", 'async def k():\n    """Coroutine."""\n')
-    found = [(row["module"], row["name"], row["docstring"]) for row in read_docstrings({"pkg": tmp_path / "pkg"})]
-    assert found == [
+    rows = [(row["module"], row["name"], row["docstring"]) for row in read_docstrings({"pkg": tmp_path / "pkg"})]
+    assert rows == [
         ("pkg", "", "Module."),
         ("pkg", "A", "Class."),
         ("pkg", "A.f", "Method."),
@@ -68,7 +68,7 @@ def test_docstrings_come_top_to_bottom_with_the_names_of_what_they_document(writ
     ]
 
 
-def test_tests_vendored_code_and_files_that_do_not_parse_are_left_out(write, tmp_path):
+def test_tests_vendored_code_and_unparsable_files_are_left_out(write, tmp_path):
     for path in ("tests/a.py", "_vendor/b.py", "sub/externals/c.py", "conftest.py"):
         write(f"pkg/{path}", f'"""In {path}."""')
     write("pkg/broken.py", '"""Broken."""\nprint "2"')
@@ -76,14 +76,14 @@ def test_tests_vendored_code_and_files_that_do_not_parse_are_left_out(write, tmp
     assert [row["docstring"] for row in read_docstrings({"pkg": tmp_path / "pkg"})] == ["Kept."]
 
 
-def test_a_docstring_that_packages_share_is_kept_once_and_the_standard_library_has_no_prefix(write, tmp_path):
+def test_a_shared_docstring_is_kept_once_and_the_standard_library_has_no_prefix(write, tmp_path):
     write("std/os.py", '"""The same  text."""')
     write("pkg/os.py", '"""the same\ntext."""')
     roots = {docstrings.STANDARD_LIBRARY: tmp_path / "std", "pkg": tmp_path / "pkg"}
     assert [row["module"] for row in read_docstrings(roots)] == ["os"]
 
 
-def test_installed_docstrings_are_cached_by_version_and_name_what_is_missing(write, tmp_path, monkeypatch, caplog):
+def test_installed_docstrings_are_cached_by_version_and_log_missing_packages(write, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(docstrings, "PACKAGES", {"nowhere": "no-such-distribution"})
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "std"))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -98,7 +98,7 @@ def test_installed_docstrings_are_cached_by_version_and_name_what_is_missing(wri
     assert docstrings.installed_docstrings()["docstring"] == ["New."]
 
 
-def test_a_module_belongs_to_the_same_split_everywhere(records):
+def test_a_module_is_in_the_same_split_of_all_data_sets(records):
     splits = defaultdict(set)
     for make, column in ((texts, "text"), (summaries, "document"), (questions, "context"), (pairs, "text")):
         for split, rows in make(records).items():
@@ -108,21 +108,21 @@ def test_a_module_belongs_to_the_same_split_everywhere(records):
         for text in rows["text"]:
             splits[re.search(r"\w+\.part\d+", text)[0]].add(split)
     assert len(splits) == 160
-    assert {len(found) for found in splits.values()} == {1}
+    assert {len(names) for names in splits.values()} == {1}
 
 
-def test_splits_depend_on_the_names_of_modules_alone(records):
-    """Written down, as a split that changed from process to process would let test text into training."""
-    found = re.findall(r"Compute \w+ from \w+ as networkx\.part(\d+)", " ".join(texts(records)["test"]["text"]))
-    assert sorted(map(int, set(found))) == [4, 26, 30, 46, 56, 58]
+def test_splits_depend_only_on_the_names_of_modules(records):
+    """Fixed numbers: if the split changed between processes, training would read test text."""
+    modules = re.findall(r"Compute \w+ from \w+ as networkx\.part(\d+)", " ".join(texts(records)["test"]["text"]))
+    assert sorted(map(int, set(modules))) == [4, 26, 30, 46, 56, 58]
 
 
-def test_no_text_that_is_learnt_stands_in_a_later_split(records):
+def test_no_text_of_a_split_is_in_a_later_split(records):
     body = "The same body under another summary, which neither of the two packages wrote for itself, it seems so."
     copies = [{**row, "docstring": f"Copy the body for {row['module']}.{row['name']}.\n\n{body}"} for row in records]
-    found = summaries(Dataset.from_list([*records, *copies]))
+    splits = summaries(Dataset.from_list([*records, *copies]))
     for column, shared in (("summary", SHARED_SUMMARY), ("document", body)):
-        train, validation, test = (set(found[split][column]) for split in ("train", "validation", "test"))
+        train, validation, test = (set(splits[split][column]) for split in ("train", "validation", "test"))
         assert shared in train
         assert validation
         assert test
@@ -130,24 +130,24 @@ def test_no_text_that_is_learnt_stands_in_a_later_split(records):
         assert not (train | validation) & test
 
 
-def test_a_document_of_a_module_is_its_docstrings_in_order(records):
-    wanted = records.filter(lambda module: module == "pandas.part7", input_columns="module")["docstring"]
-    assert "\n\n".join(wanted) in [row["text"] for row in all_rows(texts(records))]
+def test_a_document_has_the_docstrings_of_a_module_in_order(records):
+    docstrings_of_module = records.filter(lambda module: module == "pandas.part7", input_columns="module")["docstring"]
+    assert "\n\n".join(docstrings_of_module) in [row["text"] for row in all_rows(texts(records))]
 
 
 @pytest.mark.parametrize(
-    ("docstring", "kept"),
+    ("docstring", "is_used"),
     [
         ("Sort the rows\nof a table.\n\n" + "x" * 100, True),
-        ("Sort the rows of a table\n\n" + "x" * 100, False),  # no sentence
+        ("Sort the rows of a table\n\n" + "x" * 100, False),  # no full stop
         ("Sort it.\n\n" + "x" * 100, False),
         ("Sort the rows of a table.\n\n" + "x" * 99, False),
-        ("Sort the rows of a table.\n\nTo sort the  rows of a table.\n" + "x" * 100, False),  # says it again
+        ("Sort the rows of a table.\n\nTo sort the  rows of a table.\n" + "x" * 100, False),  # repeats the summary
     ],
 )
-def test_summaries_are_sentences_of_documents_that_do_not_repeat_them(docstring, kept):
+def test_a_summary_is_a_sentence_that_its_document_does_not_repeat(docstring, is_used):
     rows = all_rows(summaries(one_record(docstring)))
-    assert rows == ([{"document": "x" * 100, "summary": "Sort the rows of a table."}] if kept else [])
+    assert rows == ([{"document": "x" * 100, "summary": "Sort the rows of a table."}] if is_used else [])
 
 
 NUMPY = "Sort.\n\nParameters\n----------\n{}\n\nReturns\n-------\nother : list\n    What is sorted now."
@@ -162,7 +162,7 @@ GOOGLE = "Sort.\n\nArgs:\n    {}\n\nReturns:\n    other (list): what is sorted n
         (NUMPY.format("x : float (default 1e-3)"), ["1e-3", "float"]),
         (NUMPY.format("x : int\n    A row, e.g. 1\n    or. By default `3`."), ["3", "A row, e.g. 1\n    or", "int"]),
         (NUMPY.format("x : bool, default=True\n    Default is True."), ["True", "bool"]),
-        (NUMPY.format("x : int, default=1\n    Defaults to 2."), ["int"]),  # which one is it?
+        (NUMPY.format("x : int, default=1\n    Defaults to 2."), ["int"]),  # ambiguous
         (NUMPY.format("x : float, default=1 / n"), ["float"]),
         (NUMPY.format("x : bool\n    Defaults to True if sorted."), ["bool"]),
         (NUMPY.format("x : (int,\n    int)"), []),
@@ -172,13 +172,13 @@ GOOGLE = "Sort.\n\nArgs:\n    {}\n\nReturns:\n    other (list): what is sorted n
         ("Sort.\n\nx : int\n    No section of parameters.", []),
     ],
 )  # fmt: skip
-def test_answers_are_the_type_the_default_and_the_meaning(docstring, answers):
+def test_answers_are_types_defaults_and_meanings(docstring, answers):
     rows = all_rows(questions(one_record(docstring)))
     assert sorted(text for row in rows for text in row["answers"]["text"]) == answers
     assert all("`x`" in row["question"] for row in rows)
 
 
-def test_answers_are_spans_of_contexts_that_keep_their_parameters():
+def test_answers_are_spans_and_a_truncated_context_keeps_its_parameters():
     parameters = "\n".join(f"p{i} : kind{i}\n    The meaning of number {i}." for i in range(100))
     middle = "\n".join(["A line that explains it all."] * 100)
     docstring = f"Sort.\n\n{middle}\n\nParameters\n----------\n{parameters}"
@@ -192,7 +192,7 @@ def test_answers_are_spans_of_contexts_that_keep_their_parameters():
         assert text in (f"kind{number}", f"The meaning of number {number}")
 
 
-def test_some_questions_name_a_parameter_of_another_docstring(records):
+def test_unanswerable_questions_name_a_parameter_of_another_docstring(records):
     rows = all_rows(questions(records))
     unanswerable = [row for row in rows if not row["answers"]["text"]]
     assert 0.12 < len(unanswerable) / len(rows) < 0.18
@@ -204,45 +204,45 @@ def test_some_questions_name_a_parameter_of_another_docstring(records):
     assert all("`" not in row["question"].replace("`", "", 2) for row in rows)
 
 
-def test_each_document_and_each_summary_stands_once_with_each_label(records):
+def test_each_document_and_each_summary_occurs_once_with_each_label(records):
     rows = all_rows(pairs(records))
     for column in ("text", "text_pair"):
         labels = defaultdict(list)
         for row in rows:
             labels[row[column]].append(row["label"])
-        assert {tuple(sorted(found)) for found in labels.values()} == {(0, 1)}
+        assert {tuple(sorted(values)) for values in labels.values()} == {(0, 1)}
 
 
-def test_wrong_summaries_come_from_the_package_and_half_of_them_from_the_module(records):
-    near = Counter()
+def test_wrong_summaries_are_from_the_package_and_half_of_them_from_the_module(records):
+    same_module = Counter()
     for row in all_rows(pairs(records)):
         own, other = (re.search(r"(\w+)\.part\d+", row[column]) for column in ("text", "text_pair"))
         if row["label"] == 0 and other:
             assert own[1] == other[1]
-            near[own[0] == other[0]] += 1
+            same_module[own[0] == other[0]] += 1
         elif other:
             assert row["text_pair"].endswith(re.search(r"\w+\.part\d+\.\w", row["text"])[0] + " does.")
-    assert 0.4 < near[True] / near.total() < 0.6
+    assert 0.4 < same_module[True] / same_module.total() < 0.6
 
 
-def test_the_nearest_package_above_names_the_field():
+def test_the_nearest_parent_package_gives_the_field():
     text = "Draws what it is given with the colours that it is given, unless there is nothing to be drawn at all."
     for module, field in (
         ("networkx.drawing.layout", "plotting"),
         ("networkx.classes", "graphs"),
         ("nowhere.x", None),
     ):
-        found = fields(one_record(f"{text}\n\n>>> draw()\n\nParameters\n----------\nx : int", module))
-        label = found["train"].features["label"]
-        assert [(row["text"], label.int2str(row["label"])) for row in all_rows(found)] == (
+        splits = fields(one_record(f"{text}\n\n>>> draw()\n\nParameters\n----------\nx : int", module))
+        label = splits["train"].features["label"]
+        assert [(row["text"], label.int2str(row["label"])) for row in all_rows(splits)] == (
             [(text, field)] if field else []
         )
 
 
-def test_a_field_has_no_more_rows_than_its_share(records, monkeypatch):
-    monkeypatch.setattr(docstrings, "_MOST_OF_A_FIELD", {"train": 20, "validation": 3, "test": 2})
-    found = fields(records)
-    assert {split: Counter(rows["label"]).most_common(1)[0][1] for split, rows in found.items()} == {
+def test_the_number_of_rows_of_a_field_is_limited(records, monkeypatch):
+    monkeypatch.setattr(docstrings, "_MAX_FIELD_ROWS", {"train": 20, "validation": 3, "test": 2})
+    splits = fields(records)
+    assert {split: Counter(rows["label"]).most_common(1)[0][1] for split, rows in splits.items()} == {
         "train": 20,
         "validation": 3,
         "test": 2,

@@ -1,8 +1,9 @@
-"""A stream over two processes: every row once, in the order of one process, beyond its end, and after a resume."""
+"""A stream read by two processes: each row once, in the same order as with one process, also repeated and resumed."""
 
 import json
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ from modeling_mini.tokenization import train_tokenizer
 
 pytestmark = pytest.mark.slow
 
-DOCUMENTS, TOKENS = 47, 32  # digits of each, between its bos and its eos
-BATCH, BATCHES = 3, 20  # of each process; 120 rows are more than two passes
+DOCUMENTS, TOKENS = 47, 32  # digits of each document, between bos and eos
+BATCH, BATCHES = 3, 20  # per process; 120 rows are more than two passes
 CPU = ["--use_cpu", "true", "--ddp_backend", "gloo"]
 
 READING = """
@@ -32,7 +33,7 @@ from transformers import Trainer, TrainingArguments
 
 from modeling_mini import MiniConfig, MiniForCausalLM
 
-sys.path.insert(0, TESTS)
+sys.path[:0] = FOLDERS
 from test_streaming import BATCH, BATCHES, rows_of
 
 folder, resumed_at = sys.argv[1], int(sys.argv[2])
@@ -71,9 +72,10 @@ def uneven_files(tmp_path):
 
 
 @pytest.mark.parametrize("resumed_at", [0, 11])
-def test_two_processes_read_every_row_of_a_stream_once(uneven_files, two_processes, resumed_at):
+def test_two_processes_read_each_row_of_a_stream_once(uneven_files, two_processes, resumed_at):
     script = uneven_files / "rank.py"
-    script.write_text(READING.replace("TESTS", repr(str(TRAIN.parent / "tests"))))
+    folders = [str(Path(__file__).parent), str(TRAIN.parent / "tests")]  # of this file, and of conftest.py
+    script.write_text(READING.replace("FOLDERS", repr(folders)))
     result = two_processes(script, uneven_files, resumed_at)
     assert result.returncode == 0, result.stderr[-3000:]
     halves = [json.loads((uneven_files / f"{rank}.json").read_text()) for rank in (0, 1)]
@@ -84,31 +86,31 @@ def test_two_processes_read_every_row_of_a_stream_once(uneven_files, two_process
     assert [tuple(row) for row in read] == expected[2 * BATCH * resumed_at :]
 
 
-def test_a_stream_goes_on_at_its_beginning_with_each_document_once_a_pass(uneven_files):
+def test_a_stream_is_repeated_with_each_document_once_per_pass(uneven_files):
     stream = list(rows_of(uneven_files).take(3 * BATCH * BATCHES))
     rows = ids(stream)
     length = rows.index(rows[0], 1)
     assert len(set(rows[:length])) == length < BATCH * BATCHES
     assert rows[length : 2 * length] == rows[:length]
     targets = sum((np.asarray(row["labels"][1:]) != -100).sum() for row in stream[:length])
-    assert targets == DOCUMENTS * (TOKENS - 1), "every token but the first of its document, once"
-    assert rows[:length] != ids(rows_of(uneven_files, shuffle_buffer=1).take(length)), "was not shuffled"
+    assert targets == DOCUMENTS * (TOKENS - 1), "each token except the first of its document is a target once"
+    assert rows[:length] != ids(rows_of(uneven_files, shuffle_buffer=1).take(length)), "the rows are not shuffled"
 
 
 @pytest.mark.skipif(
     Version(transformers.__version__) < Version("5.23"), reason="restores several CPU processes to 'cpu:0'"
 )
-def test_streamed_run_goes_on_bit_for_bit_in_its_second_pass(arguments, two_processes, tmp_path):
-    words = ["--streaming", "--max_validation_documents", "5", "--max_steps", "40", "--save_steps", "15", *CPU]
-    alone, resumed = tmp_path / "run", tmp_path / "resumed"
-    result = two_processes(TRAIN, *arguments, *words)
+def test_a_streamed_run_resumed_in_its_second_pass_gives_the_same_bits(arguments, two_processes, tmp_path):
+    options = ["--streaming", "--max_validation_documents", "5", "--max_steps", "40", "--save_steps", "15", *CPU]
+    uninterrupted, resumed = tmp_path / "run", tmp_path / "resumed"
+    result = two_processes(TRAIN, *arguments, *options)
     assert result.returncode == 0, result.stderr[-3000:]
-    shutil.copytree(alone, resumed)
+    shutil.copytree(uninterrupted, resumed)
     lose_the_end(resumed, 40)
-    result = two_processes(TRAIN, *arguments, *words, "--output_dir", resumed, "--resume")
+    result = two_processes(TRAIN, *arguments, *options, "--output_dir", resumed, "--resume")
     assert result.returncode == 0, result.stderr[-3000:]
     assert "checkpoint-30" in result.stderr
-    assert (alone / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    assert (uninterrupted / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
 
 
 FAILING = """
@@ -131,8 +133,8 @@ sys.exit(run.main())
 
 def test_a_process_that_fails_ends_the_run_with_its_error(arguments, two_processes, tmp_path):
     (tmp_path / "rank.py").write_text(FAILING)
-    began = time.monotonic()
+    start = time.monotonic()
     result = two_processes(tmp_path / "rank.py", *arguments, *CPU)
     assert result.returncode != 0
     assert "the second device is broken" in result.stderr
-    assert time.monotonic() - began < 120, "the other process waited"
+    assert time.monotonic() - start < 120, "the other process did not stop"

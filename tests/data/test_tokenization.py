@@ -1,4 +1,4 @@
-"""Tokenizers: what goes in comes out, and AutoTokenizer loads them without custom code."""
+"""Tokenizers: decoding restores the text, and AutoTokenizer loads them without custom code."""
 
 import pytest
 from transformers import AutoTokenizer
@@ -19,11 +19,11 @@ def tokenizer(request):
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE])
-def test_text_survives_encoding_and_decoding(tokenizer, text):
+def test_decoding_restores_the_text(tokenizer, text):
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
 
 
-def test_byte_level_bpe_writes_any_text_without_unknown_tokens():
+def test_byte_level_bpe_encodes_any_text_without_unknown_tokens():
     tokenizer = train_tokenizer([ENGLISH], "bpe", vocab_size=300)
     ids = tokenizer(UNSEEN, add_special_tokens=False).input_ids
     assert tokenizer.unk_token_id not in ids
@@ -35,7 +35,7 @@ def test_unseen_characters_are_unknown_to_a_character_tokenizer():
     assert tokenizer("d龍f", add_special_tokens=False).input_ids[1] == tokenizer.unk_token_id
 
 
-def test_special_tokens_are_distinct_and_the_first_three_are_the_defaults_of_the_config(tokenizer):
+def test_special_tokens_have_the_first_ids_and_agree_with_the_config(tokenizer):
     ids = [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS.values()]
     assert ids == [0, 1, 2, 3, 4]
     config = MiniConfig()
@@ -46,14 +46,14 @@ def test_special_tokens_are_distinct_and_the_first_three_are_the_defaults_of_the
     )
 
 
-def test_a_text_begins_with_bos_and_a_pair_is_divided_by_eos(tokenizer):
+def test_a_text_starts_with_bos_and_eos_separates_a_pair(tokenizer):
     single = tokenizer(ENGLISH, add_special_tokens=False).input_ids
     other = tokenizer(CHINESE, add_special_tokens=False).input_ids
     assert tokenizer(ENGLISH).input_ids == [1, *single]
     assert tokenizer(ENGLISH, CHINESE).input_ids == [1, *single, 2, *other]
 
 
-def test_model_inputs_are_what_the_models_accept(tokenizer):
+def test_the_tokenizer_returns_only_inputs_that_the_models_accept(tokenizer):
     assert set(tokenizer(ENGLISH)) == {"input_ids", "attention_mask"}
 
 
@@ -64,7 +64,7 @@ def test_batches_are_padded_on_the_left(tokenizer):
     assert batch.attention_mask[1][-1] == 1
 
 
-def test_saved_tokenizer_loads_by_auto_tokenizer_and_encodes_alike(tokenizer, tmp_path):
+def test_auto_tokenizer_loads_a_saved_tokenizer(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.py"))
     loaded = AutoTokenizer.from_pretrained(tmp_path)
@@ -74,7 +74,7 @@ def test_saved_tokenizer_loads_by_auto_tokenizer_and_encodes_alike(tokenizer, tm
     assert loaded.model_max_length == tokenizer.model_max_length
 
 
-def test_chat_template_marks_what_the_assistant_says(tokenizer):
+def test_the_chat_template_marks_the_text_of_the_assistant(tokenizer):
     messages = [
         {"role": "system", "content": "return"},
         {"role": "user", "content": "the sum"},
@@ -89,6 +89,6 @@ def test_chat_template_marks_what_the_assistant_says(tokenizer):
     assert tokenizer.decode(marked) == " x<eos>"
 
 
-def test_vocabulary_too_small_for_bytes_is_refused_with_the_smallest_possible():
-    with pytest.raises(UserError, match="at least 261 tokens.*`vocab_size` is 100"):
+def test_a_vocabulary_too_small_for_bytes_is_refused_with_the_minimum():
+    with pytest.raises(UserError, match="at least 261 tokens.*but `vocab_size` is 100"):
         train_tokenizer([ENGLISH], "bpe", vocab_size=100)

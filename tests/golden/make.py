@@ -1,10 +1,10 @@
-"""Writes tests/golden/vN: a tiny checkpoint of each class in format N, and what it computes, for the versions to come.
+"""Writes tests/golden/vN: a tiny checkpoint of each class in format N, with its outputs, to test later versions.
 
     python tests/golden/make.py
 
-A folder is written once, when `FORMAT_VERSION` grows, and after the release of that version never again: it stands
-for the repositories that people have pushed. That of the causal model is whole, with the code and the tokenizer of
-its time; the others hold config and weights.
+Run it once, when `FORMAT_VERSION` increases. Never rewrite a folder after the release of its version: it represents
+the repositories that users have pushed. The folder of the causal model is a complete repository, with the code and the
+tokenizer of that version. The other folders contain config and weights.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ def main() -> None:
     tokenizer = train_tokenizer([SAMPLE], kind="char")
     for seed, model_class in enumerate(getattr(modeling_mini, name) for name in AUTO_CLASSES):
         folder = root / model_class.__name__
-        folder.mkdir(parents=True)  # fails if it is there
+        folder.mkdir(parents=True)  # fails if the folder exists
         config = MiniConfig(
             vocab_size=len(tokenizer),
             hidden_size=16,
@@ -47,9 +47,9 @@ def main() -> None:
         if model_class is MiniForCausalLM:
             tokenizer.save_pretrained(folder)
             expected = open_all(folder, AUTO_CLASSES.values())
-            # A head that the checkpoint does not hold is drawn anew, and need not be drawn alike by every version.
-            kept = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoTokenizer")
-            expected = {name: tensor for name, tensor in expected.items() if name in kept}
+            # Only outputs that need no new head: versions may initialize a head that the checkpoint lacks differently.
+            stable = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoTokenizer")
+            expected = {name: tensor for name, tensor in expected.items() if name in stable}
         else:
             name = AUTO_CLASSES[model_class.__name__]
             expected = {name: open_all(folder, [name])[name]}

@@ -1,6 +1,6 @@
-"""`push_to_hub`, `save_pretrained` and the Trainer give repositories as complete as `modeling-mini push` does.
+"""`push_to_hub`, `save_pretrained` and the Trainer write repositories as complete as those of `modeling-mini push`.
 
-However the model came about: loaded as remote code, saved again, adapted, cast, quantized, or held in shards by FSDP2.
+The model may be loaded as remote code, saved again, adapted, cast, quantized, or sharded by FSDP2.
 """
 
 import json
@@ -9,6 +9,7 @@ import pytest
 import torch
 from classes import MODEL_CLASSES
 from datasets import Dataset
+from hub_shared import CODE, files_of
 from huggingface_hub import snapshot_download
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, default_data_collator
@@ -21,12 +22,11 @@ from modeling_mini.tokenization import train_tokenizer
 from modeling_mini.training.arguments import MiniTrainingArguments
 
 
-CODE = {"configuration_mini.py", "loss_mini.py", "masking_mini.py", "modeling_mini.py"}
 AUTO_MAP_KEYS = {"AutoConfig", *AUTO_CLASSES.values()}
 
 
 def require_complete(files):
-    """All that a machine without the package needs, by `{path: bytes}` or `{path: Blob}`."""
+    """The files `{path: bytes}` or `{path: Blob}` are all that a machine without the package needs."""
     content = {path: getattr(blob, "data", blob) for path, blob in files.items()}
     auto_map = json.loads(content["config.json"])["auto_map"]
     assert auto_map == MiniConfig().auto_map
@@ -38,12 +38,13 @@ def require_complete(files):
 
 
 def read(folder):
+    """The files of a folder: `{name: bytes}`."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.fixture
 def opens_alike(hub, tmp_path):
-    """`opens_alike("alice/mini", folder)`: the repository in a fresh process computes what the folder does here."""
+    """`opens_alike("alice/mini", folder)`: the repository in a fresh process has the outputs of the folder here."""
 
     def check(repo_id, folder, revision="main"):
         expected = outputs_of(folder, AutoConfig.from_pretrained(folder))
@@ -53,22 +54,19 @@ def opens_alike(hub, tmp_path):
     return check
 
 
-# Directly
-
-
 @pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
-def test_push_to_hub_of_every_class(hub, tiny_model, tmp_path, model_class):
+def test_push_to_hub_of_every_class_is_complete(hub, tiny_model, tmp_path, model_class):
     model = tiny_model(model_class)
     model.push_to_hub("alice/mini", max_shard_size="20KB")
-    require_complete(hub.repository("alice/mini").find("main").files)
+    require_complete(files_of(hub))
     model.save_pretrained(tmp_path, push_to_hub=True, repo_id="alice/other")
-    require_complete(hub.repository("alice/other").find("main").files)
+    require_complete(files_of(hub, "alice/other"))
     require_complete(read(tmp_path))
 
 
-def test_a_config_alone_brings_the_code_of_the_models(hub, tiny_config, fresh_python):
+def test_a_config_pushed_alone_includes_the_code_of_the_models(hub, tiny_config, fresh_python):
     tiny_config().push_to_hub("alice/mini")
-    assert {*CODE, "config.json"} < set(hub.repository("alice/mini").find("main").files)
+    assert {*CODE, "config.json"} < set(files_of(hub))
     script = """
 from transformers import AutoConfig, AutoModel
 
@@ -97,8 +95,8 @@ model.save_pretrained("pushed", push_to_hub=True, repo_id="alice/fourth")
     finished = fresh_python(script, hub=hub)
     assert finished.returncode == 0, finished.stderr
     for name in ("again", "third", "classifier", "fourth"):
-        require_complete(hub.repository(f"alice/{name}").find("main").files)
-    hub.repositories.pop(("models", "alice/mini"))  # the code must not be fetched from there
+        require_complete(files_of(hub, f"alice/{name}"))
+    hub.repositories.pop(("models", "alice/mini"))  # the code must not come from there
     opens_alike("alice/third", tmp_path / "fresh-cache" / "saved")
 
 
@@ -115,7 +113,7 @@ def test_a_changed_model_is_complete(hub, tiny_model, random_ids, tmp_path, kind
         model = model.merge_and_unload()
         torch.testing.assert_close(model(ids).logits, adapted, rtol=0, atol=1e-4)
     model.push_to_hub("alice/mini")
-    require_complete(hub.repository("alice/mini").find("main").files)
+    require_complete(files_of(hub))
     model.save_pretrained(tmp_path / "saved")
     opens_alike("alice/mini", tmp_path / "saved")
 
@@ -143,7 +141,7 @@ assert torch.equal(model(expected["ids"]).logits, expected["logits"])
 
 @pytest.mark.slow
 def test_a_quantized_model_is_complete(hub, tiny_model, tmp_path, opens_alike):
-    pytest.importorskip("torchao", reason="torchao comes with `make conformance`")
+    pytest.importorskip("torchao", reason="torchao is installed by `make conformance`")
     from torchao.quantization import Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
@@ -152,14 +150,12 @@ def test_a_quantized_model_is_complete(hub, tiny_model, tmp_path, opens_alike):
     model = MiniForCausalLM.from_pretrained(tmp_path / "float32", **settings)
     assert "Int8" in type(model.model.layers[0].mlp.up_proj.weight).__name__
     model.push_to_hub("alice/mini")
-    require_complete(hub.repository("alice/mini").find("main").files)
+    require_complete(files_of(hub))
     model.save_pretrained(tmp_path / "saved")
     opens_alike("alice/mini", tmp_path / "saved")
     sharing.push(tmp_path / "saved", "alice/pushed")
-    require_complete(hub.repository("alice/pushed").find("main").files)
+    require_complete(files_of(hub, "alice/pushed"))
 
-
-# Under FSDP2
 
 FSDP2 = """
 import os
@@ -184,13 +180,13 @@ assert isinstance(model, FSDPModule)
 model.save_pretrained(folder)
 dist.barrier()
 dist.destroy_process_group()
-os._exit(0)  # a thread of gloo's sometimes aborts the end of the interpreter, when all is done
+os._exit(0)  # a thread of gloo sometimes aborts the exit of the interpreter, after all work is done
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["installed", "remote"])
-def test_a_model_in_shards_saves_its_own_code(tiny_model, tmp_path, two_processes, kind):
+def test_a_sharded_model_saves_its_code(tiny_model, tmp_path, two_processes, kind):
     tiny_model(MiniForCausalLM, vocab_size=96, intermediate_size=64).save_pretrained(tmp_path / "source")
     (tmp_path / "rank.py").write_text(FSDP2)
     finished = two_processes(tmp_path / "rank.py", tmp_path / "source", kind, tmp_path / "saved")
@@ -200,12 +196,9 @@ def test_a_model_in_shards_saves_its_own_code(tiny_model, tmp_path, two_processe
     verify(tmp_path / "saved", outputs_of(tmp_path / "source", AutoConfig.from_pretrained(tmp_path / "source")))
 
 
-# By the Trainer
-
-
 @pytest.fixture
 def trainer(hub, tiny_model, random_ids, tmp_path):
-    """`trainer(hub_strategy="every_save")`: a stock Trainer that pushes six updates of a model."""
+    """`trainer(hub_strategy="every_save")`: a stock Trainer that runs six updates and pushes the model."""
 
     def build(argument_class=TrainingArguments, lora=False, **arguments):
         tokenizer = train_tokenizer(["the quick brown fox"], vocab_size=300)
@@ -239,7 +232,7 @@ def trainer(hub, tiny_model, random_ids, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
-def test_every_commit_of_a_training_opens(trainer, hub, tmp_path, strategy, opens_alike):
+def test_every_commit_of_a_training_run_is_complete(trainer, hub, tmp_path, strategy, opens_alike):
     run = trainer(hub_strategy=strategy)
     run.train()
     run.push_to_hub()
@@ -259,12 +252,12 @@ def test_every_commit_of_a_training_opens(trainer, hub, tmp_path, strategy, open
     assert folders == expected.get(strategy, set())
     for folder in folders:
         prefix = f"{folder}/"
-        held = {path.removeprefix(prefix): blob for path, blob in trained[0].files.items() if path.startswith(prefix)}
-        require_complete(held)
+        files = {path.removeprefix(prefix): blob for path, blob in trained[0].files.items() if path.startswith(prefix)}
+        require_complete(files)
 
 
 @pytest.mark.slow
-def test_an_adapter_trained_by_the_trainer_brings_no_half_model(trainer, hub):
+def test_an_adapter_trained_by_the_trainer_is_pushed_without_a_model_config(trainer, hub):
     run = trainer(hub_strategy="every_save", lora=True)
     run.train()
     run.push_to_hub()
@@ -274,7 +267,7 @@ def test_an_adapter_trained_by_the_trainer_brings_no_half_model(trainer, hub):
 
 
 @pytest.mark.slow
-def test_a_token_given_to_a_run_is_in_no_file_of_it(trainer, hub, tmp_path, monkeypatch):
+def test_a_token_given_to_a_run_is_written_to_no_file(trainer, hub, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     run = trainer(MiniTrainingArguments, hub_strategy="all_checkpoints", hub_token="hf_alice")
     run.train()
@@ -286,7 +279,7 @@ def test_a_token_given_to_a_run_is_in_no_file_of_it(trainer, hub, tmp_path, monk
         assert not [path for path, blob in commit.files.items() if b"hf_alice" in blob.data]
 
 
-def test_a_checkpoint_of_a_trainer_has_its_code_above_it_too(tiny_model, tmp_path):
+def test_a_trainer_checkpoint_also_has_its_code_in_the_folder_above(tiny_model, tmp_path):
     model = tiny_model(MiniForCausalLM)
     model.save_pretrained(tmp_path / "run" / "checkpoint-5")
     model.save_pretrained(tmp_path / "other" / "model")

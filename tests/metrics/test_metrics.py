@@ -1,4 +1,4 @@
-"""Metrics against what torch, the reference libraries and hand-worked examples give."""
+"""Metrics compared with torch, the reference libraries and examples computed by hand."""
 
 import importlib
 import math
@@ -21,7 +21,7 @@ from modeling_mini.metrics.answers import _scores as answer_scores
 from modeling_mini.metrics.bootstrap import with_intervals
 
 
-# One small input each, with the file that `evaluate.load` takes.
+# The file for `evaluate.load`, and a small input, of each metric.
 EXAMPLES = {
     "TextLoss": ("text_loss", {"nats": [3.0, 1.0], "targets": [2, 1]}),
     "TranslationQuality": ("translation", {"predictions": ["他在家。"], "references": ["她在家。"]}),
@@ -33,7 +33,7 @@ EXAMPLES = {
 
 @pytest.fixture(autouse=True, scope="module")
 def own_caches(tmp_path_factory):
-    """One for all tests: Python looks for what is loaded in the first folder that a package of them was found in."""
+    """One cache for all tests: Python imports loaded metrics from the folder in which it first found their package."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HF_EVALUATE_CACHE", "HF_MODULES_CACHE"):
             patch.setattr(f"evaluate.config.{name}", str(tmp_path_factory.getbasetemp() / "evaluate"))
@@ -59,28 +59,28 @@ def sentences(words, count, seed):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_metric_loaded_by_its_path_gives_what_the_imported_one_gives(name):
+def test_a_metric_loaded_by_path_equals_the_imported_one(name):
     stem, inputs = EXAMPLES[name]
     assert load(stem).compute(**inputs) == compute(name, **inputs)
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"TextLoss"}))
-def test_every_score_has_an_interval_around_it_and_nothing_to_score_is_an_error(name):
+def test_each_score_is_in_its_interval_and_empty_input_is_refused(name):
     inputs = EXAMPLES[name][1]
-    found = compute(name, **inputs)
-    scores = [key for key, value in found.items() if isinstance(value, float)]
+    results = compute(name, **inputs)
+    scores = [key for key, value in results.items() if isinstance(value, float)]
     assert len(scores) >= 2
-    assert set(found) - {"signature"} == {*scores, *(f"{key}_interval" for key in scores)}
+    assert set(results) - {"signature"} == {*scores, *(f"{key}_interval" for key in scores)}
     for key in scores:
-        low, high = found[f"{key}_interval"]
-        assert low <= found[key] <= high
+        low, high = results[f"{key}_interval"]
+        assert low <= results[key] <= high
         assert key == key.lower()
     with pytest.raises(ValueError, match="are empty"):
         compute(name, **{key: [] for key in inputs})
 
 
-def test_a_missing_library_is_missed_by_its_own_metric_alone(monkeypatch):
-    monkeypatch.setattr(modeling_mini, "metrics", metrics)  # back after the import below
+def test_a_missing_library_stops_only_its_own_metric(monkeypatch):
+    monkeypatch.setattr(modeling_mini, "metrics", metrics)  # restored after the import below
     for name in [name for name in sys.modules if name.startswith("modeling_mini.metrics")]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("nltk", "rouge_score", "sacrebleu", "scipy", "sklearn"):
@@ -94,160 +94,162 @@ def test_a_missing_library_is_missed_by_its_own_metric_alone(monkeypatch):
         load("translation")
 
 
-def test_a_name_that_is_no_metric_is_an_attribute_error():
+def test_an_unknown_metric_is_an_attribute_error():
     with pytest.raises(AttributeError, match=r"modeling_mini\.metrics.*Blue"):
         metrics.Blue  # noqa: B018
 
 
-def test_text_loss_weighs_tokens_and_not_rows(metric):
+def test_text_loss_is_a_mean_over_tokens_not_over_rows(metric):
     torch.manual_seed(0)
     nll = torch.rand(2, 10, dtype=torch.float64)
     counts = [10, 4]
     rows = [row[:count].sum().item() for row, count in zip(nll, counts)]
-    found = metric.compute(nats=rows, targets=counts, num_bytes=50)
+    results = metric.compute(nats=rows, targets=counts, num_bytes=50)
     mean = torch.cat([row[:count] for row, count in zip(nll, counts)]).mean().item()
-    assert found["token_loss"] == pytest.approx(mean, rel=1e-12)
-    assert found["perplexity"] == pytest.approx(math.exp(mean), rel=1e-12)
-    assert found["bits_per_byte"] == pytest.approx(mean * 14 / math.log(2) / 50, rel=1e-12)
+    assert results["token_loss"] == pytest.approx(mean, rel=1e-12)
+    assert results["perplexity"] == pytest.approx(math.exp(mean), rel=1e-12)
+    assert results["bits_per_byte"] == pytest.approx(mean * 14 / math.log(2) / 50, rel=1e-12)
 
 
-def test_without_the_size_of_the_text_there_are_no_bits_per_byte(metric):
+def test_bits_per_byte_need_the_size_of_the_text(metric):
     assert set(metric.compute(nats=[3.0], targets=[2])) == {"token_loss", "token_loss_margin", "perplexity"}
 
 
-def test_the_margin_covers_the_loss_of_the_whole_in_19_samples_of_20():
-    """Rows of unequal length and loss, 60 of 20,000 at a time: the standard error of a ratio, not of a mean."""
+def test_the_margin_covers_the_loss_of_the_population_in_19_of_20_samples():
+    """Samples of 60 of 20,000 rows with different lengths and losses: the standard error of a ratio, not of a mean."""
     torch.manual_seed(0)
     targets = torch.randint(10, 200, (20_000,))
     nats = targets * (2 + torch.rand(20_000) + targets / 400)
-    whole = (nats.sum() / targets.sum()).item()
+    population_loss = (nats.sum() / targets.sum()).item()
     metric = metrics.TextLoss(keep_in_memory=True)
     covered = 0
     for _ in range(400):
         rows = torch.randint(20_000, (60,))
-        found = metric.compute(nats=nats[rows].tolist(), targets=targets[rows].tolist(), num_bytes=1)
-        covered += abs(found["token_loss"] - whole) <= found["token_loss_margin"]
+        results = metric.compute(nats=nats[rows].tolist(), targets=targets[rows].tolist(), num_bytes=1)
+        covered += abs(results["token_loss"] - population_loss) <= results["token_loss_margin"]
     assert 0.92 < covered / 400 < 0.98
 
 
-def test_a_single_row_has_no_margin(metric):
+def test_the_margin_of_a_single_row_is_zero(metric):
     assert metric.compute(nats=[3.0], targets=[2], num_bytes=5)["token_loss_margin"] == 0
 
 
-def test_batches_add_up(metric):
+def test_added_batches_are_one_corpus(metric):
     metric.add_batch(nats=[1.0, 2.0], targets=[2, 3])
     metric.add_batch(nats=[4.0], targets=[5])
     assert metric.compute(num_bytes=7)["token_loss"] == pytest.approx(0.7)
 
 
-def test_the_interval_covers_the_accuracy_of_the_whole_in_19_samples_of_20():
+def test_the_interval_covers_the_accuracy_of_the_population_in_19_of_20_samples():
     rng = np.random.default_rng(0)
     covered = 0
     for right in rng.random((200, 100)) < 0.7:
-        low, high = with_intervals(lambda drawn: {"accuracy": right[drawn].mean()}, 100)["accuracy_interval"]  # noqa: B023
+        low, high = with_intervals(lambda indices: {"accuracy": right[indices].mean()}, 100)["accuracy_interval"]  # noqa: B023
         covered += low <= 0.7 <= high
     assert 0.92 < covered / 200 < 0.98
 
 
-def test_the_interval_is_that_of_scipy_and_repeats():
+def test_the_interval_agrees_with_scipy_and_is_reproducible():
     values = np.random.default_rng(0).exponential(size=500)
-    found = with_intervals(lambda drawn: {"mean": values[drawn].mean()}, 500)
+    results = with_intervals(lambda indices: {"mean": values[indices].mean()}, 500)
     expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000).confidence_interval
     width = expected.high - expected.low
-    assert found["mean"] == values.mean()
-    assert found["mean_interval"] == pytest.approx([*expected], abs=0.1 * width)  # the noise of 1000 draws is 0.03
-    assert with_intervals(lambda drawn: {"mean": values[drawn].mean()}, 500) == found
+    assert results["mean"] == values.mean()
+    assert results["mean_interval"] == pytest.approx([*expected], abs=0.1 * width)  # noise of 1000 samples: 0.03
+    assert with_intervals(lambda indices: {"mean": values[indices].mean()}, 500) == results
 
 
-def test_one_example_has_an_interval_of_no_width():
-    found = compute("TranslationQuality", predictions=["He is home now."], references=["She is home now."])
-    assert found["bleu_interval"] == [found["bleu"]] * 2
-    assert 0 < found["bleu"] < 100
+def test_the_interval_of_one_example_has_no_width():
+    results = compute("TranslationQuality", predictions=["He is home now."], references=["She is home now."])
+    assert results["bleu_interval"] == [results["bleu"]] * 2
+    assert 0 < results["bleu"] < 100
 
 
 @pytest.mark.parametrize(
     ("language", "tokenizer"), [("zh", "zh"), ("zh_Hant", "zh"), ("zh-CN", "zh"), ("en", "13a"), ("de", "13a")]
 )
-def test_translations_score_as_in_sacrebleu(language, tokenizer):
+def test_translation_scores_equal_those_of_sacrebleu(language, tokenizer):
     words = "他 在 家 里, 看 书。 don't U.S. (the cat) 3.5 $5 her-self".split()
-    found, wanted = sentences(words, 40, seed=0), sentences(words, 40, seed=1)
-    scores = compute("TranslationQuality", predictions=found, references=wanted, language=language)
+    predictions, references = sentences(words, 40, seed=0), sentences(words, 40, seed=1)
+    scores = compute("TranslationQuality", predictions=predictions, references=references, language=language)
     bleu = sacrebleu.BLEU(tokenize=tokenizer)
-    assert scores["bleu"] == pytest.approx(bleu.corpus_score(found, [wanted]).score, rel=1e-12)
-    assert scores["chrf"] == pytest.approx(sacrebleu.corpus_chrf(found, [wanted]).score, rel=1e-12)
+    assert scores["bleu"] == pytest.approx(bleu.corpus_score(predictions, [references]).score, rel=1e-12)
+    assert scores["chrf"] == pytest.approx(sacrebleu.corpus_chrf(predictions, [references]).score, rel=1e-12)
     assert scores["signature"].startswith(f"BLEU|{bleu.get_signature()}, chrF2|nrefs:1|")
 
 
-def test_intervals_of_bleu_and_chrf_are_as_wide_as_those_of_sacrebleu():
+def test_intervals_of_bleu_and_chrf_agree_with_sacrebleu():
     words = "the cat sat on a mat and then it ran".split()
-    found, wanted = sentences(words, 200, seed=0), sentences(words, 200, seed=1)
-    scores = compute("TranslationQuality", predictions=found, references=wanted, language="en")
+    predictions, references = sentences(words, 200, seed=0), sentences(words, 200, seed=1)
+    scores = compute("TranslationQuality", predictions=predictions, references=references, language="en")
     for name, metric in {"bleu": sacrebleu.BLEU(), "chrf": sacrebleu.CHRF()}.items():
-        expected = metric.corpus_score(found, [wanted], n_bootstrap=1000)
+        expected = metric.corpus_score(predictions, [references], n_bootstrap=1000)
         low, high = scores[f"{name}_interval"]
         assert (low + high) / 2 == pytest.approx(expected._mean, abs=0.2 * float(expected._ci))
         assert (high - low) / 2 == pytest.approx(expected._ci, rel=0.2)
 
 
-def test_japanese_without_mecab_is_scored_by_character(monkeypatch):
+def test_japanese_without_mecab_is_scored_on_characters(monkeypatch):
     monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
     signature = compute("TranslationQuality", predictions=["猫"], references=["猫"], language="ja")["signature"]
     assert "tok:char" in signature
 
 
-def test_rouge_is_the_mean_of_rouge_score():
+def test_rouge_equals_the_mean_of_rouge_score():
     words = "running runs ran The the cats cat generously générosité it's 42".split()
-    found, wanted = sentences(words, 40, seed=0), sentences(words, 40, seed=1)
-    scores = compute("Rouge", predictions=found, references=wanted)
+    predictions, references = sentences(words, 40, seed=0), sentences(words, 40, seed=1)
+    scores = compute("Rouge", predictions=predictions, references=references)
     scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    expected = [scorer.score(target, prediction) for target, prediction in zip(wanted, found)]
+    expected = [scorer.score(*pair) for pair in zip(references, predictions)]
     for name in ("rouge1", "rouge2", "rougeL"):
         mean = np.mean([100 * score[name].fmeasure for score in expected])
         assert scores[name.lower()] == pytest.approx(mean, rel=1e-12)
 
 
-def test_rouge_of_chinese_needs_characters():
-    """小猫睡觉 and 小狗睡觉: 3 characters of 4, and the pair 睡觉 of 3 pairs; the mark between them is no token."""
+def test_rouge_for_chinese_needs_the_characters_tokenizer():
+    """小猫睡觉 and 小狗睡觉 share 3 of 4 characters, and 1 of 3 pairs (睡觉); punctuation is not a token."""
     pair = {"predictions": ["小猫，睡觉。"], "references": ["小狗睡觉"]}
-    found = compute("Rouge", **pair, tokenizer="characters")
-    assert [found[name] for name in ("rouge1", "rouge2", "rougel")] == pytest.approx([75, 100 / 3, 75])
+    scores = compute("Rouge", **pair, tokenizer="characters")
+    assert [scores[name] for name in ("rouge1", "rouge2", "rougel")] == pytest.approx([75, 100 / 3, 75])
     assert compute("Rouge", **pair)["rouge1"] == 0
     with pytest.raises(ValueError, match=r"'bytes'; choose one of words, characters"):
         compute("Rouge", **pair, tokenizer="bytes")
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
-def test_classification_scores_as_in_scikit_learn(classes):
+def test_classification_scores_equal_those_of_scikit_learn(classes):
     rng = np.random.default_rng(classes)
-    wanted = rng.integers(classes, size=60) * 3 - 1  # numbers with gaps, as class 1 of a subset may have
-    found = np.where(rng.random(60) < 0.5, wanted, rng.integers(classes, size=60))
-    scores = compute("Classification", predictions=found, references=wanted)
-    assert scores["accuracy"] == pytest.approx(100 * sklearn.metrics.accuracy_score(wanted, found))
-    assert scores["macro_f1"] == pytest.approx(100 * sklearn.metrics.f1_score(wanted, found, average="macro"))
-    assert scores["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(wanted, found))
+    references = rng.integers(classes, size=60) * 3 - 1  # class numbers with gaps
+    predictions = np.where(rng.random(60) < 0.5, references, rng.integers(classes, size=60))
+    scores = compute("Classification", predictions=predictions, references=references)
+    assert scores["accuracy"] == pytest.approx(100 * sklearn.metrics.accuracy_score(references, predictions))
+    assert scores["macro_f1"] == pytest.approx(
+        100 * sklearn.metrics.f1_score(references, predictions, average="macro")
+    )
+    assert scores["mcc"] == pytest.approx(sklearn.metrics.matthews_corrcoef(references, predictions))
 
 
-def test_intervals_of_classification_are_those_of_resampled_examples():
-    wanted = np.array([0] * 20 + [1] * 15 + [2] * 5)
-    found = np.where(np.arange(40) % 3, wanted, (wanted + 1) % 3)
-    drawn = np.random.default_rng(7).integers(40, size=(300, 40))
-    macro = [100 * sklearn.metrics.f1_score(wanted[d], found[d], average="macro") for d in drawn]
-    mcc = [sklearn.metrics.matthews_corrcoef(wanted[d], found[d]) for d in drawn]
-    scores = compute("Classification", predictions=found, references=wanted)
+def test_intervals_of_classification_agree_with_resampled_examples():
+    references = np.array([0] * 20 + [1] * 15 + [2] * 5)
+    predictions = np.where(np.arange(40) % 3, references, (references + 1) % 3)
+    samples = np.random.default_rng(7).integers(40, size=(300, 40))
+    macro = [100 * sklearn.metrics.f1_score(references[s], predictions[s], average="macro") for s in samples]
+    mcc = [sklearn.metrics.matthews_corrcoef(references[s], predictions[s]) for s in samples]
+    scores = compute("Classification", predictions=predictions, references=references)
     assert scores["macro_f1_interval"] == pytest.approx([*np.percentile(macro, [2.5, 97.5])], abs=4)
     assert scores["mcc_interval"] == pytest.approx([*np.percentile(mcc, [2.5, 97.5])], abs=0.06)
 
 
-def test_a_class_that_a_resample_lacks_does_not_count_as_missed():
-    """A single example of a class is absent from every third resample."""
+def test_a_class_absent_from_a_resample_does_not_lower_the_score():
+    """The single example of a class is absent from about a third of the resamples."""
     classes = [0] * 20 + [1]
     assert compute("Classification", predictions=classes, references=classes)["macro_f1_interval"] == [100, 100]
 
 
-def test_predictions_of_one_class_have_no_correlation():
-    found = compute("Classification", predictions=[0, 0, 0, 0], references=[0, 0, 0, 1])
-    assert (found["accuracy"], found["mcc"], found["mcc_interval"]) == (75, 0, [0, 0])
-    assert found["macro_f1"] == pytest.approx(100 * (6 / 7 + 0) / 2)
+def test_the_correlation_of_constant_predictions_is_zero():
+    scores = compute("Classification", predictions=[0, 0, 0, 0], references=[0, 0, 0, 1])
+    assert (scores["accuracy"], scores["mcc"], scores["mcc_interval"]) == (75, 0, [0, 0])
+    assert scores["macro_f1"] == pytest.approx(100 * (6 / 7 + 0) / 2)
 
 
 @pytest.mark.parametrize(
@@ -255,10 +257,10 @@ def test_predictions_of_one_class_have_no_correlation():
     [
         ("The  Eiffel Tower!", ["eiffel tower"], 100, 100),
         ("the Eiffel tower in Paris", ["Eiffel Tower", "Paris"], 0, 100 * 2 * (2 / 4) / (2 / 4 + 1)),
-        ("a.m.", ["AM"], 100, 100),  # punctuation goes before the articles
-        ("“the” well-known", ["“ ” wellknown"], 100, 100),  # an article inside marks that ASCII lacks
+        ("a.m.", ["AM"], 100, 100),  # punctuation is removed before articles
+        ("“the” well-known", ["“ ” wellknown"], 100, 100),  # an article in quotation marks that are not ASCII
         ("an theory", ["theory an an"], 100, 100),
-        ("cat cat dog", ["cat dog dog"], 0, 100 * 2 / 3),  # a word counts as often as both have it
+        ("cat cat dog", ["cat dog dog"], 0, 100 * 2 / 3),  # a repeated word counts as often as both have it
         ("Rome", ["Milan"], 0, 0),
         ("", ["Rome"], 0, 0),
         ("Rome", [], 0, 0),
@@ -268,13 +270,13 @@ def test_predictions_of_one_class_have_no_correlation():
         ("", ["the", "Rome"], 0, 0),
     ],
 )
-def test_answers_score_as_worked_by_hand(prediction, references, exact_match, f1):
-    found = compute("SpanAnswers", predictions=[prediction], references=[references])
-    assert (found["exact_match"], found["f1"]) == pytest.approx((exact_match, f1))
+def test_answer_scores_equal_those_computed_by_hand(prediction, references, exact_match, f1):
+    scores = compute("SpanAnswers", predictions=[prediction], references=[references])
+    assert (scores["exact_match"], scores["f1"]) == pytest.approx((exact_match, f1))
 
 
-def test_answers_score_as_in_the_script_of_squad():
-    squad = pytest.importorskip("transformers.data.metrics.squad_metrics")  # 5.17 has it, 5.24 has not
+def test_answer_scores_equal_those_of_the_squad_script():
+    squad = pytest.importorskip("transformers.data.metrics.squad_metrics")  # in transformers 5.17, not in 5.24
     pieces = ["the", "The ", "a", "an", " ", "-", ".", "Rome", "rome ", "“", "’s", "_", "é", "猫", "\t", "an\u00a0"]
     rng = random.Random(0)
 
@@ -289,13 +291,13 @@ def test_answers_score_as_in_the_script_of_squad():
         assert f1 == pytest.approx(100 * max(squad.compute_f1(answer, prediction) for answer in gold))
 
 
-def test_questions_without_an_answer_are_reported_apart():
+def test_questions_without_an_answer_have_their_own_scores():
     answered = {"predictions": ["Rome", "in Rome", ""], "references": [["Rome"], ["Rome"], ["Milan"]]}
     assert set(compute("SpanAnswers", **answered)) == {"exact_match", "f1", "exact_match_interval", "f1_interval"}
     both = {"predictions": [*answered["predictions"], "", "Rome"], "references": [*answered["references"], [], []]}
-    found = compute("SpanAnswers", **both)
-    assert found["exact_match"] == pytest.approx(40)
-    assert found["has_answer_exact_match"] == pytest.approx(100 / 3)
-    assert found["has_answer_f1"] == pytest.approx((100 + 200 / 3) / 3)
-    assert found["no_answer_accuracy"] == 50
+    scores = compute("SpanAnswers", **both)
+    assert scores["exact_match"] == pytest.approx(40)
+    assert scores["has_answer_exact_match"] == pytest.approx(100 / 3)
+    assert scores["has_answer_f1"] == pytest.approx((100 + 200 / 3) / 3)
+    assert scores["no_answer_accuracy"] == 50
     assert "has_answer_f1" not in compute("SpanAnswers", predictions=["Rome"], references=[[]])

@@ -1,4 +1,4 @@
-"""MiniConfig: what it refuses and how it says so, its aliases, its warnings, and its way to JSON and back."""
+"""MiniConfig: refused values and their error sentences, aliases, warnings, and the round trip through JSON."""
 
 import json
 import logging
@@ -10,8 +10,8 @@ from transformers import AutoConfig
 from modeling_mini import MiniConfig
 
 
-# Shapes and numbers that do not fit: the overrides, and what the sentence must name.
-MISFITS = [
+# Invalid sizes and numbers: the overrides, and the words that the error must contain.
+INVALID_VALUES = [
     ({"hidden_size": 34}, ["`hidden_size` is 34", "`num_attention_heads` = 4"]),
     ({"hidden_size": 33, "num_attention_heads": 3}, ["`hidden_size` is 33", "even"]),
     ({"num_hidden_layers": -1}, ["`num_hidden_layers` is -1", "at least 1"]),
@@ -30,7 +30,7 @@ MISFITS = [
     ({"initializer_range": -0.02}, ["`initializer_range` is -0.02", "positive"]),
     ({"initializer_range": 0}, ["`initializer_range` is 0", "positive"]),
     ({"initializer_range": float("nan")}, ["`initializer_range` is nan", "positive"]),
-    ({"hidden_act": "prelu"}, ["`hidden_act` is 'prelu'", "weights of its own"]),
+    ({"hidden_act": "prelu"}, ["`hidden_act` is 'prelu'", "trainable weights"]),
     ({"pad_token_id": 2}, ["`pad_token_id` and `eos_token_id` are both 2"]),
     ({"pad_token_id": 7, "eos_token_id": [2, 7]}, ["`pad_token_id` and `eos_token_id` are both 7"]),
     ({"eos_token_id": []}, ["`eos_token_id` is an empty list", "None"]),
@@ -62,8 +62,10 @@ ALIASES = {
     "dim_feedforward": "intermediate_size",
     "num_key_value_heads": "num_attention_heads",
 }
-named = pytest.mark.parametrize("overrides", WRONG_TYPES, ids=lambda overrides: next(iter(overrides)))
-misfits = pytest.mark.parametrize(("overrides", "words"), MISFITS, ids=lambda x: str(x) if isinstance(x, dict) else "")
+wrong_types = pytest.mark.parametrize("overrides", WRONG_TYPES, ids=lambda overrides: next(iter(overrides)))
+invalid_values = pytest.mark.parametrize(
+    ("overrides", "words"), INVALID_VALUES, ids=lambda x: str(x) if isinstance(x, dict) else ""
+)
 loaders = pytest.mark.parametrize("loader", [MiniConfig, AutoConfig], ids=["MiniConfig", "AutoConfig"])
 
 
@@ -75,15 +77,15 @@ def saved(tmp_path, tiny_config):
 
 @pytest.fixture
 def log(caplog):
-    """Messages at or above WARNING; the logger of transformers does not propagate, so it gets the handler itself."""
+    """Messages at or above WARNING. The logger of transformers does not propagate, so the handler is added to it."""
     library = logging.getLogger("transformers")
     library.addHandler(caplog.handler)
     yield lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     library.removeHandler(caplog.handler)
 
 
-@misfits
-def test_a_misfit_is_refused_in_a_sentence_that_names_the_field(overrides, words):
+@invalid_values
+def test_an_invalid_value_is_refused_with_the_name_of_the_field(overrides, words):
     with pytest.raises(StrictDataclassClassValidationError) as refusal:
         MiniConfig(**overrides)
     assert isinstance(refusal.value.__cause__, ValueError)
@@ -92,16 +94,16 @@ def test_a_misfit_is_refused_in_a_sentence_that_names_the_field(overrides, words
     assert message.endswith(".")
 
 
-@misfits
+@invalid_values
 @loaders
-def test_a_misfit_is_refused_when_it_overrides_a_saved_config(saved, overrides, words, loader):
+def test_an_invalid_value_is_refused_when_it_overrides_a_saved_config(saved, overrides, words, loader):
     with pytest.raises(StrictDataclassClassValidationError) as refusal:
         loader.from_pretrained(saved, **overrides)
     assert all(word in str(refusal.value) for word in words)
 
 
-@misfits
-def test_a_misfit_written_into_config_json_is_refused(saved, overrides, words):
+@invalid_values
+def test_an_invalid_value_in_config_json_is_refused(saved, overrides, words):
     path = saved / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | overrides))
     with pytest.raises(StrictDataclassClassValidationError) as refusal:
@@ -109,13 +111,13 @@ def test_a_misfit_written_into_config_json_is_refused(saved, overrides, words):
     assert all(word in str(refusal.value) for word in words)
 
 
-@named
+@wrong_types
 def test_a_wrong_type_is_refused_with_the_name_of_the_field(overrides):
     with pytest.raises(StrictDataclassFieldValidationError, match=next(iter(overrides))):
         MiniConfig(**overrides)
 
 
-@named
+@wrong_types
 @loaders
 def test_a_wrong_type_is_refused_when_it_overrides_a_saved_config(saved, overrides, loader):
     with pytest.raises(StrictDataclassFieldValidationError, match=next(iter(overrides))):
@@ -133,7 +135,7 @@ def test_a_wrong_type_is_refused_when_it_overrides_a_saved_config(saved, overrid
     ],
     ids=str,
 )
-def test_what_lies_just_inside_the_limits_is_accepted(overrides):
+def test_values_just_inside_the_limits_are_accepted(overrides):
     config = MiniConfig(**overrides)
     assert {name: getattr(config, name) for name in overrides} == overrides
 
@@ -150,7 +152,7 @@ def test_an_alias_gets_sets_and_initialises_its_field(saved, alias, field):
     assert config.to_dict()[field] == 16
 
 
-def test_a_misfit_given_by_an_alias_is_refused():
+def test_an_invalid_value_given_by_an_alias_is_refused():
     with pytest.raises(StrictDataclassClassValidationError, match="`hidden_size` is 35"):
         MiniConfig(d_model=35)
 
@@ -163,9 +165,9 @@ def test_a_wrong_type_given_by_an_alias_is_refused_with_the_name_of_the_field(sa
 
 
 @loaders
-def test_one_label_is_no_choice_of_one_label(saved, loader):
+def test_single_label_classification_with_one_label_is_refused(saved, loader):
     overrides = {"problem_type": "single_label_classification", "num_labels": 1}
-    # transformers says so itself at the start, by a bare ValueError.
+    # In the constructor, transformers itself raises a plain ValueError.
     with pytest.raises((ValueError, StrictDataclassClassValidationError), match="num_labels"):
         MiniConfig(**overrides)
     with pytest.raises(StrictDataclassClassValidationError, match="`num_labels` is 1"):
@@ -176,7 +178,7 @@ def test_one_label_is_no_choice_of_one_label(saved, loader):
     ("misspelt", "nearest"),
     [("hidden_sise", "hidden_size"), ("n_head", "nhead"), ("num_attention_head", "num_attention_heads")],
 )
-def test_a_misspelt_field_is_kept_and_named_together_with_the_nearest_one(log, misspelt, nearest):
+def test_a_misspelt_field_is_kept_and_a_warning_names_the_nearest_field(log, misspelt, nearest):
     assert getattr(MiniConfig(**{misspelt: 8}), misspelt) == 8
     assert len(log()) == 1
     assert f"`{misspelt}`" in log()[0]
@@ -184,14 +186,14 @@ def test_a_misspelt_field_is_kept_and_named_together_with_the_nearest_one(log, m
 
 
 @loaders
-def test_a_misspelt_override_is_named_together_with_the_nearest_field(saved, log, loader):
+def test_the_warning_for_a_misspelt_override_names_the_nearest_field(saved, log, loader):
     loader.from_pretrained(saved, hidden_sise=8)
     assert len(log()) == 1
     assert "`hidden_sise`" in log()[0]
     assert "`hidden_size`" in log()[0]
 
 
-def test_a_field_like_no_other_is_named_without_a_suggestion(log):
+def test_the_warning_for_a_field_unlike_any_other_has_no_suggestion(log):
     MiniConfig(zzz=1)
     assert log() == ["MiniConfig has no field `zzz`: it changes nothing in the model."]
 
@@ -207,7 +209,7 @@ def test_ordinary_use_logs_nothing(saved, log):
     assert log() == []
 
 
-def test_a_config_survives_the_way_to_json_and_back(tiny_config, tmp_path):
+def test_a_config_survives_a_round_trip_through_json(tiny_config, tmp_path):
     config = tiny_config(eos_token_id=[2, 3], hidden_dropout=0, classifier_pooling="last", num_labels=5)
     config.save_pretrained(tmp_path)
     again = MiniConfig.from_pretrained(tmp_path)
@@ -218,7 +220,7 @@ def test_a_config_survives_the_way_to_json_and_back(tiny_config, tmp_path):
     assert (tmp_path / "again" / "config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
 
 
-def test_the_auto_map_names_every_head_and_keeps_what_it_was_given():
+def test_the_auto_map_names_every_head_and_keeps_given_entries():
     assert MiniConfig().auto_map == {
         "AutoConfig": "configuration_mini.MiniConfig",
         "AutoModel": "modeling_mini.MiniModel",
@@ -235,15 +237,15 @@ def test_the_auto_map_names_every_head_and_keeps_what_it_was_given():
 
 
 @loaders
-def test_shapes_overridden_at_loading_equal_shapes_given_at_the_start(saved, tiny_config, loader):
-    """Nothing is derived from the old shapes and kept."""
-    shapes = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3, "vocab_size": 50}
-    found, expected = loader.from_pretrained(saved, **shapes).to_dict(), tiny_config(**shapes).to_dict()
-    assert found | {"_name_or_path": ""} == expected | {"_name_or_path": ""}
+def test_sizes_overridden_at_loading_equal_sizes_given_to_the_constructor(saved, tiny_config, loader):
+    """No value that was derived from the old sizes is kept."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 3, "vocab_size": 50}
+    loaded, expected = loader.from_pretrained(saved, **sizes).to_dict(), tiny_config(**sizes).to_dict()
+    assert loaded | {"_name_or_path": ""} == expected | {"_name_or_path": ""}
 
 
-def test_padding_that_ends_texts_is_refused_when_the_trainer_takes_it_from_a_tokenizer(saved, tmp_path):
-    """Before the training, and not by the first save after it."""
+def test_a_padding_token_that_ends_texts_is_refused_when_the_trainer_sets_it(saved, tmp_path):
+    """Before training starts, not at the first save."""
     config = MiniConfig.from_pretrained(saved)
     with pytest.raises(StrictDataclassClassValidationError, match="are both 2"):
         config.pad_token_id = 2
@@ -254,7 +256,7 @@ def test_padding_that_ends_texts_is_refused_when_the_trainer_takes_it_from_a_tok
 
 
 def test_a_special_token_outside_the_vocabulary_does_not_stop_a_save(saved, tmp_path):
-    """transformers warns of it: a tokenizer may have grown before the model does."""
+    """transformers only logs a warning: a tokenizer may grow before the model does."""
     config = MiniConfig.from_pretrained(saved)
     config.bos_token_id = config.vocab_size
     config.save_pretrained(tmp_path)

@@ -1,7 +1,7 @@
-"""Two processes on one CPU hold the model together as the plans say, and compute what one process computes.
+"""Two processes on one CPU shard the model by its plans, and compute what one process computes.
 
-Tensor parallelism and FSDP2 are held to the logits, the loss and the gradients of one process; pipeline stages to its
-logits only, because transformers 5.24 passes no loss on from the last stage.
+For tensor parallelism and FSDP2, the logits, the loss and the gradients are compared with those of one process. For
+pipeline stages only the logits are, because transformers 5.24 does not return the loss of the last stage.
 """
 
 import pytest
@@ -33,8 +33,8 @@ def whole(tensor):
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def check(found, expected, name):
-    torch.testing.assert_close(whole(found).detach(), expected, rtol=1e-4, atol=1e-5, msg=lambda m: name + m)
+def check(tensor, expected, name):
+    torch.testing.assert_close(whole(tensor).detach(), expected, rtol=1e-4, atol=1e-5, msg=lambda m: name + m)
 
 
 inputs, labels = expected["inputs"], expected["labels"]
@@ -43,27 +43,27 @@ if kind == "pp_size":
     assert dist.get_rank() == 0 or logits is not None, "the last stage has the logits"
     if logits is not None:
         check(logits, expected["logits"], "logits")
-    held = sum(hasattr(layer, "self_attn") for layer in model.model.layers)
-    assert held == 1, f"one layer of two belongs to each stage, not {held}"
+    layers = sum(hasattr(layer, "self_attn") for layer in model.model.layers)
+    assert layers == 1, f"each stage should hold one layer of two, not {layers}"
 else:
     sharded = [name for name, p in model.named_parameters() if isinstance(p, DTensor)]
     assert any("q_proj" in name for name in sharded), "nothing was sharded"
     if kind == "fsdp_size" or (hasattr(model, "lm_head") and model.config.tie_word_embeddings):
-        # 5.17 keeps an untied table whole under TP
+        # transformers 5.17 does not shard an untied table under tensor parallelism
         assert any("embed_tokens" in name for name in sharded), "the embedding was not sharded"
     check(model.eval()(**inputs).logits, expected["logits"], "logits")
     outputs = model.train()(**inputs, labels=labels)
     if hasattr(model, "lm_head"):
-        assert (outputs.logits is None) == (kind == "fsdp_size"), "sharding must not bring all logits back"
+        assert (outputs.logits is None) == (kind == "fsdp_size"), "sharding changes whether logits are computed"
     check(outputs.loss, expected["loss"], "loss")
     outputs.loss.backward()
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert found.keys() == expected["gradients"].keys(), found.keys() ^ expected["gradients"].keys()
-    for name, gradient in found.items():
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert gradients.keys() == expected["gradients"].keys(), gradients.keys() ^ expected["gradients"].keys()
+    for name, gradient in gradients.items():
         check(gradient, expected["gradients"][name], name)
 dist.barrier()
 dist.destroy_process_group()
-os._exit(0)  # a thread of gloo's sometimes aborts the end of the interpreter, when all is done
+os._exit(0)  # a thread of gloo sometimes aborts while the interpreter shuts down
 """
 
 MODELS = {
@@ -76,7 +76,7 @@ MODELS = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
-    # Pipeline stages of transformers 5.24 hand on logits of language models only.
+    # Pipeline stages of transformers 5.24 return logits only for language models.
     [
         (kind, name)
         for kind in ("tp_size", "fsdp_size", "pp_size")
@@ -129,9 +129,9 @@ for batch in expected["batches"]:
     optimizer.zero_grad()
 for name, parameter in model.named_parameters():
     if name.endswith("k_proj.bias"):
-        continue  # adds the same to all scores of a query: its gradient is rounding, of which Adam makes whole steps
-    found = whole(parameter).detach()
-    torch.testing.assert_close(found, expected["weights"][name], rtol=1e-3, atol=2e-4, msg=lambda m: name + m)
+        continue  # its gradient is only rounding (it adds the same to all scores of a query), which Adam scales up
+    weights = whole(parameter).detach()
+    torch.testing.assert_close(weights, expected["weights"][name], rtol=1e-3, atol=2e-4, msg=lambda m: name + m)
 dist.barrier()
 dist.destroy_process_group()
 os._exit(0)

@@ -1,4 +1,4 @@
-"""What must not change the result: cache, packing, padding, attention backend, compilation, checkpointing, dtype."""
+"""Cache, packing, padding, attention backend, compilation, checkpointing and dtype do not change the result."""
 
 import inspect
 import math
@@ -24,12 +24,12 @@ from modeling_mini.modeling_mini import MiniMLP, sinusoidal_positions
 BACKENDS = pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
 CAUSAL = pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "bidirectional"])
 
-# Lengths of the documents in each row of a packed batch; every row has the same sum.
+# Lengths of the documents in each row of a packed batch; each row has 16 tokens.
 PACKED_ROWS = [[5, 7, 4], [1, 3, 12]]
 
 
-def close(found, expected, atol=1e-5):
-    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+def assert_close(actual, expected, atol=1e-5):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
 def restarting_positions(rows):
@@ -37,7 +37,7 @@ def restarting_positions(rows):
 
 
 def each_document_alone(model, ids, rows):
-    """Last hidden states of a packed batch, found with one call per document."""
+    """Last hidden states of a packed batch, computed with one call per document."""
     return torch.stack(
         [
             torch.cat([model(part[None]).last_hidden_state[0] for part in line.split(row)])
@@ -47,7 +47,7 @@ def each_document_alone(model, ids, rows):
 
 
 def decoded_in_chunks(model, ids, cache, chunk, attention_mask=None):
-    """Logits of a sequence that is given to a cache piece by piece."""
+    """Logits of a sequence that is decoded in chunks with a cache."""
     logits = []
     for start in range(0, ids.shape[1], chunk):
         end = min(start + chunk, ids.shape[1])
@@ -66,16 +66,14 @@ def test_cached_logits_equal_uncached_ones(tiny_model, random_ids, kind, chunk, 
     model.set_attn_implementation(attn_implementation)
     ids = random_ids(2, 17)
     cache = DynamicCache(config=model.config) if kind == "dynamic" else StaticCache(model.config, max_cache_len=32)
-    close(decoded_in_chunks(model, ids, cache, chunk), model(ids, use_cache=False).logits)
+    assert_close(decoded_in_chunks(model, ids, cache, chunk), model(ids, use_cache=False).logits)
     assert cache.get_seq_length() == 17
 
 
 @pytest.mark.parametrize("model_class", [MiniModel, MiniForCausalLM, MiniForSequenceClassification])
 @torch.no_grad()
-def test_the_cache_goes_by_the_name_of_the_installed_transformers_and_by_its_first_one(
-    tiny_model, random_ids, model_class
-):
-    """transformers calls it `cache` since 5.24; a checkpoint with older code, or older calls, must go on."""
+def test_the_cache_is_accepted_under_its_current_and_its_first_name(tiny_model, random_ids, model_class):
+    """transformers calls it `cache` since 5.24; checkpoints with older code and older calls must still work."""
     assert CACHE_NAME in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
     assert CACHE_NAME in inspect.signature(model_class.forward).parameters
     model, ids = tiny_model(model_class), random_ids(1, 9)
@@ -89,7 +87,7 @@ def test_the_cache_goes_by_the_name_of_the_installed_transformers_and_by_its_fir
 
     is_renamed = CACHE_NAME != "past_key_values"
     with pytest.warns(FutureWarning, match="Use `cache` instead") if is_renamed else nullcontext():
-        close(continued("past_key_values"), continued(CACHE_NAME), atol=0)
+        assert_close(continued("past_key_values"), continued(CACHE_NAME), atol=0)
 
 
 @BACKENDS
@@ -102,7 +100,7 @@ def test_cached_left_padded_logits_equal_each_row_alone(tiny_model, random_ids, 
     ids, mask = pad(rows, "left")
     logits = decoded_in_chunks(model, ids, DynamicCache(config=model.config), chunk, attention_mask=mask)
     for i, row in enumerate(rows):
-        close(logits[i, -len(row) :], model(row[None]).logits[0])
+        assert_close(logits[i, -len(row) :], model(row[None]).logits[0])
 
 
 @CAUSAL
@@ -116,15 +114,15 @@ def test_packed_documents_equal_separate_ones(
     model = tiny_model(MiniModel, is_causal=is_causal)
     model.set_attn_implementation(attn_implementation)
     ids = random_ids(2, 16)
-    found = model(
+    output = model(
         ids,
         attention_mask=torch.ones_like(ids) if with_mask else None,
         position_ids=restarting_positions(PACKED_ROWS),
         use_cache=use_cache,
     )
-    close(found.last_hidden_state, each_document_alone(model, ids, PACKED_ROWS))
+    assert_close(output.last_hidden_state, each_document_alone(model, ids, PACKED_ROWS))
     together = model(ids).last_hidden_state
-    assert (found.last_hidden_state - together).abs().max() > 0.1  # unpacked, the documents do see each other
+    assert (output.last_hidden_state - together).abs().max() > 0.1  # unpacked documents attend to each other
 
 
 @CAUSAL
@@ -153,9 +151,9 @@ def test_packed_and_padded_documents_equal_separate_ones(
         append(torch.zeros(between, dtype=torch.long), 0)
     append(torch.zeros(after, dtype=torch.long), 0)
     ids, mask, positions = (torch.cat(parts)[None] for parts in (ids, mask, positions))
-    found = model(ids, attention_mask=mask, position_ids=positions, use_cache=use_cache)
-    found = found.last_hidden_state[mask.bool()]
-    close(found, torch.cat([model(document[None]).last_hidden_state[0] for document in documents]))
+    output = model(ids, attention_mask=mask, position_ids=positions, use_cache=use_cache)
+    output = output.last_hidden_state[mask.bool()]
+    assert_close(output, torch.cat([model(document[None]).last_hidden_state[0] for document in documents]))
 
 
 @CAUSAL
@@ -164,15 +162,15 @@ def test_packed_and_padded_documents_equal_separate_ones(
 def test_a_row_with_a_masked_token_inside_equals_the_row_without_it(
     tiny_model, random_ids, is_causal, at_hidden_token
 ):
-    """Positions go on after the gap, so it is no border between documents, whatever stands in it."""
+    """Positions continue after the gap, so the masked token does not separate documents, whatever its position is."""
     model = tiny_model(MiniModel, is_causal=is_causal)
     ids, mask = random_ids(2, 9), torch.ones(2, 9, dtype=torch.long)
     mask[:, 4] = 0
     alone = model(torch.cat((ids[:, :4], ids[:, 5:]), dim=1)).last_hidden_state
     positions = torch.tensor([0, 1, 2, 3, at_hidden_token, 4, 5, 6, 7]).expand(2, -1)
     for given in (positions, None):
-        found = model(ids, attention_mask=mask, position_ids=given).last_hidden_state
-        close(found[mask.bool()].view_as(alone), alone)
+        output = model(ids, attention_mask=mask, position_ids=given).last_hidden_state
+        assert_close(output[mask.bool()].view_as(alone), alone)
 
 
 @torch.no_grad()
@@ -181,8 +179,8 @@ def test_packed_masked_lm_rows_equal_separate_ones(tiny_model, random_ids):
     ids = random_ids(2, 16)
     packed = model(ids, position_ids=restarting_positions(PACKED_ROWS)).logits
     for i, row in enumerate(PACKED_ROWS):
-        for found, document in zip(packed[i].split(row), ids[i].split(row), strict=True):
-            close(found, model(document[None]).logits[0])
+        for output, document in zip(packed[i].split(row), ids[i].split(row), strict=True):
+            assert_close(output, model(document[None]).logits[0])
 
 
 @CAUSAL
@@ -196,26 +194,27 @@ def test_padded_rows_without_position_ids_equal_each_row_alone(
     model.set_attn_implementation(attn_implementation)
     rows = [random_ids(length) for length in (9, 4, 12)]
     ids, mask = pad(rows, side)
-    found = model(ids, attention_mask=mask).last_hidden_state
+    output = model(ids, attention_mask=mask).last_hidden_state
     for i, row in enumerate(rows):
-        close(found[i][mask[i].bool()], model(row[None]).last_hidden_state[0])
+        assert_close(output[i][mask[i].bool()], model(row[None]).last_hidden_state[0])
 
 
 @torch.no_grad()
 def test_positions_given_explicitly_equal_the_default_ones(tiny_model, random_ids):
     model = tiny_model(MiniModel)
     ids = random_ids(2, 9)
-    close(model(ids, position_ids=torch.arange(9)[None]).last_hidden_state, model(ids).last_hidden_state, atol=0)
-    assert (model(ids, position_ids=torch.arange(9)[None] + 3).last_hidden_state - model(ids)[0]).abs().max() > 0.1
+    default = model(ids).last_hidden_state
+    assert_close(model(ids, position_ids=torch.arange(9)[None]).last_hidden_state, default, atol=0)
+    assert (model(ids, position_ids=torch.arange(9)[None] + 3).last_hidden_state - default).abs().max() > 0.1
 
 
 @torch.no_grad()
-def test_ready_4d_mask_equals_the_2d_mask_that_it_spells_out(tiny_model, random_ids, pad):
+def test_a_4d_mask_equals_the_2d_mask_of_the_same_meaning(tiny_model, random_ids, pad):
     model = tiny_model(MiniModel)
     ids, mask = pad([random_ids(length) for length in (9, 4)], "right")
     allowed = torch.ones(9, 9).tril().bool() & mask[:, None, None, :].bool()
-    found = model(ids, attention_mask=allowed).last_hidden_state
-    close(found[mask.bool()], model(ids, attention_mask=mask).last_hidden_state[mask.bool()])
+    output = model(ids, attention_mask=allowed).last_hidden_state
+    assert_close(output[mask.bool()], model(ids, attention_mask=mask).last_hidden_state[mask.bool()])
 
 
 @CAUSAL
@@ -224,12 +223,12 @@ def test_inputs_embeds_equal_input_ids(tiny_model, random_ids, pad, is_causal):
     model = tiny_model(MiniModel, is_causal=is_causal)
     ids, mask = pad([random_ids(length) for length in (9, 4)], "left")
     embeds = model.get_input_embeddings()(ids)
-    found = model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
-    close(found, model(ids, attention_mask=mask).last_hidden_state, atol=0)
+    output = model(inputs_embeds=embeds, attention_mask=mask).last_hidden_state
+    assert_close(output, model(ids, attention_mask=mask).last_hidden_state, atol=0)
 
 
 @pytest.mark.parametrize("inputs", [(), ("input_ids", "inputs_embeds")], ids=["neither", "both"])
-def test_anything_but_one_kind_of_input_is_refused(tiny_model, random_ids, inputs):
+def test_no_input_and_two_kinds_of_input_are_refused(tiny_model, random_ids, inputs):
     model = tiny_model(MiniModel)
     ids = random_ids(1, 3)
     values = {"input_ids": ids, "inputs_embeds": model.embed_tokens(ids)}
@@ -240,14 +239,14 @@ def test_anything_but_one_kind_of_input_is_refused(tiny_model, random_ids, input
 @CAUSAL
 @pytest.mark.parametrize("case", ["plain", "left-padded", "packed"])
 def test_eager_attention_equals_sdpa_in_outputs_and_gradients(tiny_model, random_ids, pad, gradients, is_causal, case):
-    found = []
+    results = []
     for model, hidden_states in backend_outputs(tiny_model, random_ids, pad, is_causal, case, ["eager", "sdpa"]):
         hidden_states.square().mean().backward()
-        found.append((hidden_states.detach(), gradients(model)))
-    (eager, eager_gradients), (sdpa, sdpa_gradients) = found
-    close(eager, sdpa)
+        results.append((hidden_states.detach(), gradients(model)))
+    (eager, eager_gradients), (sdpa, sdpa_gradients) = results
+    assert_close(eager, sdpa)
     assert eager_gradients.keys() == dict(model.named_parameters()).keys()
-    close(eager_gradients, sdpa_gradients)
+    assert_close(eager_gradients, sdpa_gradients)
     assert min(gradient.abs().max() for name, gradient in sdpa_gradients.items() if "k_proj.bias" not in name) > 1e-3
 
 
@@ -257,10 +256,10 @@ def test_eager_attention_equals_sdpa_in_outputs_and_gradients(tiny_model, random
 @torch.no_grad()
 def test_eager_attention_equals_flex_attention(tiny_model, random_ids, pad, is_causal, case):
     """Outputs only: flex attention has no backward pass on a CPU."""
-    with torch.compiler.set_stance("force_eager"):  # the kernel that flex compiles on a CPU takes 10 s
+    with torch.compiler.set_stance("force_eager"):  # compiling the kernel of flex on a CPU takes 10 s
         outputs = backend_outputs(tiny_model, random_ids, pad, is_causal, case, ["eager", "flex_attention"])
         (_, eager), (_, flex) = outputs
-    close(eager, flex)
+    assert_close(eager, flex)
 
 
 def backend_outputs(tiny_model, random_ids, pad, is_causal, case, implementations):
@@ -278,7 +277,7 @@ def backend_outputs(tiny_model, random_ids, pad, is_causal, case, implementation
 def test_is_causal_given_per_call_equals_is_causal_of_the_config(tiny_model, random_ids):
     causal, bidirectional = (tiny_model(MiniModel, is_causal=flag) for flag in (True, False))
     ids = random_ids(2, 9)
-    close(causal(ids, is_causal=False).last_hidden_state, bidirectional(ids).last_hidden_state)
+    assert_close(causal(ids, is_causal=False).last_hidden_state, bidirectional(ids).last_hidden_state)
 
 
 @pytest.mark.slow
@@ -289,16 +288,17 @@ def test_compiled_model_equals_eager_model(tiny_model, random_ids, is_causal):
     model = tiny_model(MiniModel, is_causal=is_causal)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     ids = random_ids(2, 16)
-    close(compiled(ids).last_hidden_state, model(ids).last_hidden_state)
+    assert_close(compiled(ids).last_hidden_state, model(ids).last_hidden_state)
     positions = restarting_positions(PACKED_ROWS)
-    found = compiled(ids, position_ids=positions).last_hidden_state
-    close(found, each_document_alone(model, ids, PACKED_ROWS))
-    # The same graph on a row of one document, and with a mask.
-    close(compiled(ids, position_ids=torch.arange(16).expand(2, -1)).last_hidden_state, model(ids).last_hidden_state)
+    output = compiled(ids, position_ids=positions).last_hidden_state
+    assert_close(output, each_document_alone(model, ids, PACKED_ROWS))
+    # The same graph, for rows of one document and with a mask.
+    output = compiled(ids, position_ids=torch.arange(16).expand(2, -1)).last_hidden_state
+    assert_close(output, model(ids).last_hidden_state)
     mask = torch.ones_like(ids)
     mask[1, :5] = 0
-    found = compiled(ids, attention_mask=mask).last_hidden_state
-    close(found[mask.bool()], model(ids, attention_mask=mask).last_hidden_state[mask.bool()])
+    output = compiled(ids, attention_mask=mask).last_hidden_state
+    assert_close(output[mask.bool()], model(ids, attention_mask=mask).last_hidden_state[mask.bool()])
 
 
 @pytest.mark.slow
@@ -320,12 +320,12 @@ def test_compiled_decoding_step_with_a_static_cache_equals_no_cache(
         return forward(ids[:, start:end], use_cache=True, **{CACHE_NAME: cache}, **given).logits
 
     logits = [decode(model, 0, 7)]
-    # torch takes the length of the mask as fixed at the first step, and as variable from the second.
+    # torch treats the length of the mask as static in the first step and as dynamic from the second step on.
     logits += [decode(step, i, i + 1) for i in range(7, 9)]
     with torch.compiler.set_stance("fail_on_recompile"):
         logits += [decode(step, i, i + 1) for i in range(9, 17)]
     expected = model(ids, attention_mask=mask, use_cache=False).logits
-    close(torch.cat(logits, dim=1)[mask.bool()], expected[mask.bool()])
+    assert_close(torch.cat(logits, dim=1)[mask.bool()], expected[mask.bool()])
 
 
 @pytest.mark.slow
@@ -345,16 +345,16 @@ def test_compiled_training_step_equals_eager_one(tiny_model, random_ids, pad, gr
         loss = forward(ids, attention_mask=mask, **targets.get(model_class, {"labels": ids})).loss
         loss.backward()
         results.append((loss.detach(), gradients(model)))
-    close(results[1][0], results[0][0])
-    close(results[1][1], results[0][1])
+    assert_close(results[1][0], results[0][0])
+    assert_close(results[1][1], results[0][1])
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # newer transformers prefer another name for the switch
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # newer transformers renames the argument
 def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, random_ids, gradients, use_reentrant, dropout):
     model = tiny_model(MiniForCausalLM, hidden_dropout=dropout, attention_dropout=dropout).train()
-    ids, calls, found = random_ids(2, 9), [], []
+    ids, calls, step_gradients = random_ids(2, 9), [], []
     for module in model.modules():
         if isinstance(module, MiniMLP):
             module.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -363,10 +363,10 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, random_ids,
             model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
         torch.manual_seed(1)
         model(ids, labels=ids).loss.backward()
-        found.append(gradients(model))
-    assert len(calls) == 2 + 4  # two layers, computed once; then once more in the backward pass
-    assert found[0].keys() == dict(model.named_parameters()).keys()
-    close(found[1], found[0], atol=1e-6)
+        step_gradients.append(gradients(model))
+    assert len(calls) == 2 + 4  # two layers; with checkpointing, each is computed again in the backward pass
+    assert step_gradients[0].keys() == dict(model.named_parameters()).keys()
+    assert_close(step_gradients[1], step_gradients[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("kept", [1, 3, 9])
@@ -374,19 +374,19 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, random_ids,
 def test_last_logits_kept_equal_that_slice_of_all_logits(tiny_model, random_ids, kept):
     model = tiny_model(MiniForCausalLM)
     ids = random_ids(2, 9)
-    close(model(ids, logits_to_keep=kept).logits, model(ids).logits[:, -kept:], atol=1e-6)
+    assert_close(model(ids, logits_to_keep=kept).logits, model(ids).logits[:, -kept:], atol=1e-6)
 
 
 @torch.no_grad()
 def test_logits_kept_by_index_equal_those_of_all_logits(tiny_model, random_ids):
     model = tiny_model(MiniForCausalLM)
     ids, kept = random_ids(2, 9), torch.tensor([7, 0, 3])
-    close(model(ids, logits_to_keep=kept).logits, model(ids).logits[:, kept], atol=1e-6)
+    assert_close(model(ids, logits_to_keep=kept).logits, model(ids).logits[:, kept], atol=1e-6)
 
 
 @torch.no_grad()
 def test_bfloat16_load_keeps_float32_positions(tiny_model, random_ids, tmp_path):
-    """In bfloat16, position 5003 would be 4992: positions that a load had rounded would be wrong by order 1."""
+    """In bfloat16, position 5003 is rounded to 4992, so rounded positions would cause errors of order 1."""
     tiny_model(MiniModel).save_pretrained(tmp_path)
     full, half = (MiniModel.from_pretrained(tmp_path, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
     assert list(half.buffers()) == []
@@ -396,13 +396,13 @@ def test_bfloat16_load_keeps_float32_positions(tiny_model, random_ids, tmp_path)
     embedded = half(ids, **inputs).hidden_states[0]
     assert embedded.dtype == torch.bfloat16
     exact = half.embed_tokens(ids) * math.sqrt(32) + sinusoidal_positions(positions, 32).bfloat16()
-    close(embedded, exact, atol=0)
-    # 8 bits of mantissa: about 1 % of numbers that reach 4.
-    close(embedded.float(), full(ids, **inputs).hidden_states[0], atol=0.04)
-    found, expected = half(ids, **inputs).last_hidden_state.float(), full(ids, **inputs).last_hidden_state
-    assert (found - expected).norm() < 0.03 * expected.norm()
+    assert_close(embedded, exact, atol=0)
+    # With 8 bits of mantissa, about 1% of numbers up to 4.
+    assert_close(embedded.float(), full(ids, **inputs).hidden_states[0], atol=0.04)
+    output, expected = half(ids, **inputs).last_hidden_state.float(), full(ids, **inputs).last_hidden_state
+    assert (output - expected).norm() < 0.03 * expected.norm()
     rounded = full(ids, position_ids=positions.bfloat16().long()).last_hidden_state
-    assert (rounded - expected).norm() > 0.1 * expected.norm()  # what the bound above would not let through
+    assert (rounded - expected).norm() > 0.1 * expected.norm()  # the bound above would reject rounded positions
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
@@ -413,15 +413,15 @@ def test_hidden_states_run_from_the_embedding_output_to_the_last_hidden_state(ti
     outputs = model(ids, output_hidden_states=True)
     assert len(outputs.hidden_states) == model.config.num_hidden_layers + 1
     embedded = model.embed_tokens(ids) * math.sqrt(32) + sinusoidal_positions(torch.arange(9), 32)
-    close(outputs.hidden_states[0], embedded, atol=1e-6)
-    close(outputs.hidden_states[1], model.layers[0](embedded, position_ids=None), atol=1e-5)
-    close(outputs.hidden_states[-1], outputs.last_hidden_state, atol=0)
-    close(outputs.last_hidden_state, model(ids).last_hidden_state, atol=0)
+    assert_close(outputs.hidden_states[0], embedded, atol=1e-6)
+    assert_close(outputs.hidden_states[1], model.layers[0](embedded, position_ids=None), atol=1e-5)
+    assert_close(outputs.hidden_states[-1], outputs.last_hidden_state, atol=0)
+    assert_close(outputs.last_hidden_state, model(ids).last_hidden_state, atol=0)
 
 
 @CAUSAL
 @torch.no_grad()
-def test_attention_rows_sum_to_one_and_see_only_what_they_may(tiny_model, random_ids, pad, is_causal):
+def test_attention_rows_sum_to_one_and_follow_the_mask(tiny_model, random_ids, pad, is_causal):
     model = tiny_model(MiniModel, is_causal=is_causal)
     model.set_attn_implementation("eager")
     ids, mask = pad([random_ids(9), random_ids(5)], "right")
@@ -430,7 +430,7 @@ def test_attention_rows_sum_to_one_and_see_only_what_they_may(tiny_model, random
     allowed = mask[:, None, None, :].bool().expand(-1, -1, 9, -1)
     allowed = allowed & torch.ones(9, 9).tril().bool() if is_causal else allowed
     for weights in attentions:
-        close(weights.sum(-1), torch.ones(2, 4, 9), atol=1e-6)
+        assert_close(weights.sum(-1), torch.ones(2, 4, 9), atol=1e-6)
         assert torch.equal(weights > 0, allowed.expand(-1, 4, -1, -1))
 
 
@@ -446,7 +446,7 @@ def test_a_future_token_changes_the_past_only_if_bidirectional(tiny_model, rando
     difference = (model(ids).logits - model(changed).logits).abs().amax(dim=(0, 2))  # [T]
     assert (difference[5:] > 1e-3).all()
     if is_causal:
-        close(difference[:5], torch.zeros(5), atol=1e-6)
+        assert_close(difference[:5], torch.zeros(5), atol=1e-6)
     else:
         assert (difference[:5] > 1e-3).all()
 
@@ -459,7 +459,7 @@ def test_bidirectional_model_ignores_use_cache(tiny_model, random_ids):
 
 
 def test_flash_attention_refuses_packed_rows_that_it_would_mix(tiny_model, random_ids):
-    """Flash attention itself needs a GPU; the refusal comes before it is called."""
+    """Flash attention needs a GPU, but the error is raised before it is called."""
     model = tiny_model(MiniModel)
     model.config._attn_implementation_internal = "flash_attention_2"
     packed = torch.tensor([[0, 1, 2, 0, 1, 2], [0, 1, 2, 3, 4, 5]])

@@ -1,4 +1,4 @@
-"""`torch.export` and ONNX: one program, traced at one shape, computes what the model computes at every other."""
+"""`torch.export` and ONNX: a program traced at one shape computes what the model computes at every other shape."""
 
 import onnxruntime
 import pytest
@@ -14,21 +14,21 @@ CAUSAL = pytest.mark.parametrize("is_causal", [True, False], ids=["causal", "bid
 
 NAMES = ("input_ids", "attention_mask", "position_ids")
 
-# A single token is a decoding step, which no program of whole rows stands for.
+# A single token would be a decoding step, which a program for whole rows does not cover.
 SHAPES = {0: Dim("batch"), 1: Dim("tokens", min=2)}
 TRACED = (2, 9)
-OTHERS = [(1, 2), (3, 14), (5, 40)]
+OTHER_SHAPES = [(1, 2), (3, 14), (5, 40)]
 
 pytestmark = [
     pytest.mark.slow,
-    # torch tells of the collectors of hidden states, which transformers keeps outside the model.
+    # torch warns of the collectors of hidden states, which transformers keeps outside the model.
     pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects:UserWarning"),
 ]
 
 
 @pytest.fixture
 def traceable(tiny_model):
-    """A model without a cache, whose keys and values would be outputs too."""
+    """A model without a cache, because keys and values would be outputs too."""
 
     def build(model_class, attn_implementation="sdpa", **overrides):
         model = tiny_model(model_class, use_cache=False, **overrides)
@@ -40,7 +40,7 @@ def traceable(tiny_model):
 
 @pytest.fixture
 def inputs_of(random_ids):
-    """`inputs_of(shape, names)`: rows of which each begins with more padding, by a mask, or by positions of their own.
+    """`inputs_of(shape, names)`: rows with more and more padding on the left, and a mask and positions that agree.
 
     With `packed`, the first row holds two documents.
     """
@@ -63,17 +63,16 @@ def exported(model, inputs, strict=False):
     return torch.export.export(model, (), kwargs=inputs, dynamic_shapes=shapes, strict=strict).module()
 
 
-def at_tokens(tensor, inputs):
-    """What a program gives for padding means nothing; a classifier gives nothing for it."""
+def without_padding(tensor, inputs):
+    """The outputs at tokens that are not padding; the output of a sequence classifier is returned unchanged."""
     mask = inputs.get("attention_mask")
     return tensor if mask is None or tensor.shape[:2] != mask.shape else tensor[mask.bool()]
 
 
-def assert_equal_outputs(found, expected, inputs):
-    found = [tensor for tensor in found.values() if tensor is not None]
-    expected = [tensor for tensor in expected.values() if tensor is not None]
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(at_tokens(one, inputs), at_tokens(other, inputs), rtol=0, atol=1e-5)
+def assert_equal_outputs(outputs, expected, inputs):
+    outputs = [without_padding(tensor, inputs) for tensor in outputs.values() if tensor is not None]
+    expected = [without_padding(tensor, inputs) for tensor in expected.values() if tensor is not None]
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-5)
 
 
 @EACH_CLASS
@@ -82,7 +81,7 @@ def assert_equal_outputs(found, expected, inputs):
 def test_exported_program_equals_the_model_at_every_shape(traceable, inputs_of, model_class, names):
     model = traceable(model_class)
     program = exported(model, inputs_of(TRACED, names))
-    for shape in (TRACED, *OTHERS):
+    for shape in (TRACED, *OTHER_SHAPES):
         inputs = inputs_of(shape, names)
         assert_equal_outputs(program(**inputs), model(**inputs), inputs)
 
@@ -94,20 +93,20 @@ def test_exported_program_equals_the_model_at_every_shape(traceable, inputs_of, 
 def test_exported_program_keeps_padded_rows_and_packed_documents_apart(
     traceable, inputs_of, random_ids, pad, attn_implementation, strict, is_causal
 ):
-    """Traced on rows of one document: what it does to others may not hang on the example."""
+    """The example rows hold one document each; the program must not depend on that."""
     model = traceable(MiniModel, attn_implementation, is_causal=is_causal)
     program = exported(model, inputs_of(TRACED, NAMES), strict)
 
     rows = [random_ids(length) for length in (12, 4, 7)]
     ids, mask = pad(rows, "left")
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    found = program(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+    padded = program(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
     alone = [model(row[None]).last_hidden_state[0] for row in rows]
-    torch.testing.assert_close(found[mask.bool()], torch.cat(alone), rtol=0, atol=1e-5)
+    torch.testing.assert_close(padded[mask.bool()], torch.cat(alone), rtol=0, atol=1e-5)
 
-    packed, positions = torch.cat(rows)[None], torch.cat([torch.arange(len(row)) for row in rows])[None]
-    found = program(input_ids=packed, attention_mask=torch.ones_like(packed), position_ids=positions)
-    torch.testing.assert_close(found.last_hidden_state[0], torch.cat(alone), rtol=0, atol=1e-5)
+    ids, positions = torch.cat(rows)[None], torch.cat([torch.arange(len(row)) for row in rows])[None]
+    packed = program(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=positions)
+    torch.testing.assert_close(packed.last_hidden_state[0], torch.cat(alone), rtol=0, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:# The axis name:UserWarning", "ignore:.*LeafSpec:FutureWarning")
@@ -124,7 +123,7 @@ def test_onnx_program_equals_the_model_at_every_shape(traceable, inputs_of, tmp_
         verbose=False,
     )
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    for shape in (TRACED, *OTHERS):
+    for shape in (TRACED, *OTHER_SHAPES):
         inputs = inputs_of(shape, names, packed=True)
         [logits] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
         assert_equal_outputs({"logits": torch.from_numpy(logits)}, model(**inputs), inputs)

@@ -1,4 +1,4 @@
-"""`generate`: however it decodes, the tokens are those that the plain model would choose."""
+"""`generate`: every way of decoding gives the tokens that the plain model would choose."""
 
 import copy
 
@@ -19,8 +19,8 @@ caches = pytest.mark.parametrize("cache", CACHES)
 def build(tiny_model):
     """Models whose texts can be compared token by token.
 
-    Untied and with large weights, so that a text does not settle on one token; in float64, so that rounding never
-    decides between two tokens, however long the text.
+    They are untied and have large weights, so that a text does not repeat one token. They are in float64, so that
+    rounding never decides between two tokens, even in a long text.
     """
 
     def build(**overrides):
@@ -42,7 +42,7 @@ def prompts(random_ids, pad):
 
 
 def generate(model, ids, mask=None, length=NEW_TOKENS, assistant_model=None, **settings):
-    """The new tokens only, from the same seed at each call."""
+    """The new tokens only, with the same seed at each call."""
     torch.manual_seed(3)
     mask = torch.ones_like(ids) if mask is None else mask
     config = GenerationConfig(max_new_tokens=length, pad_token_id=0, **settings)
@@ -63,7 +63,7 @@ def test_greedy_left_padded_batch_equals_each_row_decoded_by_hand(build, prompts
     model = build(norm_first=norm_first)
     rows, ids, mask = prompts
     expected = torch.stack([greedy_by_hand(model, row) for row in rows])
-    assert all(len(set(row)) > 10 for row in expected.tolist())  # a text in a loop would prove little
+    assert all(len(set(row)) > 10 for row in expected.tolist())  # a text that repeats itself would prove little
     for cache, settings in CACHES.items():
         assert torch.equal(generate(model, ids, mask, **settings), expected), cache
 
@@ -74,7 +74,7 @@ def test_beams_of_a_left_padded_batch_equal_those_of_each_row_alone_without_a_ca
     beams = {"num_beams": 3, "num_return_sequences": 2}
     expected = torch.cat([generate(model, row[None], **beams, use_cache=False) for row in rows])
     assert not torch.equal(expected[::2], expected[1::2])
-    assert not torch.equal(expected[::2], generate(model, ids, mask))  # greedy is another text
+    assert not torch.equal(expected[::2], generate(model, ids, mask))  # greedy gives another text
     for cache, settings in CACHES.items():
         assert torch.equal(generate(model, ids, mask, **beams, **settings), expected), cache
 
@@ -82,20 +82,20 @@ def test_beams_of_a_left_padded_batch_equal_those_of_each_row_alone_without_a_ca
 @pytest.mark.parametrize("beams", [1, 2])
 def test_samples_with_a_cache_equal_those_without(model, prompts, beams):
     _, ids, mask = prompts
-    found = {
+    samples = {
         cache: generate(model, ids, mask, do_sample=True, num_beams=beams, num_return_sequences=2, **settings)
         for cache, settings in CACHES.items()
     }
-    assert torch.equal(found["dynamic"], found["none"])
-    assert torch.equal(found["static"], found["none"])
-    assert not torch.equal(found["none"][::2], found["none"][1::2])
-    assert not torch.equal(found["none"][::2], generate(model, ids, mask))  # greedy is another text
+    assert torch.equal(samples["dynamic"], samples["none"])
+    assert torch.equal(samples["static"], samples["none"])
+    assert not torch.equal(samples["none"][::2], samples["none"][1::2])
+    assert not torch.equal(samples["none"][::2], generate(model, ids, mask))  # greedy gives another text
 
 
 @caches
 @torch.no_grad()
 def test_logits_of_each_sampled_token_equal_those_of_one_plain_forward(model, prompts, cache):
-    """A sample depends on the logits of the whole text before it: this holds them to those of each row alone."""
+    """A sampled token depends on the logits at its position: compare them with those of each row alone."""
     rows, ids, mask = prompts
     config = GenerationConfig(max_new_tokens=NEW_TOKENS, pad_token_id=0, do_sample=True, **CACHES[cache])
     outputs = model.generate(
@@ -110,32 +110,32 @@ def test_logits_of_each_sampled_token_equal_those_of_one_plain_forward(model, pr
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @torch.no_grad()
-def test_texts_of_a_bfloat16_model_are_nearly_the_best_for_its_float32_copy(tiny_model, random_ids, pad, cache):
-    """Beyond position 256, where bfloat16 no longer tells neighbours apart."""
+def test_texts_of_a_bfloat16_model_are_nearly_optimal_for_its_float32_copy(tiny_model, random_ids, pad, cache):
+    """At positions above 256, where bfloat16 rounds neighbouring positions to the same number."""
     model = tiny_model(MiniForCausalLM, tie_word_embeddings=False, eos_token_id=None)
     half = copy.deepcopy(model).bfloat16()
     rows = [random_ids(length) for length in (300, 280)]
     ids, mask = pad(rows, "left")
     for row, text in zip(rows, generate(half, ids, mask, 60, **CACHES[cache]), strict=True):
         logits = model(torch.cat((row, text))[None]).logits[0, len(row) - 1 : -1]
-        lost = logits.amax(-1) - logits[torch.arange(60), text]
-        assert lost.max() < 0.1, lost
+        gap = logits.amax(-1) - logits[torch.arange(60), text]
+        assert gap.max() < 0.1, gap
 
 
 def test_generation_from_inputs_embeds_equals_generation_from_input_ids(model, prompts):
     _, ids, mask = prompts
     embeds = model.get_input_embeddings()(ids)
     config = GenerationConfig(max_new_tokens=20, pad_token_id=0)
-    found = model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=config)
-    assert torch.equal(found, generate(model, ids, mask, 20))
+    text = model.generate(inputs_embeds=embeds, attention_mask=mask, generation_config=config)
+    assert torch.equal(text, generate(model, ids, mask, 20))
 
 
-# transformers refuses assisted and prompt-lookup decoding of several rows, with a static cache and without a cache.
+# transformers refuses assisted and prompt-lookup decoding of several rows, with a static cache, or without a cache.
 
 
 @pytest.fixture
 def assisted(model):
-    """`assisted(prompt, ...)`: the text after one left-padded prompt, and the number of calls of the model for it."""
+    """`assisted(prompt, ...)`: the text after one left-padded prompt, and the number of calls of the model."""
 
     def decode(prompt, **settings):
         ids = torch.nn.functional.pad(prompt, (9, 0))[None]
@@ -149,23 +149,23 @@ def assisted(model):
 
 
 def test_prompt_lookup_equals_greedy(model, random_ids, assisted):
-    prompt = random_ids(6).repeat(3)  # a prompt that repeats itself offers candidates to look up
+    prompt = random_ids(6).repeat(3)  # a repetitive prompt has candidates to look up
     text, calls = assisted(prompt, prompt_lookup_num_tokens=3)
     assert torch.equal(text, greedy_by_hand(model, prompt))
-    assert NEW_TOKENS / 4 < calls < NEW_TOKENS  # some candidates were taken, and others taken back
+    assert NEW_TOKENS / 4 < calls < NEW_TOKENS  # some candidates were accepted, others rejected
 
 
 def test_assistant_model_equals_greedy(model, random_ids, assisted):
     assistant = copy.deepcopy(model)
     for parameter in assistant.parameters():
-        parameter.data.add_(torch.randn_like(parameter) * 0.01)  # it is right about every other time
+        parameter.data.add_(torch.randn_like(parameter) * 0.01)  # it is right about half of the time
     prompt = random_ids(6)
     text, calls = assisted(prompt, assistant_model=assistant)
     assert torch.equal(text, greedy_by_hand(model, prompt))
     assert NEW_TOKENS / 4 < calls < NEW_TOKENS
 
 
-def test_generation_continued_from_a_cache_equals_generation_in_one_go(model, random_ids):
+def test_generation_continued_from_a_cache_equals_one_generation(model, random_ids):
     ids = random_ids(2, 6)
     config = GenerationConfig(max_new_tokens=8, pad_token_id=0, return_dict_in_generate=True)
     first = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
@@ -181,15 +181,15 @@ def test_generation_continued_from_a_cache_equals_generation_in_one_go(model, ra
 def test_generation_ends_at_each_of_several_end_tokens_and_pads_after_it(model, random_ids):
     ids = random_ids(2, 6)
     free = generate(model, ids, length=20)
-    ends = [free[0, 4].item(), free[1, 9].item()]
-    stopped = generate(model, ids, length=20, eos_token_id=ends)
+    end_tokens = [free[0, 4].item(), free[1, 9].item()]
+    stopped = generate(model, ids, length=20, eos_token_id=end_tokens)
     for row, expected in zip(stopped, free, strict=True):
-        last = next(i for i, token in enumerate(expected.tolist()) if token in ends)
+        last = next(i for i, token in enumerate(expected.tolist()) if token in end_tokens)
         assert torch.equal(row[: last + 1], expected[: last + 1])
         assert not row[last + 1 :].any()
 
 
-def test_model_that_sees_both_sides_refuses_to_generate(tiny_model, random_ids):
+def test_a_bidirectional_model_refuses_to_generate(tiny_model, random_ids):
     model = tiny_model(MiniForCausalLM, is_causal=False)
     with pytest.raises(ValueError, match=r"`is_causal=False`.*MiniForMaskedLM"):
         model.generate(random_ids(1, 4), max_new_tokens=2)
@@ -207,5 +207,5 @@ def test_continuous_batching_equals_greedy(model, prompts, attn_implementation, 
         continuous_batching_config=ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=max_batch_tokens),
         progress_bar=False,
     )
-    found = {tuple(output.prompt_ids): output.generated_tokens for output in outputs.values()}
-    assert found == {tuple(row.tolist()): tokens.tolist() for row, tokens in zip(rows, expected, strict=True)}
+    texts = {tuple(output.prompt_ids): output.generated_tokens for output in outputs.values()}
+    assert texts == {tuple(row.tolist()): tokens.tolist() for row, tokens in zip(rows, expected, strict=True)}

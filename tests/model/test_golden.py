@@ -1,6 +1,7 @@
-"""Twenty updates with a fixed seed, kept as numbers: any numeric change of model, loss or optimizer shows here.
+"""Losses of twenty updates with a fixed seed: any numeric change of model, loss or optimizer makes this test fail.
 
-After an intended change, print the new values with `python tests/test_golden.py` and say why in the commit.
+After an intended change, print the new values with `python tests/model/test_golden.py` and give the reason in the
+commit message.
 """
 
 import pytest
@@ -18,7 +19,7 @@ GOLDEN = {
 
 
 def train(norm_first: bool) -> list[float]:
-    """Losses of twenty updates on sequences in which each token follows from the one before."""
+    """Losses of twenty updates on sequences in which each token determines the next."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}

@@ -1,4 +1,4 @@
-"""Checkpoints, loaded in this process and in a fresh one: with the package or, as remote code, without it."""
+"""Checkpoints load equal in this process and in a fresh one, with the package and, as remote code, without it."""
 
 import json
 
@@ -31,7 +31,7 @@ SENTENCE = "the old cat sees a small tree"
 
 
 def word_tokenizer():
-    """A token for each word; the special ones come first, so pad, bos and eos are 0, 1 and 2 as in MiniConfig."""
+    """One token per word. Special tokens come first, so pad, bos and eos are 0, 1 and 2 as in MiniConfig."""
     vocabulary = {word: i for i, word in enumerate([*SPECIAL_TOKENS.values(), *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -91,7 +91,7 @@ def test_a_loaded_model_computes_the_same_and_saves_the_same_bytes(
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("target_class", MODEL_CLASSES, ids=lambda cls: f"into {cls.__name__}")
 @each_class
-def test_a_checkpoint_of_one_head_gives_all_that_both_have_to_each_other(
+def test_a_checkpoint_of_one_head_passes_all_shared_weights_to_another(
     tiny_model, tmp_path, model_class, target_class, tied
 ):
     model = tiny_model(model_class, tie_word_embeddings=tied)
@@ -125,7 +125,7 @@ def test_a_file_holds_the_head_only_if_it_is_not_tied(tiny_model, tmp_path, mode
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @language_models
 @torch.no_grad()
-def test_a_resized_model_predicts_the_old_tokens_alike_and_loads_equal(
+def test_a_resized_model_keeps_the_logits_of_old_tokens_and_loads_equal(
     tiny_model, random_ids, tmp_path, model_class, tied, size, multiple, resized, mean_resizing
 ):
     model = tiny_model(model_class, tie_word_embeddings=tied, lm_head_bias=True)
@@ -135,22 +135,22 @@ def test_a_resized_model_predicts_the_old_tokens_alike_and_loads_equal(
     after = model(ids, labels=ids)
     assert model.config.vocab_size == after.logits.shape[-1] == resized
     assert (model.lm_head.weight is model.model.embed_tokens.weight) is tied
-    kept = min(resized, 97)
-    torch.testing.assert_close(after.logits[..., :kept], before[..., :kept], rtol=0, atol=1e-5)
+    old_tokens = min(resized, 97)
+    torch.testing.assert_close(after.logits[..., :old_tokens], before[..., :old_tokens], rtol=0, atol=1e-5)
 
     model.save_pretrained(tmp_path)
     loaded, report = model_class.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report.values()), report
-    found = loaded(ids, labels=ids)
-    assert torch.equal(found.logits, after.logits)
-    assert torch.equal(found.loss, after.loss)
-    # The loaded head is our own, whatever the resize had put in its place.
+    outputs = loaded(ids, labels=ids)
+    assert torch.equal(outputs.logits, after.logits)
+    assert torch.equal(outputs.loss, after.loss)
+    # The loaded head is a MiniLMHead, even if the resize had replaced it.
     torch.testing.assert_close(loaded.train()(ids, labels=ids).loss, after.loss, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @torch.no_grad()
-def test_a_model_with_new_tokens_that_it_never_predicts_generates_as_before(tiny_model, random_ids, tied):
+def test_a_model_with_new_tokens_that_it_never_predicts_generates_the_same(tiny_model, random_ids, tied):
     model = tiny_model(MiniForCausalLM, tie_word_embeddings=tied, lm_head_bias=True, eos_token_id=None)
     ids = random_ids(2, 9)
     settings = {"generation_config": GenerationConfig(max_new_tokens=20), "attention_mask": torch.ones_like(ids)}
@@ -163,7 +163,7 @@ def test_a_model_with_new_tokens_that_it_never_predicts_generates_as_before(tiny
 
 
 @torch.no_grad()
-def test_question_answering_head_saves_both_ends(tiny_model, random_ids, tmp_path):
+def test_question_answering_head_saves_start_and_end_weights(tiny_model, random_ids, tmp_path):
     model, ids = tiny_model(MiniForQuestionAnswering), random_ids(2, 9)
     model.save_pretrained(tmp_path)
     loaded = MiniForQuestionAnswering.from_pretrained(tmp_path)
@@ -200,9 +200,9 @@ ids = torch.load(root / "ids.pt")
 def open_and_compare(auto_name, directory, expected):
     model = getattr(transformers, auto_name).from_pretrained(directory, **trust).eval()
     outputs = model(ids)
-    found = outputs.start_logits if "start_logits" in outputs else outputs[0]
+    primary = outputs.start_logits if "start_logits" in outputs else outputs[0]
     kind = {"class": type(model).__name__, "module": type(model).__module__}
-    return model, kind | {"equal": torch.equal(found, expected)}
+    return model, kind | {"equal": torch.equal(primary, expected)}
 
 
 for name, auto_name in json.loads((root / "names.json").read_text()).items():
@@ -213,7 +213,7 @@ for name, auto_name in json.loads((root / "names.json").read_text()).items():
     results[name] = {"first": first, "again": open_and_compare(auto_name, again, expected)[1]}
     results[name]["files"] = sorted(path.name for path in again.iterdir())
 
-    # The checkpoint of the causal language model opens as everything.
+    # The checkpoint of the causal language model opens as every class.
     model = getattr(transformers, auto_name).from_pretrained(root / "MiniForCausalLM", **trust)
     trunk = model.base_model.state_dict()
     saved = torch.load(root / "trunk.pt")
@@ -235,7 +235,7 @@ for auto_name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM"):
     except Exception as error:
         results[auto_name] = str(error)
 results["executed"] = (root / "executed").exists()
-# The sentinel does work: with consent the same code runs.
+# The sentinel works: with consent, the same code runs.
 transformers.AutoModel.from_pretrained(root, trust_remote_code=True)
 results["executed with consent"] = (root / "executed").exists()
 print("RESULTS", json.dumps(results))
@@ -270,10 +270,10 @@ print("RESULTS", json.dumps(results))
 
 @pytest.fixture(scope="session")
 def run_fresh(run_python):
-    """`run_fresh(script, root, mode, cache)`: the results of a script that starts without a cache of remote code."""
+    """`run_fresh(script, root, mode, cache)`: the results of a script that starts with an empty cache."""
 
     def run(script, root, mode, cache):
-        cache.mkdir()  # fails on one that is there
+        cache.mkdir()  # fails if it exists
         result = run_python(script, root, mode, cache=cache, token=None, installed=mode == "installed")
         assert result.returncode == 0, result.stderr
         return json.loads(result.stdout.split("RESULTS ")[-1])
@@ -283,7 +283,7 @@ def run_fresh(run_python):
 
 @pytest.fixture(scope="module")
 def worded_model(tiny_model):
-    """A model by its class, with the words as vocabulary."""
+    """`worded_model(model_class)`: a model whose vocabulary is that of `word_tokenizer`."""
 
     def build(model_class):
         model = tiny_model(
@@ -291,11 +291,11 @@ def worded_model(tiny_model):
             vocab_size=len(word_tokenizer()),
             num_labels=3 if "Classification" in model_class.__name__ else 2,
             lm_head_bias=True,
-            # One head each way; an untied one also generates livelier texts.
+            # One tied and one untied head; the untied one generates more varied texts.
             tie_word_embeddings=model_class is not MiniForCausalLM,
         )
         if hasattr(model, "lm_head"):
-            model.lm_head.bias.data[: len(SPECIAL_TOKENS)] = -100  # predict words, and never an early end
+            model.lm_head.bias.data[: len(SPECIAL_TOKENS)] = -100  # predict words only, so that no text ends early
         return model
 
     return build
@@ -303,7 +303,7 @@ def worded_model(tiny_model):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory, worded_model):
-    """A directory with a checkpoint and a tokenizer for each head, inputs, and what each model makes of them."""
+    """A directory with a checkpoint and a tokenizer for each head, inputs, and the expected output of each model."""
     root = tmp_path_factory.mktemp("checkpoints")
     torch.set_num_threads(1)
     ids = torch.randint(5, len(word_tokenizer()), (2, 9), generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""The loss: chunked = plain, accumulated = whole batch, and what each head counts."""
+"""The loss: chunked = plain, accumulated = whole batch, and the targets that each head counts."""
 
 import subprocess
 import sys
@@ -33,12 +33,12 @@ HEADS = {
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Five rows of logits at a time."""
+    """Compute five rows of logits at a time."""
     monkeypatch.setattr("modeling_mini.loss_mini.LOGITS_PER_CHUNK", 5 * 97 + 96)
 
 
 def some_ignored(ids):
-    """Labels like the ids, a third of them ignored, a different third in each row."""
+    """The ids as labels, of which a random third is ignored."""
     return torch.where(torch.rand(ids.shape) < 1 / 3, IGNORED_LABEL, ids)
 
 
@@ -50,12 +50,12 @@ def plain_loss(model, logits, labels):
     return -logits.log_softmax(-1)[torch.arange(len(labels)), labels].mean()
 
 
-def assert_relatively_equal(found, expected, tolerance):
+def assert_relatively_equal(actual, expected, tolerance):
     """Each tensor differs by less than `tolerance` times its own norm."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
-        # Keys' biases have no gradient (a softmax ignores a constant), so theirs is all rounding.
-        error, scale = (found[name] - tensor).norm().item(), max(tensor.norm().item(), 1e-2)
+        # Biases of keys have no gradient (a softmax ignores a constant), so the computed one is only rounding.
+        error, scale = (actual[name] - tensor).norm().item(), max(tensor.norm().item(), 1e-2)
         assert error < tolerance * scale, f"{name}: {error / scale:.1e}"
 
 
@@ -69,8 +69,8 @@ def test_logits_are_computed_only_where_there_is_a_label(tiny_model, random_ids,
         nn.functional, "linear", lambda x, *rest: computed.append(x.shape[:-1].numel()) or forward(x, *rest)
     )
     model(ids, labels=labels, skip_logits=True)
-    wanted = labels[:, 1:] if model_class is MiniForCausalLM else labels
-    assert computed[-1] == (wanted != IGNORED_LABEL).sum()
+    targets = labels[:, 1:] if model_class is MiniForCausalLM else labels
+    assert computed[-1] == (targets != IGNORED_LABEL).sum()
 
 
 @LANGUAGE_MODELS
@@ -107,7 +107,7 @@ def test_loss_with_logits_equals_loss_without_in_training_and_in_evaluation(tiny
 
 
 @LANGUAGE_MODELS
-def test_logits_are_skipped_only_where_the_caller_cannot_miss_them(tiny_model, random_ids, model_class):
+def test_logits_are_skipped_only_for_the_trainer_and_on_request(tiny_model, random_ids, model_class):
     """The Trainer's training step passes `num_items_in_batch` and reads only the loss; other loops read the logits."""
     model, ids = tiny_model(model_class), random_ids(3, 9)
     expected = model(ids).logits
@@ -132,7 +132,7 @@ def test_the_trainer_trains_without_logits_and_evaluates_with_them(tiny_model, r
 
 
 def test_cpt_of_peft_trains(tiny_model, random_ids):
-    """It adds the loss of its own prompt, from the logits of a model in training mode."""
+    """CPT adds the loss of its prompt, which it computes from the logits of a model in training mode."""
     peft = pytest.importorskip("peft")
     config = peft.CPTConfig(task_type="CAUSAL_LM", cpt_token_ids=[5, 6], cpt_mask=[1, 1], cpt_tokens_type_mask=[1, 2])
     model, ids = peft.get_peft_model(tiny_model(MiniForCausalLM), config).train(), random_ids(2, 9)
@@ -152,12 +152,12 @@ def test_num_items_in_batch_divides_the_summed_loss(tiny_model, random_ids, mode
     counted = labels[:, 1:] if model_class is MiniForCausalLM else labels
     mean, count = model(ids, labels=labels, skip_logits=True).loss, (counted != IGNORED_LABEL).sum()
     for items in (torch.tensor(7), 7):
-        found = model(ids, labels=labels, num_items_in_batch=items, skip_logits=skip_logits).loss
-        torch.testing.assert_close(found, mean * count / 7, rtol=1e-5, atol=0)
+        loss = model(ids, labels=labels, num_items_in_batch=items, skip_logits=skip_logits).loss
+        torch.testing.assert_close(loss, mean * count / 7, rtol=1e-5, atol=0)
 
 
 class LargestTensor(TorchDispatchMode):
-    """Records the most elements of any tensor that an operation returns."""
+    """Records the number of elements of the largest tensor that an operation returns."""
 
     elements = 0
 
@@ -169,18 +169,18 @@ class LargestTensor(TorchDispatchMode):
 
 
 class MostAtOnce(TorchDispatchMode):
-    """Records the most storages of so many elements that were there at the same time."""
+    """Records the largest number of storages of a given size that exist at the same time."""
 
     def __init__(self, elements: int):
         super().__init__()
-        self.elements, self.found, self.most = elements, WeakSet(), 0
+        self.elements, self.storages, self.most = elements, WeakSet(), 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor) and leaf.numel() == self.elements:
-                self.found.add(leaf.untyped_storage())
-        self.most = max(self.most, len(self.found))
+                self.storages.add(leaf.untyped_storage())
+        self.most = max(self.most, len(self.storages))
         return result
 
 
@@ -197,7 +197,7 @@ def test_no_chunk_of_logits_outlives_the_next(tiny_model, monkeypatch, random_id
         loss = model(ids, labels=ids, skip_logits=True).loss
         if training:
             loss.backward()
-    assert chunks.most == 2  # logits, in two precisions or with their log-softmax
+    assert chunks.most == 2  # logits in two precisions, or logits and their log-softmax
 
 
 @LANGUAGE_MODELS
@@ -210,13 +210,13 @@ def test_gradient_of_the_head_under_autocast_is_float32(tiny_model, random_ids, 
     with torch.autocast("cpu", torch.bfloat16):
         loss = model(ids, labels=ids, skip_logits=True).loss
     loss.backward()
-    found = gradients(model)["lm_head.weight"]
-    assert not torch.equal(found, found.bfloat16().float())
-    torch.testing.assert_close(found, expected, rtol=0, atol=0.02 * expected.abs().max().item())
+    gradient = gradients(model)["lm_head.weight"]
+    assert not torch.equal(gradient, gradient.bfloat16().float())
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=0.02 * expected.abs().max().item())
 
 
 @LANGUAGE_MODELS
-def test_backward_may_come_twice(tiny_model, random_ids, gradients, model_class):
+def test_backward_may_run_twice(tiny_model, random_ids, gradients, model_class):
     model, ids = tiny_model(model_class).train(), random_ids(3, 9)
     loss = model(ids, labels=ids, skip_logits=True).loss * 3
     loss.backward(retain_graph=True)
@@ -247,7 +247,7 @@ def test_training_keeps_no_logits_for_the_backward_pass(tiny_model, monkeypatch,
     tokens, vocabulary = 2 * 64, 400
     monkeypatch.setattr("modeling_mini.loss_mini.LOGITS_PER_CHUNK", 8 * vocabulary)
     model = tiny_model(model_class, vocab_size=vocabulary).train()
-    ids, kept = random_ids(2, 64), {}
+    ids, saved_elements = random_ids(2, 64), {}
     for skip_logits in (True, False):
         sizes = []
 
@@ -258,9 +258,9 @@ def test_training_keeps_no_logits_for_the_backward_pass(tiny_model, monkeypatch,
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             model(ids, labels=ids, skip_logits=skip_logits)
-        kept[skip_logits] = sum(sizes)
-    assert kept[False] >= tokens * vocabulary
-    assert kept[True] == 0
+        saved_elements[skip_logits] = sum(sizes)
+    assert saved_elements[False] >= tokens * vocabulary
+    assert saved_elements[True] == 0
 
 
 @LANGUAGE_MODELS
@@ -269,17 +269,17 @@ def test_training_keeps_no_logits_for_the_backward_pass(tiny_model, monkeypatch,
 def test_gradients_of_a_padded_batch_equal_those_of_each_row_alone(
     tiny_model, random_ids, pad, gradients, model_class, side, attn_implementation
 ):
-    """Padding on the left attends to nothing: in the backward pass that must not become NaN."""
+    """Padding on the left attends to nothing; its gradients must not become NaN."""
     model = tiny_model(model_class).train()
     model.set_attn_implementation(attn_implementation)
     rows = [random_ids(length) for length in (9, 4, 12)]
     labels = [some_ignored(row[None])[0] for row in rows]
     for row in labels:
-        row[0] = IGNORED_LABEL  # in a padded batch, the padding before a row would predict its first token
+        row[0] = IGNORED_LABEL  # otherwise the padding before a row would predict its first token
     (ids, mask), (labels_of_batch, _) = pad(rows, side), pad(labels, side, pad_token_id=IGNORED_LABEL)
     loss = model(ids, attention_mask=mask, labels=labels_of_batch).loss
     loss.backward()
-    found = gradients(model)
+    padded_gradients = gradients(model)
 
     count = (labels_of_batch != IGNORED_LABEL).sum()
     alone = sum(
@@ -288,10 +288,10 @@ def test_gradients_of_a_padded_batch_equal_those_of_each_row_alone(
     )
     alone.backward()
     torch.testing.assert_close(loss, alone, rtol=1e-5, atol=0)
-    assert_relatively_equal(found, gradients(model), 1e-5)
+    assert_relatively_equal(padded_gradients, gradients(model), 1e-5)
 
 
-def test_shift_labels_are_taken_as_they_are(tiny_model, random_ids):
+def test_shift_labels_are_not_shifted_again(tiny_model, random_ids):
     model = tiny_model(MiniForCausalLM)
     ids = random_ids(3, 9)
     targets = some_ignored(random_ids(3, 9))
@@ -299,15 +299,17 @@ def test_shift_labels_are_taken_as_they_are(tiny_model, random_ids):
     expected = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
     for mode in (model.train(), model.eval()):
         for labels in (None, ids):
-            found = mode(ids, labels=labels, shift_labels=targets).loss
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+            loss = mode(ids, labels=labels, shift_labels=targets).loss
+            torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("with_count", [False, True])
 @pytest.mark.parametrize("model_class", [MiniForCausalLM, MiniForMaskedLM, MiniForTokenClassification])
-def test_nothing_to_learn_costs_nothing(tiny_model, random_ids, gradients, model_class, with_count, training):
-    """A batch whose labels are all ignored, alone or as the Trainer counts it."""
+def test_a_batch_without_targets_has_zero_loss_and_zero_gradients(
+    tiny_model, random_ids, gradients, model_class, with_count, training
+):
+    """All labels are ignored; with and without the count that the Trainer passes."""
     model = tiny_model(model_class).train(training)
     ids = random_ids(2, 9)
     count = {"num_items_in_batch": torch.tensor(0)} if with_count else {}
@@ -315,7 +317,7 @@ def test_nothing_to_learn_costs_nothing(tiny_model, random_ids, gradients, model
     loss.backward()
     assert loss.item() == 0
     for name, gradient in gradients(model).items():
-        assert not gradient.any(), name  # NaN counts as any
+        assert not gradient.any(), name  # `any` is true for NaN as well
 
 
 def resized_head(model):
@@ -325,20 +327,20 @@ def resized_head(model):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize(("head", "kept"), [("tied", True), ("untied", False), ("untied, bias", False)])
-def test_resized_embeddings_train_with_the_plain_loss(tiny_model, random_ids, gradients, head, kept):
-    """A resize keeps a tied head, and replaces an untied one by a plain nn.Linear."""
+@pytest.mark.parametrize(("head", "is_kept"), [("tied", True), ("untied", False), ("untied, bias", False)])
+def test_resized_embeddings_train_with_the_plain_loss(tiny_model, random_ids, gradients, head, is_kept):
+    """A resize keeps a tied head, and replaces an untied one with a plain nn.Linear."""
     model = resized_head(tiny_model(MiniForCausalLM, **HEADS[head])).train()
-    assert (type(model.lm_head) is MiniLMHead) is kept
+    assert (type(model.lm_head) is MiniLMHead) is is_kept
     ids = random_ids(2, 9, vocab_size=120)
     logits = model(ids).logits
     assert logits.shape[-1] == 120
     expected = plain_loss(model, logits, ids)
     expected.backward()
     expected_gradients = gradients(model)
-    found = model(ids, labels=ids).loss
-    found.backward()
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    loss = model(ids, labels=ids).loss
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
     assert_relatively_equal(gradients(model), expected_gradients, 1e-5)
 
 
@@ -408,21 +410,21 @@ def test_token_classification_loss_equals_cross_entropy_at_each_labelled_token(t
     torch.testing.assert_close(outputs.loss, expected, rtol=1e-5, atol=0)
 
 
-def test_question_answering_loss_equals_the_mean_of_both_ends_within_the_text(tiny_model, random_ids):
+def test_question_answering_loss_is_the_mean_of_start_and_end_losses_inside_the_text(tiny_model, random_ids):
     model = tiny_model(MiniForQuestionAnswering)
     ids = random_ids(3, 9)
-    starts, ends = torch.tensor([2, 0, 5]), torch.tensor([4, 20, 8])  # 20 lies outside: the answer was cut off
+    starts, ends = torch.tensor([2, 0, 5]), torch.tensor([4, 20, 8])  # 20 is outside: the answer was truncated
     outputs = model(ids, start_positions=starts, end_positions=ends)
     expected = nn.functional.cross_entropy(outputs.start_logits, starts) / 2
     expected = expected + nn.functional.cross_entropy(outputs.end_logits[[0, 2]], ends[[0, 2]]) / 2
     torch.testing.assert_close(outputs.loss, expected, rtol=1e-5, atol=0)
 
 
-# Through the stock Trainer
+# With the stock Trainer
 
 
 def language_examples(ids):
-    """Eight rows of twelve tokens, of which between two and twelve are labels."""
+    """Eight rows of twelve tokens, of which two to twelve have labels."""
     lengths = (12, 3, 8, 2, 11, 5, 9, 4)
     return [
         {"input_ids": row, "labels": torch.where(torch.arange(12) < length, row, IGNORED_LABEL)}
@@ -526,17 +528,17 @@ def test_one_step_over_eight_rows_equals_four_accumulated_micro_batches(tiny_mod
 def test_label_smoothing_through_the_trainer_smooths_the_targets_of_the_plain_loss(
     tiny_model, random_ids, tmp_path, model_class
 ):
-    """The Trainer shifts the labels of causal models only, which it finds by their class names."""
+    """The Trainer shifts labels only for causal models, which it recognises by their class names."""
     model = tiny_model(model_class).train()
     ids = random_ids(3, 9)
     labels = some_ignored(ids)
     trainer = trainer_for(model, tmp_path, label_smoothing_factor=0.1)
-    found = trainer.compute_loss(model, {"input_ids": ids, "labels": labels})
+    loss = trainer.compute_loss(model, {"input_ids": ids, "labels": labels})
     logits, targets = model(ids).logits, labels
     if model_class is MiniForCausalLM:
         logits, targets = logits[:, :-1], labels[:, 1:]
     expected = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.1)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
 
 
 LORA_SCRIPT = """

@@ -1,4 +1,4 @@
-"""The model is its reference: nn.Embedding x sqrt(d) + sinusoids -> nn.TransformerEncoder -> nn.Linear."""
+"""The model equals its reference: nn.Embedding x sqrt(d) + sinusoids -> nn.TransformerEncoder -> nn.Linear."""
 
 import math
 
@@ -25,7 +25,7 @@ def written_out_sinusoids(positions, hidden_size):
 
 
 class Reference(nn.Module):
-    """The same network from torch's own parts, with the weights of a Mini model."""
+    """The same network built from torch modules, with the weights of a Mini model."""
 
     def __init__(self, trunk, lm_head=None):
         super().__init__()
@@ -83,9 +83,9 @@ UNTIED = {"lm_head_bias": True, "tie_word_embeddings": False}
 def test_sinusoids_equal_the_two_formulas_up_to_position_100_000(hidden_size):
     positions = torch.cat((torch.tensor([0, 1, 2, 99_999, 100_000]), torch.randint(100_000, (20,))))
     expected = written_out_sinusoids(positions.tolist(), hidden_size)
-    found = sinusoidal_positions(positions.view(5, 5), hidden_size)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected.view(5, 5, hidden_size), rtol=0, atol=1e-6)
+    sinusoids = sinusoidal_positions(positions.view(5, 5), hidden_size)
+    assert sinusoids.dtype == torch.float32
+    torch.testing.assert_close(sinusoids.double(), expected.view(5, 5, hidden_size), rtol=0, atol=1e-6)
 
 
 @SHAPES
@@ -110,11 +110,13 @@ def test_gradients_equal_those_of_torch_transformer_encoder(tiny_model, random_i
     (reference(ids, causal=True) * weight).sum().backward()
 
     model.lm_head.weight, model.lm_head.bias = (nn.Parameter(p.grad) for p in model.lm_head.parameters())
-    found = reference.translated({name: p.grad for name, p in model.model.named_parameters()}, model.lm_head)
+    gradients = reference.translated({name: p.grad for name, p in model.model.named_parameters()}, model.lm_head)
     expected = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    assert found.keys() == expected.keys()
+    assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name].data, gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            gradients[name].data, gradient, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @SHAPES
@@ -167,4 +169,4 @@ def test_initial_standard_deviations_equal_the_documented_ones(tiny_config, patt
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 8, "vocab_size": 512}
     model = MiniForCausalLM(tiny_config(initializer_range=0.05, **sizes))
     weights = [p.flatten() for name, p in model.named_parameters() if name.endswith(pattern)]
-    assert torch.cat(weights).std().item() == pytest.approx(expected, rel=0.02)  # 30,000 numbers: 0.4 % of noise
+    assert torch.cat(weights).std().item() == pytest.approx(expected, rel=0.02)  # 30,000 numbers: 0.4% noise

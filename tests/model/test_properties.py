@@ -1,7 +1,7 @@
-"""What holds for every configuration and every input, as far as hypothesis finds no counterexample.
+"""Properties of every configuration and every input, for which hypothesis searches counterexamples.
 
-The examples are the same at each run. `HYPOTHESIS_PROFILE=thorough` draws many more, others each time, and makes what
-fails as small as it can, which takes minutes.
+The examples are the same in each run. `HYPOTHESIS_PROFILE=thorough` tries many more, different ones each time, and
+shrinks those that fail, which takes minutes.
 """
 
 import json
@@ -43,7 +43,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "reproducible"))
 HEADS = MODEL_CLASSES
 every_head = pytest.mark.parametrize("model_class", HEADS)
 language_models = pytest.mark.parametrize("model_class", [MiniForCausalLM, MiniForMaskedLM])
-drawn = given(data=st.data())
+with_data = given(data=st.data())
 
 FUNCTIONS = sorted(name for name in ACT2FN if name not in ("prelu", "xielu"))
 
@@ -70,7 +70,7 @@ ALIASES = [
 
 @st.composite
 def shapes(draw):
-    """Sizes that fit together, with heads of any size in an even width."""
+    """Sizes that fit together: heads of any size, and an even width."""
     head_dim = draw(st.sampled_from([1, 2, 3, 5, 8]))
     heads = draw(st.integers(1, 4).filter(lambda heads: heads * head_dim % 2 == 0))
     return {
@@ -78,29 +78,31 @@ def shapes(draw):
         "num_attention_heads": heads,
         "intermediate_size": draw(st.integers(1, 12)),
         "num_hidden_layers": draw(st.integers(1, 3)),
-        "max_position_embeddings": draw(st.integers(1, 20)),  # often less than the sequence has
+        "max_position_embeddings": draw(st.integers(1, 20)),  # often less than the length of the sequence
     }
 
 
 @st.composite
 def vocabularies(draw):
-    """A vocabulary, and special tokens in it as far as there is room."""
+    """A vocabulary, and special tokens in it if it is large enough."""
     size = draw(st.integers(1, 40))
     token = st.integers(0, size - 1)
     pad = draw(st.none() | token)
     others = [token for token in range(size) if token != pad]
-    ends = st.sampled_from(others) | st.lists(st.sampled_from(others), min_size=1, max_size=3) if others else st.none()
+    end_tokens = st.none()
+    if others:
+        end_tokens = st.sampled_from(others) | st.lists(st.sampled_from(others), min_size=1, max_size=3)
     return {
         "vocab_size": size,
         "pad_token_id": pad,
         "bos_token_id": draw(st.none() | token),
-        "eos_token_id": draw(st.none() | ends),
+        "eos_token_id": draw(st.none() | end_tokens),
     }
 
 
 @st.composite
 def tasks(draw):
-    """Labels, and what a sequence classifier makes of them; one label leaves nothing to choose."""
+    """Number of labels and problem type; single-label classification needs at least two labels."""
     count = draw(st.integers(1, 4))
     possible = [kind for kind in PROBLEM_TYPES if count > 1 or kind != "single_label_classification"]
     return {"num_labels": count, "problem_type": draw(st.none() | st.sampled_from(possible))}
@@ -123,14 +125,14 @@ def configurations(draw, **fixed):
 
 @st.composite
 def renamed(draw, fields):
-    """The same fields, some under another of their names."""
+    """The same fields, some of them under an alias."""
     names = {field: [field, *(alias for alias, target in ALIASES if target == field)] for field in fields}
     return {draw(st.sampled_from(names[field])): value for field, value in fields.items()}
 
 
 @st.composite
 def paddings(draw, rows, length, tokens=0):
-    """A mask with padding on either side of each row or on both, which leaves at least so many tokens."""
+    """A mask with padding on one or both sides of each row, which leaves at least `tokens` tokens."""
     mask = torch.zeros(rows, length, dtype=draw(st.sampled_from([torch.long, torch.bool])))
     for row in mask:
         left = draw(st.integers(0, length - tokens))
@@ -140,27 +142,27 @@ def paddings(draw, rows, length, tokens=0):
 
 
 @st.composite
-def cuts(draw, length):
-    """Lengths of the pieces that a sequence is cut into."""
+def splits(draw, length):
+    """Lengths of the pieces that a sequence is split into."""
     inner = draw(st.sets(st.integers(1, length - 1))) if length > 1 else set()
     return [end - start for start, end in pairwise([0, *sorted(inner), length])]
 
 
 def restarting_positions(rows):
-    """Positions of packed rows; the lengths of the documents in each are given."""
+    """Positions of packed rows, from the lengths of the documents in each row."""
     return torch.stack([torch.cat([torch.arange(length) for length in row]) for row in rows])
 
 
 @st.composite
 def inputs(draw, model, tokens=0):
-    """What any model takes: ids or embeddings, padding, and positions that count, start again or stand anywhere."""
+    """Inputs of any model: ids or embeddings, padding, and positions that are default, packed or random."""
     rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 8))
     dtype = draw(st.sampled_from([torch.int64, torch.int32]))
     contents = [
         {"input_ids": torch.randint(model.config.vocab_size, (rows, length), dtype=dtype)},
         {"inputs_embeds": torch.randn(rows, length, model.config.hidden_size, dtype=model.dtype)},
     ]
-    packed = st.lists(cuts(length), min_size=rows, max_size=rows).map(restarting_positions)
+    packed = st.lists(splits(length), min_size=rows, max_size=rows).map(restarting_positions)
     return draw(st.sampled_from(contents)) | {
         "attention_mask": draw(st.none() | paddings(rows, length, tokens)),
         "position_ids": draw(st.none() | packed | st.just(torch.randint(100_000, (rows, length)))),
@@ -170,16 +172,16 @@ def inputs(draw, model, tokens=0):
 
 @st.composite
 def targets(draw, model_class, config, given_inputs):
-    """What each head learns from; where labels may be ignored, some, none or all of them are."""
+    """Labels of each head. If the head allows ignored labels, none, some or all labels are ignored."""
     rows, length = next(iter(given_inputs.values())).shape[:2]
     if model_class is MiniModel:
         return {}
     if model_class is MiniForSequenceClassification:
         return {"labels": sequence_labels(config, rows)}
     if model_class is MiniForQuestionAnswering:
-        # The last is outside, hence ignored. One is inside: as in all of transformers, the mean over none is NaN.
-        ends = torch.tensor([0, length - 1, length])[:rows]
-        return {"start_positions": ends, "end_positions": ends}
+        # The last position is outside and ignored. At least one is inside: in transformers, the mean over none is NaN.
+        positions = torch.tensor([0, length - 1, length])[:rows]
+        return {"start_positions": positions, "end_positions": positions}
     classes = config.num_labels if model_class is MiniForTokenClassification else config.vocab_size
     ignored = torch.rand(rows, length) < draw(st.sampled_from([0, 0.5, 1]))
     return {"labels": torch.randint(classes, (rows, length)).masked_fill(ignored, IGNORED_LABEL)}
@@ -194,24 +196,24 @@ def sequence_labels(config, rows):
 
 
 def predictions(result):
-    """Every output that has a line for each row, in one tensor `[B, T, ...]` or `[B, ...]`."""
+    """The output of each row, in one tensor `[B, T, ...]` or `[B, ...]`."""
     if "start_logits" in result:
         return torch.stack((result.start_logits, result.end_logits), dim=-1)
     return result.logits if "logits" in result else result.last_hidden_state
 
 
 def exact(model):
-    """In float64, where no configuration, however ill-conditioned, makes rounding look like an error."""
+    """The model in float64, so that rounding is small even in an ill-conditioned configuration."""
     return model.double()
 
 
-def close(found, expected, atol=1e-5):
-    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+def close(actual, expected, atol=1e-5):
+    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
 @every_head
-@drawn
-def test_every_configuration_learns_from_every_input(model_class, data):
+@with_data
+def test_every_configuration_has_finite_loss_and_gradients_for_every_input(model_class, data):
     config = MiniConfig(**data.draw(configurations().flatmap(renamed)))
     torch.manual_seed(0)
     model = model_class(config).train()
@@ -220,17 +222,17 @@ def test_every_configuration_learns_from_every_input(model_class, data):
     loss = result.last_hidden_state.square().mean() if model_class is MiniModel else result.loss
     assert loss.isfinite()
     loss.backward()
-    idle = {"model.embed_tokens.weight", "embed_tokens.weight"} if "inputs_embeds" in given_inputs else set()
+    unused = {"model.embed_tokens.weight", "embed_tokens.weight"} if "inputs_embeds" in given_inputs else set()
     for name, parameter in model.named_parameters():
         is_tied = "lm_head" in dict(model.named_children()) and config.tie_word_embeddings
-        if name not in idle or is_tied:
+        if name not in unused or is_tied:
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder whose content the next example replaces."""
+    """A folder whose content each example replaces."""
     return tmp_path_factory.mktemp("checkpoint")
 
 
@@ -238,12 +240,12 @@ def saved_and_loaded(model, folder):
     model.save_pretrained(folder)
     loaded = type(model).from_pretrained(folder)
     for parameter in loaded.parameters():
-        parameter.data = parameter.data.clone()  # out of the file: sums round by where in memory they begin
+        parameter.data = parameter.data.clone()  # not in the mapped file: rounding depends on memory alignment
     return loaded
 
 
 @every_head
-@drawn
+@with_data
 @torch.no_grad()
 def test_every_configuration_survives_saving_and_loading(tiny_model, folder, model_class, data):
     model = tiny_model(model_class, **data.draw(configurations()))
@@ -254,7 +256,7 @@ def test_every_configuration_survives_saving_and_loading(tiny_model, folder, mod
 
 
 @pytest.mark.parametrize("hidden_act", FUNCTIONS)
-def test_every_activation_learns_and_survives_saving_and_loading(
+def test_every_activation_has_gradients_and_survives_saving_and_loading(
     tiny_model, random_ids, gradients, folder, hidden_act
 ):
     model = tiny_model(MiniForCausalLM, hidden_act=hidden_act)
@@ -262,14 +264,14 @@ def test_every_activation_learns_and_survives_saving_and_loading(
     ids = random_ids(2, 9)
     assert torch.equal(saved_and_loaded(model, folder)(ids).logits, model(ids).logits)
     model(ids, labels=ids).loss.backward()
-    found = gradients(model)
+    by_name = gradients(model)
     for name, _ in model.named_parameters():
-        assert found[name].isfinite().all(), name
-        assert found[name].any(), name
+        assert by_name[name].isfinite().all(), name
+        assert by_name[name].any(), name
 
 
-@drawn
-def test_every_configuration_survives_the_way_to_json_and_back(data):
+@with_data
+def test_every_configuration_survives_a_round_trip_through_json(data):
     fields = data.draw(configurations())
     config = MiniConfig(**fields)
     again = MiniConfig.from_dict(json.loads(config.to_json_string()))
@@ -278,16 +280,16 @@ def test_every_configuration_survives_the_way_to_json_and_back(data):
     assert again.to_json_string() == config.to_json_string()
 
 
-@drawn
+@with_data
 def test_every_name_of_a_field_gives_the_same_configuration(data):
     fields = data.draw(configurations())
     assert MiniConfig(**data.draw(renamed(fields))) == MiniConfig(**fields)
 
 
-@drawn
+@with_data
 @torch.no_grad()
 def test_greedy_generation_takes_the_most_probable_token(tiny_model, data):
-    """With and without a cache, from left-padded prompts, until a token that ends the text."""
+    """With and without a cache, from left-padded prompts, up to a token that ends the text."""
     model = exact(tiny_model(MiniForCausalLM, **data.draw(configurations(is_causal=True))))
     rows, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
     ids = torch.randint(model.config.vocab_size, (rows, length))
@@ -298,14 +300,14 @@ def test_greedy_generation_takes_the_most_probable_token(tiny_model, data):
         ids, attention_mask=mask, max_new_tokens=4, do_sample=False, use_cache=data.draw(st.booleans())
     )
     assert torch.equal(longer[:, :length], ids)
-    ends = model.config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
+    end_tokens = model.config.eos_token_id
+    end_tokens = end_tokens if isinstance(end_tokens, list) else [end_tokens]
     has_ended = torch.zeros(rows, dtype=torch.bool)
     for i in range(length, longer.shape[1]):
         logits = model(longer[:, :i], attention_mask=mask).logits[:, -1]
         chosen = logits.gather(1, longer[:, i : i + 1])[:, 0]
         close(chosen[~has_ended], logits.max(-1).values[~has_ended])  # two tokens may be equally probable
-        has_ended |= torch.tensor([token in ends for token in longer[:, i].tolist()])
+        has_ended |= torch.tensor([token in end_tokens for token in longer[:, i].tolist()])
         mask = nn.functional.pad(mask, (0, 1), value=1)
     assert has_ended.all() or longer.shape[1] == length + 4
 
@@ -317,7 +319,7 @@ def test_no_bidirectional_configuration_generates(fields):
         model.generate(torch.zeros(1, 2, dtype=torch.long), max_new_tokens=1)
 
 
-@drawn
+@with_data
 @torch.no_grad()
 def test_no_output_of_a_causal_model_depends_on_later_tokens(tiny_model, data):
     model = exact(tiny_model(MiniModel, **data.draw(configurations(is_causal=True, vocab_size=40))))
@@ -332,38 +334,38 @@ def test_no_output_of_a_causal_model_depends_on_later_tokens(tiny_model, data):
 
 
 @pytest.mark.parametrize("model_class", [MiniModel, MiniForSequenceClassification])
-@drawn
+@with_data
 @torch.no_grad()
-def test_no_padding_on_either_side_changes_the_outputs_of_a_row(tiny_model, model_class, data):
+def test_padding_on_either_side_does_not_change_the_outputs_of_a_row(tiny_model, model_class, data):
     model = exact(tiny_model(model_class, **data.draw(configurations())))
     ids = torch.randint(model.config.vocab_size, (3, 8))
     mask = data.draw(paddings(3, 8, tokens=1))
-    found = predictions(model(ids, attention_mask=mask))
+    outputs = predictions(model(ids, attention_mask=mask))
     for i, attended in enumerate(mask.bool()):
         alone = ids[i : i + 1, attended]
         expected = predictions(model(alone, attention_mask=torch.ones_like(alone)))[0]
-        close(found[i, attended] if model_class is MiniModel else found[i], expected)
+        close(outputs[i, attended] if model_class is MiniModel else outputs[i], expected)
 
 
-@drawn
+@with_data
 @torch.no_grad()
 def test_packed_documents_of_any_lengths_equal_each_alone(tiny_model, data):
     model = exact(tiny_model(MiniModel, **data.draw(configurations())))
-    rows = [data.draw(cuts(9)) for _ in range(2)]
+    rows = [data.draw(splits(9)) for _ in range(2)]
     ids = torch.randint(model.config.vocab_size, (2, 9))
     mask = data.draw(st.none() | st.just(torch.ones_like(ids)))
-    found = model(
+    packed = model(
         ids,
         attention_mask=mask,
         position_ids=restarting_positions(rows),
         use_cache=data.draw(st.booleans()),
     ).last_hidden_state
     for i, row in enumerate(rows):
-        for part, document in zip(found[i].split(row), ids[i].split(row)):
+        for part, document in zip(packed[i].split(row), ids[i].split(row)):
             close(part, model(document[None]).last_hidden_state[0])
 
 
-@drawn
+@with_data
 @torch.no_grad()
 def test_a_sequence_given_in_any_pieces_equals_the_whole(tiny_model, data):
     model = exact(tiny_model(MiniForCausalLM, **data.draw(configurations(is_causal=True))))
@@ -372,7 +374,7 @@ def test_a_sequence_given_in_any_pieces_equals_the_whole(tiny_model, data):
     mask = None if first is None else (torch.arange(9) >= torch.tensor(first)[:, None]).long()
     kinds = [DynamicCache(config=model.config), StaticCache(model.config, max_cache_len=12)]
     cache, logits, end = data.draw(st.sampled_from(kinds)), [], 0
-    for piece in ids.split(data.draw(cuts(9)), dim=1):
+    for piece in ids.split(data.draw(splits(9)), dim=1):
         end += piece.shape[1]
         seen = None if mask is None else mask[:, :end]
         logits.append(model(piece, attention_mask=seen, use_cache=True, **{CACHE_NAME: cache}).logits)
@@ -382,7 +384,7 @@ def test_a_sequence_given_in_any_pieces_equals_the_whole(tiny_model, data):
 
 
 @every_head
-@drawn
+@with_data
 @torch.no_grad()
 def test_rows_in_another_order_give_their_outputs_in_that_order(tiny_model, model_class, data):
     model = exact(tiny_model(model_class, **data.draw(configurations())))
@@ -394,7 +396,7 @@ def test_rows_in_another_order_give_their_outputs_in_that_order(tiny_model, mode
 
 
 @language_models
-@drawn
+@with_data
 def test_the_loss_in_chunks_of_any_size_equals_plain_cross_entropy(tiny_model, model_class, data):
     model = exact(tiny_model(model_class, **data.draw(configurations())))
     given_inputs = data.draw(inputs(model))
@@ -415,48 +417,48 @@ def test_the_loss_in_chunks_of_any_size_equals_plain_cross_entropy(tiny_model, m
 
 
 def gradient_of(loss, model):
-    """The gradient with respect to the matrix that makes the logits."""
+    """The gradient with respect to the weight of the head."""
     return torch.autograd.grad(loss, model.lm_head.weight, allow_unused=True)[0]
 
 
 @given(st.integers(1, 40).map(lambda half: 2 * half), st.lists(st.integers(0, 10**6), min_size=1, max_size=5))
 def test_sinusoids_of_any_width_and_position_equal_the_two_formulas(width, positions):
-    found = sinusoidal_positions(torch.tensor(positions), width)
+    sinusoids = sinusoidal_positions(torch.tensor(positions), width)
     angles = [[position / 10000 ** (2 * (i // 2) / width) for i in range(width)] for position in positions]
     expected = [[math.cos(a) if i % 2 else math.sin(a) for i, a in enumerate(row)] for row in angles]
-    close(found, torch.tensor(expected), atol=1e-6)
+    close(sinusoids, torch.tensor(expected), atol=1e-6)
 
 
-# Values of types that a field does not take, by the kind of field.
+# Values of types that a field does not accept, by the kind of field.
 WORD = st.text("abc_", min_size=1, max_size=5)
-NO_SIZE = st.floats() | WORD | st.none() | st.booleans() | st.lists(st.integers(), max_size=2)
-NO_SWITCH = st.integers() | st.floats() | WORD | st.none()
-NO_NUMBER = WORD | st.none() | st.booleans() | st.lists(st.floats(), max_size=2)
-NO_NAME = st.integers() | st.none() | st.booleans() | st.lists(st.just("gelu"), max_size=2)
-NO_TOKEN = st.floats() | WORD | st.booleans() | st.tuples(st.integers(0, 5))
+NOT_A_SIZE = st.floats() | WORD | st.none() | st.booleans() | st.lists(st.integers(), max_size=2)
+NOT_A_SWITCH = st.integers() | st.floats() | WORD | st.none()
+NOT_A_NUMBER = WORD | st.none() | st.booleans() | st.lists(st.floats(), max_size=2)
+NOT_A_NAME = st.integers() | st.none() | st.booleans() | st.lists(st.just("gelu"), max_size=2)
+NOT_A_TOKEN = st.floats() | WORD | st.booleans() | st.tuples(st.integers(0, 5))
 
 
 WRONG_TYPES = {
-    **dict.fromkeys(SIZES, NO_SIZE),
-    **dict.fromkeys(SWITCHES, NO_SWITCH),
-    **dict.fromkeys(PROBABILITIES, NO_NUMBER),
-    "layer_norm_eps": NO_NUMBER | st.integers(),
-    "initializer_range": NO_NUMBER,
-    "hidden_act": NO_NAME,
-    "classifier_pooling": NO_NAME | WORD,
-    "pad_token_id": NO_TOKEN | st.lists(st.integers(0, 5), max_size=1),
-    "bos_token_id": NO_TOKEN,
-    "eos_token_id": NO_TOKEN | st.lists(NO_TOKEN | st.none(), min_size=1, max_size=2),
-    "num_labels": NO_SIZE | st.integers(max_value=0),
+    **dict.fromkeys(SIZES, NOT_A_SIZE),
+    **dict.fromkeys(SWITCHES, NOT_A_SWITCH),
+    **dict.fromkeys(PROBABILITIES, NOT_A_NUMBER),
+    "layer_norm_eps": NOT_A_NUMBER | st.integers(),
+    "initializer_range": NOT_A_NUMBER,
+    "hidden_act": NOT_A_NAME,
+    "classifier_pooling": NOT_A_NAME | WORD,
+    "pad_token_id": NOT_A_TOKEN | st.lists(st.integers(0, 5), max_size=1),
+    "bos_token_id": NOT_A_TOKEN,
+    "eos_token_id": NOT_A_TOKEN | st.lists(NOT_A_TOKEN | st.none(), min_size=1, max_size=2),
+    "num_labels": NOT_A_SIZE | st.integers(max_value=0),
     "problem_type": st.integers() | WORD,
 }
 
 NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
 NEGATIVE = st.floats(max_value=0, exclude_max=True)
-NO_PROBABILITY = NOT_FINITE | NEGATIVE | st.floats(min_value=1) | st.integers(min_value=1)
+NOT_A_PROBABILITY = NOT_FINITE | NEGATIVE | st.floats(min_value=1) | st.integers(min_value=1)
 OUT_OF_RANGE = {
     **dict.fromkeys(SIZES, st.integers(max_value=0)),
-    **dict.fromkeys(PROBABILITIES, NO_PROBABILITY),
+    **dict.fromkeys(PROBABILITIES, NOT_A_PROBABILITY),
     "layer_norm_eps": NOT_FINITE | NEGATIVE | st.just(0.0),
     "initializer_range": NOT_FINITE | NEGATIVE | st.just(0.0),
     "hidden_act": WORD | st.sampled_from(["prelu", "xielu"]),
@@ -464,8 +466,8 @@ OUT_OF_RANGE = {
 
 
 @st.composite
-def misfits(draw):
-    """Fields that are each valid and do not fit together; the first is the one to be named."""
+def inconsistent_fields(draw):
+    """Fields that are valid on their own but do not fit together; the error must name the first."""
     token = draw(st.integers(0, 39))
     others = draw(st.lists(st.integers(0, 39), max_size=2))
     heads = draw(st.integers(2, 9))
@@ -483,7 +485,7 @@ def misfits(draw):
 
 
 def refusals(folder, fields, violation):
-    """How the constructor and each way of loading refuse this violation of a valid configuration."""
+    """The errors of the constructor and of each way of loading, for a valid configuration with this violation."""
     MiniConfig(**fields).save_pretrained(folder)
     for build in (
         lambda: MiniConfig(**(fields | violation)),
@@ -496,8 +498,8 @@ def refusals(folder, fields, violation):
 
 
 @pytest.mark.parametrize("name", WRONG_TYPES)
-@drawn
-def test_every_wrong_type_is_refused_with_the_name_of_the_field_and_what_was_found(folder, name, data):
+@with_data
+def test_every_wrong_type_is_refused_with_the_name_of_the_field_and_the_value(folder, name, data):
     fields = data.draw(configurations())
     value = data.draw(WRONG_TYPES[name])
     for refusal in refusals(folder, fields, {name: value}):
@@ -505,10 +507,10 @@ def test_every_wrong_type_is_refused_with_the_name_of_the_field_and_what_was_fou
 
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES)
-@drawn
+@with_data
 def test_every_wrong_type_under_an_alias_is_refused_with_the_name_of_the_field(folder, alias, name, data):
     fields = data.draw(configurations())
-    value = data.draw(NO_SIZE)
+    value = data.draw(NOT_A_SIZE)
     for refusal in refusals(folder, fields, {alias: value}):
         assert_names(refusal, name, value)
 
@@ -520,7 +522,7 @@ def assert_names(refusal, name, value):
 
 
 @pytest.mark.parametrize("name", OUT_OF_RANGE)
-@drawn
+@with_data
 def test_every_value_out_of_range_is_refused_in_a_sentence(folder, name, data):
     fields = data.draw(configurations(vocab_size=40))
     value = data.draw(OUT_OF_RANGE[name])
@@ -529,16 +531,16 @@ def test_every_value_out_of_range_is_refused_in_a_sentence(folder, name, data):
         assert_is_a_sentence(refusal, f"`{name}` is {value!r}")
 
 
-@drawn
-def test_every_misfit_is_refused_in_a_sentence(folder, data):
+@with_data
+def test_every_inconsistent_combination_is_refused_in_a_sentence(folder, data):
     fields = data.draw(configurations(vocab_size=40))
-    violation = data.draw(misfits())
+    violation = data.draw(inconsistent_fields())
     for refusal in refusals(folder, fields, violation):
         assert_is_a_sentence(refusal, f"`{next(iter(violation))}`")
 
 
 def assert_is_a_sentence(refusal, beginning):
-    """One sentence that says what was found, and after a semicolon or a comma how to mend it."""
+    """One sentence that gives the value and, after a semicolon, the fix."""
     assert isinstance(refusal, StrictDataclassClassValidationError)
     assert isinstance(refusal.__cause__, ValueError)
     sentence = str(refusal.__cause__)

@@ -1,4 +1,4 @@
-"""What transformers and its neighbours know after `import modeling_mini`."""
+"""After `import modeling_mini`, transformers, PEFT and vLLM know the model."""
 
 import subprocess
 import sys
@@ -22,8 +22,8 @@ each_auto_class = pytest.mark.parametrize(
 )
 
 
-def known():
-    """Everything that registering changes."""
+def registered_state():
+    """Everything that registration changes."""
     return {
         "config": CONFIG_MAPPING["modeling_mini"],
         "models": {auto.__name__: auto._model_mapping[modeling_mini.MiniConfig] for auto in AUTO_CLASS_OF.values()},
@@ -35,10 +35,10 @@ def known():
 
 
 def test_registering_twice_changes_nothing():
-    before = known()
+    before = registered_state()
     register()
     register()
-    assert known() == before
+    assert registered_state() == before
 
 
 @each_auto_class
@@ -52,7 +52,7 @@ def test_auto_class_builds_its_model_from_a_config(tiny_config, auto_class, mode
 
 @each_auto_class
 def test_saved_code_and_installed_code_name_the_same_class(auto_class, model_class):
-    """`auto_map`, which a machine without the package reads, agrees with what the package registers."""
+    """`auto_map`, which a machine without the package reads, agrees with the registration by the package."""
     assert modeling_mini.MiniConfig().auto_map[auto_class.__name__] == f"modeling_mini.{model_class.__name__}"
     assert model_class._auto_class == auto_class.__name__
 
@@ -75,10 +75,10 @@ def test_vllm_entry_point_leads_to_register():
 
 
 @pytest.mark.slow
-def test_importing_the_package_imports_no_other():
-    neighbours = ("torch", "transformers", "peft", "datasets", "trl")
-    found = in_fresh_python(f"import sys, modeling_mini; print([n for n in {neighbours} if n in sys.modules])")
-    assert found == "[]\n"
+def test_importing_the_package_imports_no_heavy_package():
+    packages = ("torch", "transformers", "peft", "datasets", "trl")
+    printed = in_fresh_python(f"import sys, modeling_mini; print([n for n in {packages} if n in sys.modules])")
+    assert printed == "[]\n"
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_importing_the_package_imports_no_other():
     "first",
     [
         "import modeling_mini",
-        "import modeling_mini.modeling_mini",  # imports modeling_auto on its way
+        "import modeling_mini.modeling_mini",  # imports modeling_auto too
         "from transformers import AutoConfig, AutoModel; import modeling_mini",
         "from transformers import AutoConfig; import modeling_mini",
         "import modeling_mini; from transformers import AutoTokenizer",
@@ -114,7 +114,7 @@ print(all(opened[name] is getattr(modeling_mini, name) is named[name] for name i
 
 
 def in_fresh_python(code):
-    """What it prints."""
+    """The output of code in a new Python process."""
     result = subprocess.run([sys.executable, "-c", code], cwd=PYPROJECT.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout

@@ -1,4 +1,4 @@
-"""The benchmarks run, on models and texts that take seconds, and measure what they say."""
+"""The benchmarks run on tiny models and texts, in seconds, and measure what they report."""
 
 import json
 import subprocess
@@ -15,21 +15,21 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TINY = ["--layers", "1", "--width", "16", "--heads", "2", "--rounds", "1"]
 
 
-def bench(name, *words):
-    """What a benchmark prints."""
-    command = [sys.executable, BENCHMARKS / f"{name}.py", *words]
+def bench(name, *arguments):
+    """Run a benchmark; its output."""
+    command = [sys.executable, BENCHMARKS / f"{name}.py", *arguments]
     finished = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
 
 
 def saved(folder, name):
-    """The results in NAME.json, beside which there is a plot."""
+    """The results in NAME.json; there must be a plot next to it."""
     assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     return json.loads((folder / f"{name}.json").read_text())["results"]
 
 
-# What benchmarks/training.py calls of nanoGPT's model.py, which also prints while it is built.
+# The part of nanoGPT's model.py that benchmarks/training.py uses. It prints while it is built, like the original.
 PEER = """
 from types import SimpleNamespace as GPTConfig
 import torch
@@ -54,8 +54,19 @@ class GPT(torch.nn.Module):
 def test_training(tmp_path):
     (tmp_path / "train.py").touch()
     (tmp_path / "model.py").write_text(PEER)
-    words = ["--vocabularies", "64", "--lengths", "16", "--tokens", "64", "--nanogpt", tmp_path, "--output", tmp_path]
-    printed = bench("training", *TINY, *words).splitlines()
+    arguments = [
+        "--vocabularies",
+        "64",
+        "--lengths",
+        "16",
+        "--tokens",
+        "64",
+        "--nanogpt",
+        tmp_path,
+        "--output",
+        tmp_path,
+    ]
+    printed = bench("training", *TINY, *arguments).splitlines()
     assert all(line.startswith("|") for line in printed)
     rows = [line.split("|") for line in printed if line.startswith("| 64 |")]
     assert [row[3].strip() for row in rows] == ["float32", "bf16"]
@@ -69,8 +80,8 @@ def test_training(tmp_path):
 
 @pytest.mark.slow
 def test_generation(tmp_path):
-    words = ["--vocabulary", "64", "--prompt", "4", "--new", "4", "--batches", "2", "--output", tmp_path]
-    bench("generation", *TINY, *words)
+    arguments = ["--vocabulary", "64", "--prompt", "4", "--new", "4", "--batches", "2", "--output", tmp_path]
+    bench("generation", *TINY, *arguments)
     speeds = saved(tmp_path, "generation")["2"]
     assert all(speeds[name]["static, compiled"][0] > 0 for name in ("modeling_mini", "gpt2", "llama"))
 
@@ -86,15 +97,15 @@ def test_startup(tmp_path):
 
 @pytest.mark.slow
 def test_growth(tmp_path):
-    words = ["--tokens", "64", "--updates", "1", "--axes", "rows", "--output", tmp_path]
-    bench("growth", *TINY, *words)
+    arguments = ["--tokens", "64", "--updates", "1", "--axes", "rows", "--output", tmp_path]
+    bench("growth", *TINY, *arguments)
     assert list(saved(tmp_path, "growth")) == ["rows"]
 
 
 @pytest.mark.slow
 def test_ablation(tmp_path, corpus):
-    words = ["--updates", "2", "--length", "16", "--seeds", "1", "--variants", "as shipped", "rotary positions"]
-    bench("ablation", corpus, *words, "learned positions", "no positions", "--output", tmp_path)
+    arguments = ["--updates", "2", "--length", "16", "--seeds", "1", "--variants", "as shipped", "rotary positions"]
+    bench("ablation", corpus, *arguments, "learned positions", "no positions", "--output", tmp_path)
     losses = [by_seed["1"] for by_seed in saved(tmp_path, "ablation").values()]
     assert len(set(losses)) == 4
 
@@ -104,8 +115,8 @@ def test_ablation(tmp_path, corpus):
     ("recipe", "target", "tokens"), [("characters", 1.88, 12 * 64), ("characters-long", 1.4697, 8 * 256)]
 )
 def test_time_to_a_loss(tmp_path, corpus, recipe, target, tokens):
-    words = ["--recipe", recipe, "--seeds", "1", "--output", tmp_path, "--max_steps", "4", "--eval_steps", "2"]
-    printed = bench("shakespeare", corpus, *words)
+    arguments = ["--recipe", recipe, "--seeds", "1", "--output", tmp_path, "--max_steps", "4", "--eval_steps", "2"]
+    printed = bench("shakespeare", corpus, *arguments)
     assert f"tokens to {target} |" in printed
     assert "| nanoGPT | not run |" in printed
     first, last = saved(tmp_path, f"shakespeare-{recipe}")["curves"]["modeling_mini"][0]
@@ -114,30 +125,30 @@ def test_time_to_a_loss(tmp_path, corpus, recipe, target, tokens):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_what_wants_a_gpu_says_that_it_was_not_run():
+def test_benchmarks_that_need_a_gpu_are_listed_as_not_run():
     assert bench("gpu").count("| a GPU |") == 4
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_nanogpt_that_wants_a_gpu_is_refused_without_one(tmp_path):
+def test_a_nanogpt_recipe_that_needs_a_gpu_is_refused_without_one(tmp_path):
     for name in ("train.py", "text.txt"):
         (tmp_path / name).touch()
-    words = [tmp_path / "text.txt", "--recipe", "characters-long", "--nanogpt", tmp_path]
-    command = [sys.executable, BENCHMARKS / "shakespeare.py", *words]
+    arguments = [tmp_path / "text.txt", "--recipe", "characters-long", "--nanogpt", tmp_path]
+    command = [sys.executable, BENCHMARKS / "shakespeare.py", *arguments]
     finished = subprocess.run(command, capture_output=True, text=True)
     assert finished.returncode == 2
-    assert "wants a GPU, and there is none; leave out --nanogpt." in finished.stderr
+    assert "needs a GPU, and there is none; leave out --nanogpt." in finished.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "sentence"),
     [
         (["--text", "missing.txt"], "argument --text: missing.txt: no such file."),
-        (["--nanogpt", "missing"], "argument --nanogpt: missing is no checkout of nanoGPT: it holds no train.py."),
+        (["--nanogpt", "missing"], "argument --nanogpt: missing is not a checkout of nanoGPT: it has no train.py."),
     ],
 )
-def test_what_is_not_there_is_refused_before_anything_runs(words, sentence):
-    finished = subprocess.run([sys.executable, BENCHMARKS / "gpu.py", *words], capture_output=True, text=True)
+def test_missing_files_are_refused_before_anything_runs(arguments, sentence):
+    finished = subprocess.run([sys.executable, BENCHMARKS / "gpu.py", *arguments], capture_output=True, text=True)
     assert finished.returncode == 2
     assert sentence in finished.stderr
 

@@ -1,4 +1,4 @@
-"""The command line from the outside: output to standard output, mistakes as a sentence and a code."""
+"""The command line: output on standard output, and errors as one sentence and an exit code."""
 
 import io
 
@@ -14,7 +14,7 @@ from modeling_mini.tokenization import train_tokenizer
 
 @pytest.fixture
 def checkpoint(tiny_model, tmp_path):
-    """A model and a tokenizer of one vocabulary, saved together."""
+    """A model and its tokenizer, saved in one folder."""
     tokenizer = train_tokenizer(["the model reads the text and writes the next word"], vocab_size=300)
     model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer), max_position_embeddings=32)
     model.save_pretrained(tmp_path / "checkpoint")
@@ -28,7 +28,7 @@ def test_presets_lists_every_preset(capsys):
     assert sorted(line.split()[0] for line in lines[1:]) == preset_names()
 
 
-def test_generate_continues_the_prompt_alike_for_a_seed(checkpoint, capsys):
+def test_generate_writes_the_same_text_for_the_same_seed(checkpoint, capsys):
     texts = []
     for seed in ("1", "1", "2"):
         assert main(["generate", checkpoint, "the model", "--max_new_tokens", "12", "--seed", seed]) == 0
@@ -79,18 +79,18 @@ def test_continuation_stays_within_the_context(checkpoint):
     from transformers import AutoTokenizer
 
     model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
-    drawn, generate = [], model.generate
-    model.generate = lambda ids, **options: drawn.append(generate(ids, **options)) or drawn[-1]
+    outputs, generate = [], model.generate
+    model.generate = lambda ids, **options: outputs.append(generate(ids, **options)) or outputs[-1]
     model.generation_config.eos_token_id = None
     tokenizer.eos_token = None  # nothing ends the text early
     continue_text(model, tokenizer, "the text", max_new_tokens=1000)
-    assert drawn[0].shape == (1, 32)
+    assert outputs[0].shape == (1, 32)
 
 
 def test_missing_checkpoint_ends_with_a_sentence(capsys):
-    assert main(["generate", "no/such/place", "the"]) == 1
+    assert main(["generate", "no/such/folder", "the"]) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("Error: no/such/place: there is no such folder")
+    assert captured.err.startswith("Error: no/such/folder: there is no such folder")
     assert captured.out == ""
 
 
@@ -101,10 +101,10 @@ def test_checkpoint_with_another_head_writes_no_text(checkpoint, tiny_model, cap
 
 
 def test_texts_may_follow_an_option(capsys):
-    assert main(["classify", "no/such/place", "--batch_size", "4", "one", "two"]) == 1
-    assert "no/such/place: there is no such folder" in capsys.readouterr().err
+    assert main(["classify", "no/such/folder", "--batch_size", "4", "one", "two"]) == 1
+    assert "no/such/folder: there is no such folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main(["classify", "no/such/place", "one", "--beams", "4"])
+        main(["classify", "no/such/folder", "one", "--beams", "4"])
     with pytest.raises(SystemExit):
         main(["presets", "one"])
 
@@ -122,7 +122,7 @@ def test_bidirectional_checkpoint_ends_with_a_sentence(checkpoint, tiny_model, c
     assert "has is_causal=False and does not continue text" in capsys.readouterr().err
 
 
-def test_prompt_is_encoded_as_training_showed_the_beginning_of_a_document(checkpoint):
+def test_a_prompt_is_encoded_like_the_beginning_of_a_training_document(checkpoint):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
@@ -130,7 +130,7 @@ def test_prompt_is_encoded_as_training_showed_the_beginning_of_a_document(checkp
     assert encode_prompt(tokenizer, "the text", 32).tolist() == [[tokenizer.bos_token_id, *text]]
 
 
-def test_run_that_did_not_end_is_named_as_such(tmp_path, capsys):
+def test_an_unfinished_run_is_reported_as_such(tmp_path, capsys):
     (tmp_path / "run" / "checkpoint-10").mkdir(parents=True)
     assert main(["generate", str(tmp_path / "run"), "the"]) == 1
     assert "is a run that did not finish" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command behind `make conformance`: where it takes the tests from, and how it judges what became of them."""
+"""The command behind `make conformance`: the source of its tests, and how it evaluates their outcomes."""
 
 import importlib.util
 import json
@@ -42,7 +42,7 @@ def run(monkeypatch):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """`checkout("1.0")`: the source of that version of transformers, as far as the command looks at it."""
+    """`checkout("1.0")`: the parts of the source of that version of transformers that the command reads."""
 
     def build(version=INSTALLED):
         files = {
@@ -60,7 +60,7 @@ def checkout(tmp_path):
     return build
 
 
-def test_what_a_source_lacks_is_ours_and_what_it_has_is_its_own(upstream, checkout, root):
+def test_stand_ins_replace_only_missing_modules(upstream, checkout, root):
     source = checkout()
     (source / "tests" / "generation").mkdir()
     (source / "tests" / "generation" / "test_utils.py").write_text("THEIRS = True\n")
@@ -79,11 +79,11 @@ def test_a_source_is_downloaded_once(upstream, checkout, tmp_path, monkeypatch):
     monkeypatch.setattr(upstream, "_download", lambda *_: pytest.fail("downloaded again"))
     upstream.lay_out(tmp_path / "second", "an archive")
     assert (tmp_path / "second" / "tests" / "test_modeling_common.py").is_file()
-    [kept] = (tmp_path / "cache").iterdir()
-    assert kept.name.startswith(INSTALLED)
+    [cached] = (tmp_path / "cache").iterdir()
+    assert cached.name.startswith(INSTALLED)
 
 
-def test_a_checkout_is_read_anew_each_time(upstream, checkout, tmp_path):
+def test_a_checkout_is_read_again_each_time(upstream, checkout, tmp_path):
     source = checkout()
     upstream.lay_out(tmp_path / "first", str(source))
     (source / "tests" / "test_modeling_common.py").write_text("CHANGED = True\n")
@@ -96,12 +96,12 @@ def test_the_source_of_another_version_is_refused(upstream, checkout, root):
         upstream.lay_out(root, str(checkout("1.0")))
 
 
-def test_a_folder_that_is_no_source_is_refused(upstream, root, tmp_path):
-    with pytest.raises(upstream.UpstreamError, match=r"is no source of transformers.*test_modeling_common\.py"):
+def test_a_folder_that_is_not_a_source_is_refused(upstream, root, tmp_path):
+    with pytest.raises(upstream.UpstreamError, match=r"is not a source of transformers.*test_modeling_common\.py"):
         upstream.lay_out(root, str(tmp_path))
 
 
-def test_without_a_package_index_the_command_says_so_and_fails(run, tmp_path, monkeypatch, capsys):
+def test_without_a_package_index_the_command_fails_with_a_sentence(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.modules["upstream"], "CACHE", tmp_path)
     for name, value in {"PIP_INDEX_URL": f"file://{tmp_path}", "PIP_NO_CACHE_DIR": "1", "PIP_RETRIES": "0"}.items():
         monkeypatch.setenv(name, value)
@@ -111,7 +111,7 @@ def test_without_a_package_index_the_command_says_so_and_fails(run, tmp_path, mo
     assert "could not be downloaded" in capsys.readouterr().err
 
 
-def test_a_test_fails_with_one_of_its_parts_and_is_skipped_with_all(run, tmp_path):
+def test_a_test_fails_if_one_part_fails_and_is_skipped_if_all_are(run, tmp_path):
     lines = [("whole", "passed"), ("mixed", "skipped"), ("mixed", "passed"), ("bad", "passed"), ("bad", "failed")]
     lines += [("off", "skipped"), ("off", "skipped")]
     report = tmp_path / "report.jsonl"

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works far away from the checkout."""
+"""The wheel contains what it should, and works without the checkout."""
 
 import os
 import subprocess
@@ -52,12 +52,12 @@ def test_wheel_holds_the_package_with_its_configuration_and_nothing_else(wheel):
 
 
 @pytest.mark.slow
-def test_installed_wheel_finds_its_presets_and_recipes_from_anywhere(wheel, tmp_path):
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
-    elsewhere.mkdir()
+def test_installed_wheel_finds_its_presets_and_recipes_from_any_folder(wheel, tmp_path):
+    site, folder = tmp_path / "site", tmp_path / "elsewhere"
+    folder.mkdir()
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(install, check=True, capture_output=True, text=True)
     environment = {**os.environ, "PYTHONPATH": str(site)}
     command = [sys.executable, "-c", SCRIPT, str(site)]
-    result = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

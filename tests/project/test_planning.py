@@ -1,4 +1,4 @@
-"""The plan of a run says what it then takes: operations, what the forward keeps, and the peak of a real process."""
+"""The planned operations, activations and peak memory equal those of a real run."""
 
 import json
 import os
@@ -28,9 +28,9 @@ def preset_run(name, **options):
 
 @pytest.fixture
 def kept_bytes():
-    """`kept_bytes(model, ids, bf16)`: what the trunk keeps for its backward, weights and casts of them aside.
+    """`kept_bytes(model, ids, bf16)`: bytes kept by the trunk for its backward pass, without weights and casts.
 
-    The rows hold two documents each.
+    Each row holds two documents.
     """
 
     def measure(model, ids, bf16):
@@ -57,59 +57,61 @@ def kept_bytes():
 @pytest.mark.parametrize("recomputed", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
 @pytest.mark.parametrize("options", [{}, {"norm_first": False}, {"hidden_act": "relu"}], ids=str)
-def test_activations_are_what_the_forward_keeps(tiny_config, random_ids, kept_bytes, options, bf16, recomputed):
-    batch, length, found = 2, 20, {}
+def test_planned_activations_equal_what_the_forward_pass_keeps(
+    tiny_config, random_ids, kept_bytes, options, bf16, recomputed
+):
+    batch, length, measured = 2, 20, {}
     for layers in (1, 2):
         config = tiny_config(num_hidden_layers=layers, **options)
         model = MiniForCausalLM(config).train()
         if recomputed:
             model.gradient_checkpointing_enable()
-        found[layers] = kept_bytes(model, random_ids(batch, length), bf16)
+        measured[layers] = kept_bytes(model, random_ids(batch, length), bf16)
     planned = {}
     for layers in (1, 2):
         run = make_run(tiny_config(num_hidden_layers=layers, **options), length, element=2 if bf16 else 4)
         strategy = strategies(run)[1 if recomputed else 0]
         planned[layers] = batch * run.row_activations(strategy)
-    assert found[2] - found[1] == planned[2] - planned[1]
+    assert measured[2] - measured[1] == planned[2] - planned[1]
 
 
-def test_what_a_device_holds_is_what_each_way_divides(tiny_config):
-    """By hand: 16 bytes a parameter, copies in buckets under DDP, shares under FSDP2 and what it gathers."""
+def test_memory_of_a_device_equals_a_calculation_by_hand(tiny_config):
+    """16 bytes per parameter; under DDP also the buckets, under FSDP2 a shard and the gathered layers."""
     run = make_run(tiny_config(), 24, gpus=4, element=2)
     n, layer, table = run.parameters, run.layer_parameters, 97 * 32
     assert n == 2 * layer + table + 2 * 32
-    found = {strategy.file: strategy for strategy in strategies(run) if not strategy.arguments}
-    assert found["ddp.yaml"].state == 16 * n + 4 * n + 2 * (2 * layer + table)
-    assert found["fsdp2.yaml"].state == 4 * n + 2 * (4 * layer + 2 * table)
-    assert found["fsdp2-offload.yaml"].state == 2 * (4 * layer + 2 * table)
-    assert found["zero2.yaml"].state == 2 * n + 18 * n / 4 + 2 * 2 * n
+    by_file = {strategy.file: strategy for strategy in strategies(run) if not strategy.arguments}
+    assert by_file["ddp.yaml"].state == 16 * n + 4 * n + 2 * (2 * layer + table)
+    assert by_file["fsdp2.yaml"].state == 4 * n + 2 * (4 * layer + 2 * table)
+    assert by_file["fsdp2-offload.yaml"].state == 2 * (4 * layer + 2 * table)
+    assert by_file["zero2.yaml"].state == 2 * n + 18 * n / 4 + 2 * 2 * n
     alone = strategies(make_run(tiny_config(), 24))[0]
     assert (alone.file, alone.state) == ("one-device.yaml", 16 * n)
 
 
-def test_operations_are_those_of_the_matrix_products(tiny_config, random_ids):
+def test_planned_operations_equal_those_that_torch_counts(tiny_config, random_ids):
     config = tiny_config()
     config._attn_implementation = "eager"
     model, ids = MiniForCausalLM(config), random_ids(2, 24)
     with FlopCounterMode(display=False) as counter:
         model(ids, labels=ids, use_cache=False, skip_logits=False).loss.backward()
     run = make_run(config, 24)
-    vectors = sum(p.numel() for p in model.parameters() if p.ndim == 1)  # biases and norms multiply no matrix
-    # The first layer's input needs a gradient, as does every other: forward once, backward twice.
+    vectors = sum(p.numel() for p in model.parameters() if p.ndim == 1)  # biases and norms are not in matrix products
+    # Every input needs a gradient, also that of the first layer, so the backward pass costs two forward passes.
     assert counter.get_total_flops() == ids.numel() * (run.flops_per_token() - 6 * vectors)
 
 
 @pytest.mark.parametrize("name", ["nano", "base", "gpt3-13b", "seed"])
-def test_layers_hold_all_parameters_but_the_ends(name):
+def test_layers_embedding_norm_and_head_hold_all_parameters(name):
     run = preset_run(name)
     norm = 2 * run.config.hidden_size if run.config.norm_first else 0
     head = run.config.vocab_size * run.config.lm_head_bias + (0 if run.config.tie_word_embeddings else run.table)
     assert run.layer_parameters * run.config.num_hidden_layers + run.table + norm + head == run.parameters
 
 
-def test_gpt3_costs_what_was_published():
-    """Brown et al. 2020, table D.1: 3.14e23 operations, attention aside. Narayanan et al. 2021, section 5.1: 34 days
-    on 1,024 A100 at 140 TFLOP/s each, where a fourth of all work is done for the second time."""
+def test_operations_and_days_of_gpt3_equal_the_published_ones():
+    """Brown et al. 2020, table D.1: 3.14e23 operations, without attention. Narayanan et al. 2021, section 5.1: 34 days
+    on 1,024 A100 at 140 TFLOP/s each, where a fourth of the operations is recomputation."""
     run = preset_run("gpt3-175b")
     total = run.flops_per_token() * 300e9
     assert total == pytest.approx(3.14e23, rel=0.04)
@@ -117,7 +119,7 @@ def test_gpt3_costs_what_was_published():
     assert days == pytest.approx(34, rel=0.05)
 
 
-def test_a_model_too_large_for_a_device_is_divided_and_what_does_not_fit_is_said_to(capsys):
+def test_a_model_too_large_for_a_device_is_sharded_and_one_that_does_not_fit_is_reported(capsys):
     small, large = preset_run("base", gpus=8, element=2), preset_run("gpt3-175b", gpus=1024, memory=72e9, element=2)
     assert choose(strategies(small), small).file == "ddp.yaml"
     chosen = choose(strategies(large), large)
@@ -128,33 +130,33 @@ def test_a_model_too_large_for_a_device_is_divided_and_what_does_not_fit_is_said
 
 
 def test_command_prints_the_plan(capsys):
-    words = "plan gpt3-175b --gpus 1024 --memory 80GB --tokens 300e9 --tflops 312 --mfu 0.3365 --batch_tokens 50e6"
-    assert main(words.split()) == 0
-    said = capsys.readouterr().out
-    assert "accelerate/fsdp2-checkpointing.yaml --num_processes 1024 --num_machines 128 --machine_rank RANK" in said
+    arguments = "plan gpt3-175b --gpus 1024 --memory 80GB --tokens 300e9 --tflops 312 --mfu 0.3365 --batch_tokens 50e6"
+    assert main(arguments.split()) == 0
+    output = capsys.readouterr().out
+    assert "accelerate/fsdp2-checkpointing.yaml --num_processes 1024 --num_machines 128 --machine_rank RANK" in output
     rows, batches = re.search(
-        r"--per_device_train_batch_size (\d+) --gradient_accumulation_steps (\d+)", said
+        r"--per_device_train_batch_size (\d+) --gradient_accumulation_steps (\d+)", output
     ).groups()
     assert int(rows) * int(batches) == 24
-    assert "sync_each_batch" in said  # or whole gradients stay on each device between the batches
-    assert "An update reads 50,331,648 tokens; 50,000,000 were asked for" in said
-    assert "35 days" in said
+    assert "sync_each_batch" in output  # otherwise each device keeps whole gradients between the batches
+    assert "An update reads 50,331,648 tokens (requested: 50,000,000" in output
+    assert "35 days" in output
 
 
 def test_float32_is_planned_with_its_own_speed(capsys):
     assert main(["plan", "base", "--precision", "no"]) == 0
-    said = capsys.readouterr().out
-    assert "67 TFLOP/s" in said
-    assert "--mixed_precision no" in said
+    output = capsys.readouterr().out
+    assert "67 TFLOP/s" in output
+    assert "--mixed_precision no" in output
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ("", "Name a preset"),
         ("nanoo", "the nearest preset is 'nano'"),
         ("nano --gpus 0", "--gpus is 0"),
-        ("nano --gpus 12", "cannot share them evenly"),
+        ("nano --gpus 12", "not divisible by --gpus_per_node 8"),
         ("nano --memory much", "write it like 80GB or 24GiB"),
         ("nano --mfu 40", "--mfu is 40"),
         ("nano --reserve 1", "--reserve is 1"),
@@ -163,8 +165,8 @@ def test_float32_is_planned_with_its_own_speed(capsys):
         ("nano --precision fp8", "fp8"),
     ],
 )
-def test_command_refuses(capsys, words, message):
-    assert main(["plan", *words.split()]) == 1
+def test_wrong_arguments_are_refused(capsys, arguments, message):
+    assert main(["plan", *arguments.split()]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -175,7 +177,7 @@ def test_command_refuses(capsys, words, message):
         ({"model_type": "llama"}, "is a llama model"),
     ],
 )
-def test_config_that_is_none_of_ours_is_refused(tmp_path, capsys, config, message):
+def test_a_config_that_is_not_ours_is_refused(tmp_path, capsys, config, message):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config))
     assert main(["plan", str(path)]) == 1
@@ -200,10 +202,10 @@ torch.set_num_threads(1)
 name, rows, length = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 config = MiniConfig.from_pretrained(preset_path(name), hidden_dropout=0.0, attention_dropout=0.0)
 
-def peak():  # of this program alone: ru_maxrss begins with that of the process which started it
+def peak():  # of this process only: ru_maxrss includes that of the parent process
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
-# The libraries' own memory, their first product included.
+# The memory of the libraries, including that of their first matrix product.
 tiny = MiniForCausalLM(MiniConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2))
 ids = torch.randint(5, 64, (2, 16))
 tiny(ids, labels=ids, skip_logits=True).loss.backward()
@@ -222,12 +224,12 @@ print(peak() - before)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is in /proc")
 @pytest.mark.parametrize(("name", "rows", "length"), [("small", 8, 512), ("seed", 4, 512), ("base", 1, 512)])
 def test_peak_of_a_process_is_within_15_percent(tmp_path, name, rows, length):
     (tmp_path / "peak.py").write_text(PEAK)
     command = [sys.executable, tmp_path / "peak.py", name, rows, length]
-    # Freed memory goes back at once: glibc would keep much of it, which the allocator of a GPU hands out again.
+    # Return freed memory at once: glibc would keep much of it, whereas the allocator of a GPU reuses it.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     result = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""Every preset loads, holds only what differs, and has the parameters of the model that it is named after."""
+"""Every preset loads, holds only fields that differ, and has as many parameters as the model it is named after."""
 
 import inspect
 import json
@@ -28,14 +28,14 @@ SHAPE = {
     "max_position_embeddings",
 }
 
-# Preset: published parameters, relative tolerance. The pieces that we lack (positions are computed; BERT's segments,
-# embedding norm, pooler and the dense layer of its head) are 0.3 to 2 % of a model; test_parameters_equal_the_original
-# accounts for them one by one. The rest of the difference is rounding in print.
+# Preset: published parameters, relative tolerance. The parts that our model lacks (learned positions; BERT's segments,
+# embedding norm, pooler and the dense layer of its head) are 0.3 to 2% of a model; test_parameters_equal_the_original
+# accounts for them one by one. The rest of the difference is rounding in the publications.
 PUBLISHED = {
     # Radford et al. 2019, as corrected in the README of openai/gpt-2 (the paper prints 117M and 345M).
     "base": (124e6, 0.01),
     "large": (355e6, 0.01),
-    # Devlin et al. 2019, section 3, of which the exact counts of BertModel are 109.5M and 335.1M.
+    # Devlin et al. 2019, section 3, where the exact counts of BertModel are 109.5M and 335.1M.
     "bert-base": (110e6, 0.02),
     "bert-large": (340e6, 0.02),
     # Brown et al. 2020, table 2.1: two or three digits, and 13B with a width of 5140 that 40 heads do not divide.
@@ -59,9 +59,9 @@ def body(name):
 
 
 def sum_parameters(model, without=()):
-    """Parameters of a model, a tied one counted once, but for those whose names start with one of `without`.
+    """Parameters of a model, except those whose names start with a prefix in `without`; a tied one counts once.
 
-    Each prefix must match something, so that no piece drops out unnoticed when a library renames it.
+    Each prefix must match something, so that a renaming in a library is noticed.
     """
     counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
     for prefix in without:
@@ -73,7 +73,7 @@ def sum_parameters(model, without=()):
 
 
 def gpt2_parameters(config):
-    """GPT-2 of this shape, without its learned positions. GPT-3 "uses the same model" (Brown et al. 2020, 2.1)."""
+    """GPT-2 in this shape, without its learned positions. GPT-3 "uses the same model" (Brown et al. 2020, 2.1)."""
     twin = GPT2Config(
         vocab_size=config.vocab_size,
         n_embd=config.hidden_size,
@@ -86,9 +86,9 @@ def gpt2_parameters(config):
 
 
 def bert_parameters(config):
-    """BERT of this shape, without learned positions, segments, embedding norm and the dense layer of its head.
+    """BERT in this shape, without learned positions, segments, embedding norm and the dense layer of its head.
 
-    BertForMaskedLM has no pooler to begin with.
+    BertForMaskedLM has no pooler.
     """
     twin = BertConfig(
         vocab_size=config.vocab_size,
@@ -112,7 +112,7 @@ def reference_parameters(config):
     return sum(map(sum_parameters, (encoder, *parts)))
 
 
-def test_the_presets_are_those_of_the_design():
+def test_these_presets_exist():
     gpt3 = ["gpt3-1.3b", "gpt3-125m", "gpt3-13b", "gpt3-175b", "gpt3-2.7b", "gpt3-350m", "gpt3-6.7b", "gpt3-760m"]
     assert preset_names() == ["base", "bert-base", "bert-large", *gpt3, "large", "nano", "seed", "small"]
 
@@ -134,8 +134,8 @@ def test_has_no_unknown_field(name):
 def test_holds_the_shape_and_what_differs(name):
     fields, default = body(name), MiniConfig()
     assert set(fields) >= SHAPE
-    idle = {field for field in set(fields) - SHAPE - {"model_type"} if fields[field] == getattr(default, field)}
-    assert not idle, f"{name}.json repeats defaults: {sorted(idle)}"
+    repeated = {field for field in set(fields) - SHAPE - {"model_type"} if fields[field] == getattr(default, field)}
+    assert not repeated, f"{name}.json repeats defaults: {sorted(repeated)}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -148,7 +148,7 @@ def test_special_tokens_are_distinct_and_in_the_vocabulary(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_equal_the_original(name):
-    """Exact: what the original of this shape, built from another library, has in the pieces that we share with it."""
+    """Exact: the parameters of the original in this shape, from another library, without the parts that ours lacks."""
     config = load(name)
     with torch.device("meta"):
         if name == "seed":
@@ -177,7 +177,7 @@ def test_parameters_differ_from_bert_by_known_pieces(name, bert):
     assert sum_parameters(original) == bert
     embeddings = 512 * hidden + 2 * hidden + 2 * hidden  # positions, segments, LayerNorm
     pooler = hidden * hidden + hidden
-    output_bias = config.vocab_size  # of the masked language model, which BertModel is without
+    output_bias = config.vocab_size  # of the masked language model; BertModel has none
     assert count_parameters(config) == bert - embeddings - pooler + output_bias
 
 
@@ -190,14 +190,14 @@ def test_parameters_differ_from_bert_by_known_pieces(name, bert):
     ),
 )
 def test_gpt3_has_the_published_head_size(size, head_size):
-    """Column d_head of table 2.1 in Brown et al. 2020, which the number of parameters does not depend on."""
+    """Column d_head of table 2.1 in Brown et al. 2020. The number of parameters does not depend on it."""
     config = load(f"gpt3-{size}")
     assert config.hidden_size == config.num_attention_heads * head_size
 
 
 @pytest.mark.parametrize("name", ["bert-base", "bert-large"])
 def test_bert_has_the_layer_of_bert(name):
-    """Devlin et al. 2019 as transformers has it; BERT is post-norm by construction."""
+    """Devlin et al. 2019 as implemented in transformers; BERT is always post-norm."""
     config, original = load(name), BertConfig()
     assert config.hidden_act == original.hidden_act
     assert config.layer_norm_eps == original.layer_norm_eps
@@ -210,7 +210,7 @@ def test_bert_has_the_layer_of_bert(name):
 
 
 def test_seed_is_the_reference_layer():
-    """The widths are the defaults of nn.Transformer, all else those of nn.TransformerEncoderLayer."""
+    """The sizes are the defaults of nn.Transformer; all other fields are those of nn.TransformerEncoderLayer."""
     config, fields = load("seed"), body("seed")
     whole = inspect.signature(nn.Transformer).parameters
     layer = inspect.signature(nn.TransformerEncoderLayer).parameters
@@ -270,16 +270,16 @@ def test_an_unknown_name_is_answered_with_the_nearest_preset(wrong, nearest):
         preset_path(wrong)
 
 
-@pytest.mark.parametrize("place", ["modeling_mini/configuration", "configuration"], ids=["wheel", "checkout"])
-def test_configuration_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("location", ["modeling_mini/configuration", "configuration"], ids=["wheel", "checkout"])
+def test_configuration_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch, location):
     (tmp_path / "modeling_mini").mkdir()
-    shutil.copytree(configuration_path("models"), tmp_path / place / "models")
+    shutil.copytree(configuration_path("models"), tmp_path / location / "models")
     monkeypatch.setattr(presets, "__file__", str(tmp_path / "modeling_mini" / "presets.py"))
-    assert configuration_path("models", "nano.json") == tmp_path.resolve() / place / "models" / "nano.json"
+    assert configuration_path("models", "nano.json") == tmp_path.resolve() / location / "models" / "nano.json"
     assert preset_names() == NAMES
 
 
-def test_a_configuration_directory_of_another_package_is_not_taken(tmp_path, monkeypatch):
+def test_a_configuration_directory_of_another_package_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "modeling_mini").mkdir()
     (tmp_path / "configuration").mkdir()
     monkeypatch.setattr(presets, "__file__", str(tmp_path / "modeling_mini" / "presets.py"))
@@ -287,7 +287,7 @@ def test_a_configuration_directory_of_another_package_is_not_taken(tmp_path, mon
         preset_names()
 
 
-def test_the_module_imports_nothing_heavy():
+def test_the_module_imports_neither_torch_nor_transformers():
     code = (
         "import runpy, sys; module = runpy.run_path(sys.argv[1]); assert 'nano' in module['preset_names'](); "
         "assert not {'torch', 'transformers'} & set(sys.modules)"

@@ -1,4 +1,4 @@
-"""The README does what it says: its Python runs, its commands exist."""
+"""The README is correct: its Python code runs, and its commands and links exist."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def commands(name):
 
 @pytest.fixture
 def quickstart(tiny_model, tmp_path, monkeypatch):
-    """A working directory with an untrained tiny model where the quickstart leaves its own."""
+    """A working directory with an untrained tiny model in the output folder of the quickstart."""
     tokenizer = train_tokenizer(["Return the next word of the text."], vocab_size=300)
     model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer))
     for part in (model, tokenizer):
@@ -46,7 +46,7 @@ def quickstart(tiny_model, tmp_path, monkeypatch):
 
 @pytest.fixture
 def applications(quickstart, tiny_model, tmp_path):
-    """Beside it, untrained models where the recipes of the tasks leave theirs, and a document."""
+    """Adds untrained models in the output folders of the recipes of the tasks, and a document."""
     tokenizer = AutoTokenizer.from_pretrained("runs/quickstart")
     for name in ("translation", "summarization", "text-classification", "question-answering"):
         model_class = task_class(name).model_class
@@ -79,19 +79,19 @@ def test_python_of_the_readme_runs(quickstart, hub, without_verification, code):
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
 def test_commands_of_the_readme_exist(applications, hub, without_verification, name, capsys, monkeypatch):
     seen = set()
-    for words in commands(name):
-        if "<" in words:
-            monkeypatch.setattr("sys.stdin", io.StringIO(Path(words.pop()).read_text()))
-            words.remove("<")
-        if words[:2] == ["python", "train.py"] and words[2:] != ["--help"]:
-            parse_arguments(words[2:])
+    for command in commands(name):
+        if "<" in command:
+            monkeypatch.setattr("sys.stdin", io.StringIO(Path(command.pop()).read_text()))
+            command.remove("<")
+        if command[:2] == ["python", "train.py"] and command[2:] != ["--help"]:
+            parse_arguments(command[2:])
             seen.add("train")
-        elif words[0] == "modeling-mini":
-            assert main([word.replace("USER/REPO", "alice/mini") for word in words[1:]]) == 0
-            seen.add(words[1])
-        elif words[0] == "make":
-            assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
-            seen.add(words[1])
+        elif command[0] == "modeling-mini":
+            assert main([word.replace("USER/REPO", "alice/mini") for word in command[1:]]) == 0
+            seen.add(command[1])
+        elif command[0] == "make":
+            assert f"\n{command[1]}:" in (ROOT / "Makefile").read_text()
+            seen.add(command[1])
     assert {"train", "test", "generate", "presets", "push"} <= seen
     assert hub.repository("alice/mini").private
 

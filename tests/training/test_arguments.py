@@ -1,4 +1,4 @@
-"""Recipes and the command line: the one over the other, and a sentence for every slip."""
+"""Recipes and the command line: which value counts, and an error sentence for every mistake."""
 
 import dataclasses
 import json
@@ -30,11 +30,11 @@ def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
 def test_values_keep_their_types(tmp_path):
     recipe = write(
         tmp_path,
-        "use_muon: false\nlr_scheduler_kwargs: {num_decay_steps: 5}\nlr_scheduler_type: warmup_stable_decay\n"
+        "streaming: true\nlr_scheduler_kwargs: {num_decay_steps: 5}\nlr_scheduler_type: warmup_stable_decay\n"
         "config_overrides: {hidden_size: 64}\nmax_train_documents: null\nreport_to: [none]\n",
     )
     model_args, data_args, training_args = parse_arguments([recipe])
-    assert training_args.optimizer == "adamw"
+    assert data_args.streaming is True
     assert training_args.lr_scheduler_kwargs == {"num_decay_steps": 5}
     assert model_args.overrides() == {"hidden_size": 64}
     assert data_args.max_train_documents is None
@@ -46,24 +46,24 @@ def test_without_a_recipe_the_quickstart_runs():
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_fine_tuning_keeps_the_mask_of_pretraining(name):
-    """A model that suddenly sees what follows loses what it has learnt: docs/experiments.md."""
+    """A causal model that is fine-tuned without its mask forgets what it has learned: docs/experiments.md."""
     assert ("is_causal" in parse_arguments([name])[0].overrides()) == (name == "fill-mask")
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_leaves_room_for_a_model_to_start_from(name):
+def test_a_recipe_does_not_change_the_sizes_of_a_model_to_fine_tune(name):
     model, _, _ = parse_arguments([name, "--init_from", "runs/any", "--config_overrides", '{"hidden_dropout": 0.3}'])
     assert [name for name in model.overrides() if "size" in name or "num_" in name] == []
     assert model.overrides()["hidden_dropout"] == 0.3
 
 
-def test_overrides_of_the_command_line_are_laid_over_those_of_the_recipe():
+def test_config_overrides_of_command_line_and_recipe_are_merged():
     model, _, _ = parse_arguments(["fill-mask", "--config_overrides", '{"hidden_size": 64, "vocab_size": 500}'])
     assert model.overrides() == {"vocab_size": 500, "is_causal": False, "hidden_size": 64}
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_shipped_recipe_parses_and_holds_only_what_differs(name):
+def test_every_shipped_recipe_parses_and_holds_no_defaults(name):
     import yaml
 
     from modeling_mini.presets import configuration_path
@@ -88,7 +88,7 @@ def test_bad_recipe_is_refused_with_a_sentence(tmp_path, text, sentence):
         parse_arguments([write(tmp_path, text)])
 
 
-def test_missing_recipe_names_those_that_exist():
+def test_the_error_for_a_missing_recipe_names_the_existing_ones():
     with pytest.raises(UserError, match=r"nothing\.yaml is neither .* quickstart"):
         parse_arguments(["nothing.yaml"])
 
@@ -106,6 +106,59 @@ def test_missing_recipe_names_those_that_exist():
 def test_bad_command_line_is_refused_with_a_sentence(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         parse_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "optimizer"),
+    [
+        (["--optimizer", "muon"], "muon"),
+        (["--optimizer", "adamw"], "adamw"),
+        (["--use_muon", "true"], "muon"),
+        (["--use_muon"], "muon"),
+        (["--use_muon", "--max_steps", "3"], "muon"),
+        (["--use-muon", "true"], "muon"),
+        (["--use_muon", "false"], "adamw"),
+        (["--use-muon", "false"], "adamw"),
+        (["--use_muon", "true", "--optimizer", "adamw"], "adamw"),
+        (["--optimizer", "adamw", "--use_muon", "true"], "muon"),
+        (["--use_muon", "false", "--optimizer", "muon"], "muon"),
+        (["--optimizer", "muon", "--use_muon", "false"], "adamw"),
+    ],
+)
+@pytest.mark.parametrize("recipe", ["optimizer: muon", "optimizer: adamw", "use_muon: true", "use_muon: false"])
+def test_the_last_optimizer_or_use_muon_on_the_command_line_counts(tmp_path, recipe, arguments, optimizer):
+    assert parse_arguments([write(tmp_path, recipe), *arguments])[2].optimizer == optimizer
+
+
+@pytest.mark.parametrize(
+    ("recipe", "optimizer"),
+    [
+        ("optimizer: muon", "muon"),
+        ("use_muon: true", "muon"),
+        ("use_muon: false", "adamw"),
+        ("optimizer: muon\nuse_muon: false", "adamw"),
+    ],
+)
+def test_a_recipe_may_name_the_optimizer_in_the_older_form(tmp_path, recipe, optimizer):
+    assert parse_arguments([write(tmp_path, recipe)])[2].optimizer == optimizer
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--max-steps", "3", "--block-size", "64"], ["--max-steps=3", "--block-size=64"]], ids=" ".join
+)
+def test_an_option_may_have_dashes_for_underscores(arguments):
+    _, data_args, training_args = parse_arguments(arguments)
+    assert (training_args.max_steps, data_args.block_size) == (3, 64)
+
+
+def test_an_unknown_optimizer_is_refused_with_the_choices(tmp_path):
+    sentence = "argument --optimizer: invalid choice: 'sgd' .choose from '?adamw'?, '?muon'?"
+    with pytest.raises(UserError, match=sentence):
+        parse_arguments(["--optimizer", "sgd"])
+    with pytest.raises(UserError, match=sentence):
+        parse_arguments([write(tmp_path, "optimizer: sgd\n")])
+    with pytest.raises(UserError, match="argument --use_muon/--use-muon: .*sgd"):
+        parse_arguments(["--use_muon", "sgd"])
 
 
 @pytest.mark.parametrize(
@@ -141,9 +194,9 @@ def test_memory_is_pinned_only_for_an_accelerator():
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("deepspeed", [False, True])
-def test_processes_of_a_machine_without_accelerator_find_each_other(monkeypatch, deepspeed, processes):
+def test_processes_without_an_accelerator_communicate_through_gloo(monkeypatch, deepspeed, processes):
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
-    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", lambda self: None)  # looks for the others
+    monkeypatch.setattr("transformers.TrainingArguments.__post_init__", lambda self: None)  # connects the processes
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", str(deepspeed).lower())
     args = parse_arguments([])[2]

@@ -1,4 +1,4 @@
-"""Only whole checkpoints are resumed from, and a run never writes over another or into a full disk."""
+"""A run resumes only from complete checkpoints, never overwrites another run, and refuses a full disk."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def write_checkpoint(folder):
     return folder
 
 
-def test_whole_checkpoint_has_no_defect(tmp_path):
+def test_a_complete_checkpoint_has_no_defect(tmp_path):
     assert checkpoint_defect(write_checkpoint(tmp_path / "checkpoint-1")) is None
 
 
@@ -49,18 +49,18 @@ def test_whole_checkpoint_has_no_defect(tmp_path):
     "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
 )
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "last byte"])
-def test_any_damage_to_any_file_is_seen_and_named(tmp_path, name, damage):
+def test_any_damage_to_any_file_is_found_and_named(tmp_path, name, damage):
     folder = write_checkpoint(tmp_path / "checkpoint-1")
     content = (folder / name).read_bytes()
     if damage == "missing":
         (folder / name).unlink()
     else:
-        keep = {"empty": 0, "half": len(content) // 2, "last byte": len(content) - 1}[damage]
-        (folder / name).write_bytes(content[:keep])
+        size = {"empty": 0, "half": len(content) // 2, "last byte": len(content) - 1}[damage]
+        (folder / name).write_bytes(content[:size])
     assert name in checkpoint_defect(folder) or checkpoint_defect(folder) == "there are no weights"
 
 
-def test_latest_whole_checkpoint_is_chosen_by_number_and_the_broken_one_is_reported(tmp_path, caplog):
+def test_the_latest_complete_checkpoint_is_chosen_and_incomplete_ones_are_reported(tmp_path, caplog):
     for step in (9, 10, 100):
         write_checkpoint(tmp_path / f"checkpoint-{step}")
     (tmp_path / "checkpoint-best").mkdir()
@@ -69,7 +69,7 @@ def test_latest_whole_checkpoint_is_chosen_by_number_and_the_broken_one_is_repor
     assert "checkpoint-100 is not complete (optimizer.pt" in caplog.text
 
 
-def test_a_run_that_begins_anew_does_not_write_over_what_is_there(tmp_path, caplog):
+def test_a_run_that_starts_from_the_beginning_keeps_incomplete_checkpoints(tmp_path, caplog):
     for _ in range(2):
         folder = write_checkpoint(tmp_path / "checkpoint-9")
         (folder / "optimizer.pt").unlink()
@@ -80,7 +80,7 @@ def test_a_run_that_begins_anew_does_not_write_over_what_is_there(tmp_path, capl
     assert "is kept as incomplete-checkpoint-9" in caplog.text
 
 
-def test_nothing_to_resume_is_none(tmp_path):
+def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
     assert latest_complete_checkpoint(tmp_path / "absent") is None
 
 
@@ -92,13 +92,13 @@ def test_folder_of_an_earlier_run_is_refused_unless_resumed(tmp_path):
     check_output_dir(tmp_path / "old", resume=True)
 
 
-def test_place_that_cannot_be_written_is_refused(tmp_path):
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
         check_output_dir(tmp_path / "file" / "run", resume=False)
 
 
-def test_full_disk_is_refused_with_what_is_there_and_what_is_needed(tmp_path, monkeypatch):
+def test_a_full_disk_is_refused_with_its_free_and_the_needed_space(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2_000_000_000))
     check_free_space(tmp_path, num_parameters=50_000_000)
     with pytest.raises(UserError, match="has 2.00 GB free, and checkpoints of this model need 4.00 GB"):
@@ -112,7 +112,7 @@ DEEPSPEED = {
 }
 
 
-def note_processes(folder, count):
+def record_processes(folder, count):
     state = {"stateful_callbacks": {"WorldSize": WorldSize(count).state()}}
     (folder / "trainer_state.json").write_text(json.dumps(state))
     (folder / "rng_state.pth").unlink()
@@ -121,9 +121,9 @@ def note_processes(folder, count):
 
 
 @pytest.mark.parametrize("names", DEEPSPEED.values(), ids=DEEPSPEED)
-def test_any_damage_to_a_checkpoint_of_deepspeed_is_seen(tmp_path, names):
+def test_any_damage_to_a_deepspeed_checkpoint_is_found(tmp_path, names):
     folder = write_checkpoint(tmp_path / "checkpoint-3")
-    note_processes(folder, 2)
+    record_processes(folder, 2)
     (folder / "optimizer.pt").unlink()
     (folder / "latest").write_text("global_step3")
     (folder / "global_step3").mkdir()
@@ -147,7 +147,7 @@ def test_any_damage_to_a_checkpoint_of_deepspeed_is_seen(tmp_path, names):
         path.write_bytes(content)
 
 
-def test_any_damage_to_a_gathered_checkpoint_of_fsdp_is_seen(tmp_path):
+def test_any_damage_to_a_whole_fsdp_checkpoint_is_found(tmp_path):
     folder = write_checkpoint(tmp_path / "checkpoint-3")
     (folder / "optimizer.pt").unlink()
     names = ("pytorch_model_fsdp.bin", "optimizer.bin")
@@ -164,9 +164,9 @@ def test_any_damage_to_a_gathered_checkpoint_of_fsdp_is_seen(tmp_path):
         (folder / name).write_bytes(content)
 
 
-def test_a_random_state_that_a_process_did_not_write_is_missed(tmp_path):
+def test_a_missing_random_state_of_one_process_is_found(tmp_path):
     folder = write_checkpoint(tmp_path / "checkpoint-3")
-    note_processes(folder, 3)
+    record_processes(folder, 3)
     assert checkpoint_defect(folder) is None
     (folder / "rng_state_2.pth").unlink()
     assert checkpoint_defect(folder) == "rng_state_2.pth is missing or truncated"
@@ -177,7 +177,7 @@ def test_a_checkpoint_that_this_run_cannot_continue_is_refused_with_a_sentence(t
     _, _, args = parse_arguments(["--output_dir", str(tmp_path), "--use_cpu", "true"])
     check_checkpoint(folder, args)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    check_checkpoint(folder, args)  # one process: accelerate divides nothing
+    check_checkpoint(folder, args)  # one process: accelerate shards nothing
     monkeypatch.setattr(args.distributed_state, "distributed_type", DistributedType.MULTI_GPU)
     with pytest.raises(UserError, match="was written by DDP, or one process, but this run uses FSDP"):
         check_checkpoint(folder, args)
@@ -186,23 +186,23 @@ def test_a_checkpoint_that_this_run_cannot_continue_is_refused_with_a_sentence(t
         check_checkpoint(folder, args)
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     (folder / "latest").write_text("global_step3")
-    with pytest.raises(UserError, match="was written by DeepSpeed ZeRO-1 or 2, and this run is started with DDP"):
+    with pytest.raises(UserError, match="was written by DeepSpeed ZeRO-1 or 2, but this run uses DDP, or one process"):
         check_checkpoint(folder, args)
-    note_processes(folder, 2)
+    record_processes(folder, 2)
     args.deepspeed_plugin = SimpleNamespace(zero_stage=3)
-    with pytest.raises(UserError, match="was written by DeepSpeed ZeRO-1 or 2, and this run is started with Deep"):
+    with pytest.raises(UserError, match="was written by DeepSpeed ZeRO-1 or 2, but this run uses DeepSpeed ZeRO-3"):
         check_checkpoint(folder, args)
     args.deepspeed_plugin = SimpleNamespace(zero_stage=2)
-    with pytest.raises(UserError, match="2 processes of DeepSpeed, which cannot divide it anew for 1; start as many"):
+    with pytest.raises(UserError, match="2 processes with DeepSpeed, which cannot reshard it for 1; start 2 pro"):
         check_checkpoint(folder, args)
     (folder / "trainer_state.json").write_text("{")
     with pytest.raises(UserError, match="is not a checkpoint: trainer_state.json is missing or damaged"):
         check_checkpoint(folder, args)
 
 
-def test_a_resumed_run_reads_as_many_rows_an_update_however_many_processes_share_them(tmp_path):
+def test_a_resumed_run_must_read_the_same_number_of_rows_per_update(tmp_path):
     check_same_run(tmp_path, {"training": {ROWS: 8}}, resume=False, write=True)
-    check_same_run(tmp_path, {"training": {ROWS: 8, "noted since": 1}}, resume=True, write=True)
+    check_same_run(tmp_path, {"training": {ROWS: 8, "absent from the record": 1}}, resume=True, write=True)
     with pytest.raises(
         UserError,
         match="records 8 rows per update for this run, but it would read 4; choose --per_dev",
@@ -211,16 +211,32 @@ def test_a_resumed_run_reads_as_many_rows_an_update_however_many_processes_share
 
 
 @pytest.mark.parametrize("sampling", ["random", "group_by_length"])
-def test_groups_of_like_length_depend_on_the_batch_of_a_process_and_not_only_on_the_rows(tmp_path, sampling):
+def test_group_by_length_also_fixes_the_batch_size_of_a_process(tmp_path, sampling):
     model, data, args = parse_arguments(["--output_dir", str(tmp_path), "--train_sampling_strategy", sampling])
-    noted = fixed_arguments(model, data, args)["training"]
-    assert ("per_device_train_batch_size" in noted) == (sampling == "group_by_length")
-    assert noted[ROWS] == 16
+    fixed = fixed_arguments(model, data, args)["training"]
+    assert ("per_device_train_batch_size" in fixed) == (sampling == "group_by_length")
+    assert fixed[ROWS] == 16
+
+
+@pytest.mark.parametrize("is_muon", [True, False])
+def test_a_run_that_recorded_use_muon_resumes_only_with_the_same_optimizer(tmp_path, is_muon):
+    same, other = ("muon", "adamw") if is_muon else ("adamw", "muon")
+
+    def fixed(optimizer):
+        return fixed_arguments(*parse_arguments(["--output_dir", str(tmp_path), "--optimizer", optimizer]))
+
+    recorded = fixed(same)
+    del recorded["training"]["optimizer"]
+    recorded["training"]["use_muon"] = str(is_muon)
+    (tmp_path / "_run.json").write_text(json.dumps(recorded))
+    check_same_run(tmp_path, fixed(same), resume=True, write=True)
+    with pytest.raises(UserError, match=f"was started with --use_muon {is_muon}, not {not is_muon}"):
+        check_same_run(tmp_path, fixed(other), resume=True, write=True)
 
 
 @pytest.fixture
 def sharded_checkpoint(tmp_path):
-    """As accelerate leaves it under FSDP2: weights and optimizer in folders, written by torch."""
+    """As accelerate writes a checkpoint under FSDP2: weights and optimizer in folders that torch writes."""
     folder = write_checkpoint(tmp_path / "checkpoint-3")
     for name in ("model.safetensors", "optimizer.pt"):
         (folder / name).unlink()
@@ -230,37 +246,37 @@ def sharded_checkpoint(tmp_path):
     return folder
 
 
-def test_sharded_checkpoint_is_chosen_if_it_is_whole(sharded_checkpoint):
+def test_a_complete_sharded_checkpoint_is_chosen(sharded_checkpoint):
     assert checkpoint_defect(sharded_checkpoint) is None
     assert latest_complete_checkpoint(sharded_checkpoint.parent) == sharded_checkpoint
 
 
 @pytest.mark.parametrize("part", ["pytorch_model_fsdp_0", "optimizer_0"])
 @pytest.mark.parametrize("damage", ["folder", "metadata missing", "metadata", "file missing", "file"])
-def test_any_damage_to_a_sharded_checkpoint_is_seen_and_named(sharded_checkpoint, part, damage):
+def test_any_damage_to_a_sharded_checkpoint_is_found_and_named(sharded_checkpoint, part, damage):
     folder = sharded_checkpoint / part
-    victim = folder / ".metadata" if "metadata" in damage else next(folder.glob("*.distcp"))
+    damaged_file = folder / ".metadata" if "metadata" in damage else next(folder.glob("*.distcp"))
     if damage == "folder":
         shutil.rmtree(folder)
     elif "missing" in damage:
-        victim.unlink()
+        damaged_file.unlink()
     else:
-        victim.write_bytes(victim.read_bytes()[:-1])
+        damaged_file.write_bytes(damaged_file.read_bytes()[:-1])
     assert part in checkpoint_defect(sharded_checkpoint)
 
 
-def test_run_is_continued_only_with_what_it_was_started_with(tmp_path):
+def test_a_run_resumes_only_with_the_arguments_it_was_started_with(tmp_path):
     started = {"data": {"block_size": 32, "dataset": "a"}, "training": {"seed": 1}}
     check_same_run(tmp_path, started, resume=False, write=True)
     check_same_run(tmp_path, started, resume=True, write=True)
     changed = {"data": {"block_size": 64, "dataset": "a"}, "training": {"seed": 1}}
     with pytest.raises(UserError, match="started with --block_size 32, not 64"):
         check_same_run(tmp_path, changed, resume=True, write=True)
-    check_same_run(tmp_path, changed, resume=False, write=True)  # a new run in the same place
+    check_same_run(tmp_path, changed, resume=False, write=True)  # a new run in the same folder
     check_same_run(tmp_path, changed, resume=True, write=True)
 
 
-def test_damaged_record_of_a_run_is_refused_with_a_sentence(tmp_path):
+def test_a_damaged_run_json_is_refused_with_a_sentence(tmp_path):
     (tmp_path / "_run.json").write_text('{"data": ')
     with pytest.raises(UserError, match="run.json is not JSON"):
         check_same_run(tmp_path, {}, resume=True, write=True)

@@ -1,13 +1,25 @@
-"""Muon and AdamW in one optimizer: equal to torch's own, batched, schedulable and resumable."""
+"""Muon and AdamW in one optimizer: same steps as torch, batches, schedules and resuming; and how to add another."""
 
 import copy
 
 import pytest
 import torch
+from transformers import Trainer
 
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
 from modeling_mini.errors import UserError
-from modeling_mini.training.optim import Muon, MuonAdamWFactory, orthogonalize, split_parameters
+from modeling_mini.tasks.base import TaskArguments
+from modeling_mini.training.arguments import MiniTrainingArguments, ModelArguments
+from modeling_mini.training.optim import (
+    OPTIMIZERS,
+    Muon,
+    MuonAdamWFactory,
+    TrainerOptimizer,
+    optimizer_of,
+    orthogonalize,
+    split_parameters,
+)
+from modeling_mini.training.report import card_facts
 
 
 def train_step(model, optimizer, ids):
@@ -26,20 +38,20 @@ def test_orthogonalized_matrices_have_singular_values_near_one(shape):
     assert values.max() < 1.6
 
 
-def test_rounding_to_bfloat16_lets_no_singular_value_grow(monkeypatch):
-    """As an accelerator computes it. Without the cushion, the one singular value of this matrix comes out at 104."""
+def test_singular_values_do_not_grow_by_rounding_to_bfloat16(monkeypatch):
+    """As on an accelerator. Without the cushion, the only nonzero singular value of this matrix becomes 104."""
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.bfloat16)
     values = torch.linalg.svdvals(orthogonalize(torch.ones(1, 64, 64)))
     assert 0.4 < values.max() < 1.6
 
 
-def test_a_batch_is_orthogonalized_as_each_matrix_alone():
+def test_a_batch_is_orthogonalized_like_each_matrix_alone():
     matrices = torch.randn(4, 12, 20)
     alone = torch.cat([orthogonalize(matrix[None]) for matrix in matrices])
     torch.testing.assert_close(orthogonalize(matrices), alone, rtol=1e-5, atol=1e-6)
 
 
-def test_no_singular_vector_is_turned():
+def test_singular_vectors_do_not_change():
     u, _, v = torch.linalg.svd(torch.randn(10, 10))
     matrix = u @ torch.diag(torch.linspace(0.2, 1.0, 10)) @ v
     core = u.mT @ orthogonalize(matrix[None])[0] @ v.mT
@@ -47,8 +59,8 @@ def test_no_singular_vector_is_turned():
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 32), (32, 8)])
-def test_muon_takes_the_steps_of_torch_muon(monkeypatch, shape):
-    # With torch's coefficients. torch computes in bfloat16, this in float32 on a CPU: equal to bfloat16's 8 bits.
+def test_muon_takes_the_same_steps_as_torch_muon(monkeypatch, shape):
+    # With torch's coefficients. On a CPU, torch computes in bfloat16 and ours in float32: equal to 8 bits.
     monkeypatch.setattr("modeling_mini.training.optim.QUINTICS", 5 * [(3.4445, -4.7750, 2.0315)])
     monkeypatch.setattr("modeling_mini.training.optim.CUSHION", 1)
     start = torch.randn(shape)
@@ -60,11 +72,11 @@ def test_muon_takes_the_steps_of_torch_muon(monkeypatch, shape):
         ours.grad, theirs.grad = gradient.clone(), gradient.clone()
         for optimizer in optimizers:
             optimizer.step()
-    moved = (ours - start).detach()
-    assert (ours - theirs).norm() < 0.03 * moved.norm()
+    change = (ours - start).detach()
+    assert (ours - theirs).norm() < 0.03 * change.norm()
 
 
-def test_hidden_matrices_go_to_muon_and_all_else_to_adamw(tiny_model):
+def test_hidden_matrices_go_to_muon_and_the_rest_to_adamw(tiny_model):
     model = tiny_model(MiniForCausalLM, tie_word_embeddings=False)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     hidden, tables, vectors = ({names[id(p)] for p in group} for group in split_parameters(model))
@@ -75,13 +87,13 @@ def test_hidden_matrices_go_to_muon_and_all_else_to_adamw(tiny_model):
     assert hidden | tables | vectors == set(names.values())
 
 
-def test_classifier_head_is_no_hidden_matrix(tiny_model):
+def test_a_classifier_head_is_not_a_hidden_matrix(tiny_model):
     model = tiny_model(MiniForSequenceClassification)
     tables = {id(p) for p in split_parameters(model)[1]}
     assert id(model.score.weight) in tables
 
 
-def test_weight_decay_spares_biases_and_norms(tiny_model):
+def test_weight_decay_applies_only_to_matrices(tiny_model):
     model = tiny_model(MiniForCausalLM)
     optimizer = MuonAdamWFactory()(model, weight_decay=0.3)
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -98,7 +110,7 @@ def test_a_scheduler_scales_both_learning_rates(tiny_model):
     assert [group["lr"] for part in optimizer.parts for group in part.param_groups] == [0.01, 0.0005, 0.0005]
 
 
-def test_resumed_optimizer_takes_bit_identical_steps(tiny_model, random_ids):
+def test_a_resumed_optimizer_takes_bit_identical_steps(tiny_model, random_ids):
     model = tiny_model(MiniForCausalLM).train()
     optimizer = MuonAdamWFactory()(model)
     batches = [random_ids(2, 12) for _ in range(4)]
@@ -112,18 +124,18 @@ def test_resumed_optimizer_takes_bit_identical_steps(tiny_model, random_ids):
     for ids in batches[2:]:
         train_step(model, optimizer, ids)
         train_step(resumed, resumed_optimizer, ids)
-    for straight, again in zip(model.parameters(), resumed.parameters()):
-        assert torch.equal(straight, again)
+    for parameter, resumed_parameter in zip(model.parameters(), resumed.parameters()):
+        assert torch.equal(parameter, resumed_parameter)
 
 
-def test_model_without_hidden_matrices_is_refused():
+def test_a_model_without_hidden_matrices_is_refused():
     with pytest.raises(UserError, match="--optimizer adamw"):
         MuonAdamWFactory()(torch.nn.Linear(4, 4))
 
 
-def test_closure_is_evaluated_once_and_serves_both_parts(tiny_model, random_ids):
+def test_a_closure_is_evaluated_once_for_both_parts(tiny_model, random_ids):
     ids = random_ids(2, 12)
-    stepped = []
+    updated = []
     for with_closure in (False, True):
         model = tiny_model(MiniForCausalLM).train()
         optimizer, calls = MuonAdamWFactory()(model), []
@@ -139,5 +151,37 @@ def test_closure_is_evaluated_once_and_serves_both_parts(tiny_model, random_ids)
             closure()
             optimizer.step()
         assert len(calls) == 1
-        stepped.append([parameter.detach().clone() for parameter in model.parameters()])
-    assert all(torch.equal(plain, closed) for plain, closed in zip(*stepped))
+        updated.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(torch.equal(plain, closed) for plain, closed in zip(*updated))
+
+
+class SGDFactory:
+    def __call__(self, model, learning_rate):
+        return torch.optim.SGD(model.parameters(), lr=learning_rate)
+
+
+class PlainSGD(TrainerOptimizer):
+    @staticmethod
+    def for_trainer(args):
+        return SGDFactory, {"learning_rate": args.learning_rate}
+
+    @staticmethod
+    def describe(args):
+        return f"SGD at {args.learning_rate}"
+
+
+def test_a_new_optimizer_is_one_class_and_one_entry(monkeypatch, tiny_model, tmp_path):
+    monkeypatch.setitem(OPTIMIZERS, "sgd", PlainSGD)
+    args = MiniTrainingArguments(output_dir=str(tmp_path), use_cpu=True, optimizer="sgd", learning_rate=0.5)
+    assert optimizer_of(args) is PlainSGD
+    optimizer_of(args).check(args)
+
+    trainer = Trainer(tiny_model(MiniForCausalLM), args, optimizer_cls_and_kwargs=optimizer_of(args).for_trainer(args))
+    assert isinstance(trainer.create_optimizer(), torch.optim.SGD)
+    assert [group["lr"] for group in trainer.optimizer.param_groups] == [0.5]
+
+    results = {"validation_loss": 2.0, "validation_loss_margin": 0.1, "perplexity": 7.389, "train_tokens": None}
+    results |= dict.fromkeys(("parameters", "context", "vocabulary", "updates", "tokens_per_update"), 1000)
+    results |= {"train_seconds": 12.3, "hardware": "a CPU", "sample": "the"}
+    facts = card_facts("MiniForCausalLM", results, {}, ModelArguments(), TaskArguments(dataset="python-docs"), args)
+    assert facts.training["optimizer"].startswith("SGD at 0.5, weight decay ")

@@ -1,4 +1,4 @@
-"""train.py as a user runs it: what it leaves behind, how it continues, and how it fails."""
+"""train.py as a user runs it: its output, resuming, error sentences and the push to the Hub."""
 
 import json
 import math
@@ -32,12 +32,12 @@ ROOT = Path(__file__).resolve().parents[2]
 def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
 @pytest.mark.slow
-def test_a_run_leaves_a_loadable_model_and_its_whole_report(arguments, run, tmp_path):
+def test_a_run_writes_a_loadable_model_and_a_complete_report(arguments, run, tmp_path):
     code, output = run(arguments)
     assert code == 0, output
     folder = tmp_path / "run"
@@ -63,7 +63,7 @@ def test_a_run_leaves_a_loadable_model_and_its_whole_report(arguments, run, tmp_
 
 
 @pytest.mark.slow
-def test_reported_bits_per_byte_are_those_of_the_validation_text(arguments, run, tmp_path, corpus):
+def test_reported_bits_per_byte_match_the_validation_text(arguments, run, tmp_path, corpus):
     assert run([*arguments, "--validation_fraction", "0.1"])[0] == 0
     folder = tmp_path / "run"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
@@ -75,36 +75,36 @@ def test_reported_bits_per_byte_are_those_of_the_validation_text(arguments, run,
     for text in held_out:
         ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
         for start in range(0, len(ids) - 1, 31):  # rows of 32 that share a token
-            # the pieces of a document are rows of their own only where a row ends, so this is an upper bound
+            # The run splits a document only at the end of a row, so this sum over more pieces is an upper bound.
             row = torch.tensor([ids[start : start + 32]])
             bits += model(row, labels=row).loss.item() * (row.shape[1] - 1) / math.log(2)
         num_bytes += len(text.encode())
-    found = json.loads((folder / "metrics.json").read_text())["bits_per_byte"]
-    assert found == pytest.approx(bits / num_bytes, rel=0.02)
+    reported = json.loads((folder / "metrics.json").read_text())["bits_per_byte"]
+    assert reported == pytest.approx(bits / num_bytes, rel=0.02)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("use_muon", ["true", "false"])
-def test_run_killed_at_a_random_moment_and_resumed_ends_bit_identical_to_one_never_stopped(
-    arguments, run, tmp_path, use_muon
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_run_that_is_killed_and_resumed_is_bit_identical_to_an_uninterrupted_run(
+    arguments, run, tmp_path, optimizer
 ):
-    arguments = [*arguments, "--use_muon", use_muon, "--max_steps", "80"]
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert run([*arguments, "--output_dir", str(straight)])[0] == 0
+    arguments = [*arguments, "--optimizer", optimizer, "--max_steps", "80"]
+    uninterrupted, killed = tmp_path / "uninterrupted", tmp_path / "killed"
+    assert run([*arguments, "--output_dir", str(uninterrupted)])[0] == 0
     process = run.start([*arguments, "--output_dir", str(killed)])
     wait_for(lambda: (killed / "checkpoint-4" / "trainer_state.json").exists())
-    time.sleep(random.random())  # in an update, in an evaluation or in a checkpoint
+    time.sleep(random.random())  # during an update, an evaluation or a checkpoint
     assert process.poll() is None, "the run ended too early to be killed"
     process.kill()
     process.communicate()
     code, output = run([*arguments, "--output_dir", str(killed), "--resume"])
     assert code == 0, output
     assert re.search(r"Continuing from .*checkpoint-\d+\n", output)
-    assert (straight / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+    assert (uninterrupted / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow
-def test_finished_run_is_not_trained_further_and_a_lost_report_is_written_again(arguments, run, tmp_path):
+def test_a_finished_run_is_not_trained_further_and_a_missing_report_is_written(arguments, run, tmp_path):
     assert run(arguments)[0] == 0
     folder = tmp_path / "run"
     code, output = run([*arguments, "--resume"])
@@ -123,12 +123,12 @@ def test_finished_run_is_not_trained_further_and_a_lost_report_is_written_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_run_writes_a_checkpoint_and_says_how_to_continue(arguments, run, tmp_path, number, code):
+def test_an_interrupted_run_writes_a_checkpoint_and_logs_how_to_continue(arguments, run, tmp_path, number, code):
     arguments = [*arguments, "--max_steps", "100000", "--save_steps", "100000", "--eval_strategy", "no"]
     log = tmp_path / "log"
     with log.open("w") as file:
         process = run.start(arguments, stdout=file)
-    wait_for(lambda: "'loss'" in log.read_text())  # before the first update, a signal simply ends the process
+    wait_for(lambda: "'loss'" in log.read_text())  # an earlier signal ends the process without a checkpoint
     process.send_signal(number)
     process.wait(timeout=60)
     output = log.read_text()
@@ -136,9 +136,9 @@ def test_interrupted_run_writes_a_checkpoint_and_says_how_to_continue(arguments,
     [checkpoint] = (tmp_path / "run").glob("checkpoint-*")
     assert f"Stopped after update {checkpoint.name.rpartition('-')[2]}, with a checkpoint" in output
     assert "Traceback" not in output
-    continued = shlex.split(re.search(r"Continue with: (.*)", output)[1])
-    assert continued[:2] == ["python", "train.py"]
-    assert parse_arguments(continued[2:])[2].resume
+    command = shlex.split(re.search(r"Continue with: (.*)", output)[1])
+    assert command[:2] == ["python", "train.py"]
+    assert parse_arguments(command[2:])[2].resume
 
 
 @pytest.mark.slow
@@ -146,19 +146,19 @@ def test_resuming_with_other_data_or_another_model_is_refused(arguments, run, tm
     assert run([*arguments, "--max_steps", "4"])[0] == 0
     code, output = run([*arguments, "--resume", "--block_size", "16"])
     assert code == 1
-    assert "started with --block_size 32, and now it is 16" in output
+    assert "started with --block_size 32, not 16" in output
 
 
 @pytest.mark.slow
-def test_disk_that_fills_up_ends_with_a_sentence_and_keeps_what_was_written(arguments, run, tmp_path):
-    """The limit on the size of a file stands in for a full disk: writing fails in the same places."""
+def test_a_full_disk_gives_an_error_sentence_and_keeps_written_checkpoints(arguments, run, tmp_path):
+    """A limit on the size of a file simulates a full disk: the same writes fail."""
     import resource
 
     assert run([*arguments, "--max_steps", "4"])[0] == 0
     before = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
-    small = 50_000  # bytes: less than the weights
+    size = 50_000  # bytes: less than the weights
     code, output = run(
-        [*arguments, "--resume"], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (small, small))
+        [*arguments, "--resume"], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     )
     assert code == 1, output
     assert "Error: the disk is full" in output
@@ -176,11 +176,11 @@ def test_streamed_run_trains(arguments, run, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
-    """`accelerate launch` and torchrun start the same script; two processes over gloo stand in for two devices."""
+    """Two processes with gloo simulate two devices; `accelerate launch` and torchrun start the same script."""
     command = [ROOT / "train.py", *arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
     stages = [["--max_steps", "4"], ["--resume"]]
     if Version(transformers.__version__) < Version("5.23"):
-        # 5.17 restores optimizer states of several CPU processes to "cpu:0", which torch does not know.
+        # 5.17 restores optimizer states of several CPU processes to "cpu:0", which is not a device of torch.
         stages = [["--max_steps", "10"]]
     for extra in stages:
         result = two_processes(*command, *extra)
@@ -194,17 +194,17 @@ def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
 @pytest.mark.parametrize(
     "more",
     [
-        ["--use_muon", "true"],
-        ["--use_muon", "false"],
+        ["--optimizer", "muon"],
+        ["--optimizer", "adamw"],
         ["--streaming", "true", "--max_validation_documents", "5"],
-        ["--task", "text-classification", "--use_muon", "true", "--max_steps", "7"],  # less than an epoch
+        ["--task", "text-classification", "--optimizer", "muon", "--max_steps", "7"],  # less than an epoch
     ],
     ids=["muon", "adamw", "streaming", "classifier"],
 )
-def test_two_processes_learn_from_the_same_rows_what_one_learns(
+def test_two_processes_train_the_same_weights_as_one_on_the_same_rows(
     arguments, run, same_weights, tmp_path, two_processes, more
 ):
-    """DDP: twice four rows are the eight rows of one process, none of them twice and none left out."""
+    """DDP: two batches of four rows are the eight rows of one process, without repeated or missing rows."""
     shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
     arguments = [*arguments, "--config_overrides", shape, "--save_strategy", "no", *more]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -218,19 +218,19 @@ def test_two_processes_learn_from_the_same_rows_what_one_learns(
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_as_one(arguments, run, same_weights, tmp_path, two_processes):
+def test_a_run_of_two_processes_resumes_with_one(arguments, run, same_weights, tmp_path, two_processes):
     shape = json.dumps({"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2})
     arguments = [*arguments, "--config_overrides", shape, "--use_cpu", "true"]
     one, changed = tmp_path / "one", tmp_path / "changed"
-    alone = [*arguments, "--per_device_train_batch_size", "8"]
-    assert run([*alone, "--output_dir", str(one)])[0] == 0
+    one_process = [*arguments, "--per_device_train_batch_size", "8"]
+    assert run([*one_process, "--output_dir", str(one)])[0] == 0
     result = two_processes(ROOT / "train.py", *arguments, "--ddp_backend", "gloo", "--output_dir", changed)
     assert result.returncode == 0, result.stderr[-3000:]
     lose_the_end(changed, 10)
     code, output = run([*arguments, "--output_dir", str(changed), "--resume"])
     assert code == 1
-    assert "an update of this run reads 8 rows, and now it would read 4" in output
-    code, output = run([*alone, "--output_dir", str(changed), "--resume"])
+    assert "records 8 rows per update for this run, but it would read 4" in output
+    code, output = run([*one_process, "--output_dir", str(changed), "--resume"])
     assert code == 0, output
     assert re.search(r"Continuing from .*checkpoint-8\n", output)
     same_weights(changed, one)
@@ -244,7 +244,7 @@ def test_unknown_validation_tokens_are_reported(arguments, caplog, monkeypatch, 
     assert any("are unknown to the tokenizer" in message for message in caplog.messages)
 
 
-def test_trained_folder_is_not_taken_for_a_shape(arguments, tiny_model, tmp_path, caplog):
+def test_a_folder_of_trained_weights_is_refused_as_a_shape(arguments, tiny_model, tmp_path, caplog):
     tiny_model(MiniForCausalLM).save_pretrained(tmp_path / "trained")
     assert main([*arguments, "--model", str(tmp_path / "trained")]) == 1
     assert "holds trained weights" in caplog.messages[-1]
@@ -259,20 +259,20 @@ def test_trained_folder_is_not_taken_for_a_shape(arguments, tiny_model, tmp_path
         (["--output_dir", "/dev/null/run"], "cannot be written"),
         (["--block_size", "100000"], "fewer than one row of --block_size 100000"),
         (["--streaming", "--max_steps", "-1"], "set the length of the training with --max_steps"),
-        (["--tokenizer", "absent"], "--tokenizer absent could not be loaded"),
+        (["--tokenizer", "absent"], "The tokenizer of absent could not be loaded"),
         (["--learning_rate", "1e30"], r"The \w+ is (nan|inf) at update"),
         (["--prompt", "the model " * 400], "the model reads at most 256; shorten it"),
         (["--dataloader_drop_last"], "leave it out"),
         (["--resume_from_checkpoint", "absent"], r"absent is not a checkpoint: trainer_state\.json is missing"),
     ],
 )
-def test_mistake_ends_with_one_sentence(arguments, extra, sentence, caplog, monkeypatch, tmp_path):
+def test_a_mistake_ends_with_one_sentence(arguments, extra, sentence, caplog, monkeypatch, tmp_path):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     assert main([*arguments, *extra]) == 1
     assert re.search(f"^Error: .*{sentence}", caplog.messages[-1])
 
 
-def test_nan_loss_stops_training():
+def test_a_loss_of_nan_or_inf_stops_training():
     for loss in (float("nan"), float("inf")):
         with pytest.raises(UserError, match="lower --learning_rate"):
             StopOnNaN().on_log(None, type("State", (), {"global_step": 3}), None, logs={"loss": loss})
@@ -281,7 +281,7 @@ def test_nan_loss_stops_training():
     StopOnNaN().on_log(None, None, None, logs={"loss": 1.0, "grad_norm": 2.0})
 
 
-def test_metrics_weigh_tokens_and_not_batches():
+def test_metrics_are_averaged_over_tokens_and_not_over_batches():
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 6, 9), torch.randint(9, (3, 6))
     labels[0, 2:] = -100
@@ -295,11 +295,8 @@ def test_metrics_weigh_tokens_and_not_batches():
     assert metrics["bits_per_byte"] == pytest.approx(whole.item() * 11 / math.log(2) / 20, rel=1e-6)
 
 
-# Sharing
-
-
 @pytest.mark.slow
-def test_a_run_pushes_what_it_leaves_and_verifies_it(arguments, run, hub, tmp_path):
+def test_a_run_pushes_its_output_and_verifies_it(arguments, run, hub, tmp_path):
     sharing = ["--push_to_hub", "--hub_model_id", "alice/mini", "--hub_strategy", "every_save"]
     code, output = run([*arguments, *sharing, "--hub_private_repo", "true", "--hub_always_push"], hub=hub)
     assert code == 0, output
@@ -312,9 +309,9 @@ def test_a_run_pushes_what_it_leaves_and_verifies_it(arguments, run, hub, tmp_pa
     assert f"{results['bits_per_byte']:.4f}" in card
     assert 'from_pretrained("alice/mini", trust_remote_code=True)' in card
     assert {"loss.png", "metrics.json", "tokenizer.json", "modeling_mini.py", "configuration_mini.py"} < set(files)
-    during = repository.history()[1:-1]
-    assert during, "nothing was pushed while it trained"
-    assert all({"config.json", "modeling_mini.py", "configuration_mini.py"} < set(commit.files) for commit in during)
+    commits = repository.history()[1:-1]
+    assert commits, "nothing was pushed during training"
+    assert all({"config.json", "modeling_mini.py", "configuration_mini.py"} < set(commit.files) for commit in commits)
     assert not [path for commit in repository.history() for path in commit.files if path.endswith("run.json")]
 
 
@@ -324,8 +321,8 @@ def test_a_run_pushes_what_it_leaves_and_verifies_it(arguments, run, hub, tmp_pa
         ("bob/mini", "hf_alice", "The token belongs to alice, who cannot write to bob/mini"),
         ("alice/mini", "hf_nobody_knows", "the token is not valid"),
         ("alice/mini", "", "You are not logged in to the Hub"),
-        ("../mini", "hf_alice", "is no name of a repository"),
-        ("alice/public", "hf_alice", "alice/public exists and is public, and it was asked to be private"),
+        ("../mini", "hf_alice", "is not a valid repository name"),
+        ("alice/public", "hf_alice", "alice/public exists and is public, but a private repository was requested"),
     ],
 )
 def test_a_run_that_could_not_be_pushed_does_not_start(
@@ -344,20 +341,20 @@ def test_a_run_that_could_not_be_pushed_does_not_start(
 
 
 @pytest.mark.parametrize(
-    "given",
+    "login",
     [["--hub_token", "hf_secret"], ["--hub_token=hf_secret"], ["--hub-token", "hf_secret"], ["--hub-token=hf_secret"]],
     ids=" ".join,
 )
-def test_the_command_that_continues_a_run_holds_no_token(given):
+def test_the_logged_command_that_continues_a_run_has_no_token(login):
     stop = StopOnSignal()
     stop.signal_number = signal.SIGINT
-    with pytest.raises(Exception, match="Continue with") as stopped:
-        stop.raise_if_stopped(3, ["python", "train.py", *given, "--max_steps", "7"])
-    assert "hf_secret" not in str(stopped.value)
-    assert re.search("--hub[_-]token[ =]TOKEN --max_steps 7 --resume", str(stopped.value))
+    with pytest.raises(Exception, match="Continue with") as interruption:
+        stop.raise_if_stopped(3, ["python", "train.py", *login, "--max_steps", "7"])
+    assert "hf_secret" not in str(interruption.value)
+    assert re.search("--hub[_-]token[ =]TOKEN --max_steps 7 --resume", str(interruption.value))
 
 
-def test_a_misspelt_token_is_not_repeated(arguments, caplog):
+def test_the_token_of_a_misspelt_option_is_not_logged(arguments, caplog):
     assert main([*arguments, "--hub_tokn=hf_secret"]) == 1
     assert "There is no argument --hub_tokn; did you mean hub_token?" in caplog.text
     assert "hf_secret" not in caplog.text

@@ -1,4 +1,4 @@
-"""Built-in data sets: read from installed packages, without a download, and under the licences of those packages."""
+"""Built-in data sets: read from installed packages, without a download, under the licences of those packages."""
 
 import os
 import sys
@@ -32,12 +32,15 @@ def _python_docs() -> DatasetDict:
 
 
 def _stored(name: str, make: Callable[[], DatasetDict]) -> DatasetDict:
-    """The result of `make`, stored in the cache of `datasets`, which can then also cache what is derived from it."""
+    """The result of `make`, stored in the cache of `datasets`.
+
+    A stored data set has a stable fingerprint, so that `datasets` also caches what is derived from it.
+    """
     folder = Path(config.HF_DATASETS_CACHE) / "modeling_mini" / name
     if not folder.exists():
         part = folder.with_name(f"{name}.{os.getpid()}.part")
         make().save_to_disk(part)
-        with suppress(OSError):  # another process was faster
+        with suppress(OSError):  # another process has stored it first
             part.rename(folder)
     return load_from_disk(folder)
 
@@ -78,13 +81,15 @@ BUILTIN = {
 
 
 def load_builtin(name: str, configuration: str | None = None) -> DatasetDict:
-    """A built-in data set by its name, with its splits.
+    """The splits of a built-in data set.
 
     Raises:
-        UserError: the data set has no configurations, or no catalogue has the language.
+        UserError: the data set has no configurations, or no installed catalogue has messages in the language.
     """
     if configuration is None:
         return BUILTIN[name].load()
     if name != "message-catalogues":
-        raise UserError(f"--dataset_config {configuration}: the built-in {name} has no configurations; leave it out.")
+        raise UserError(
+            f"--dataset_config {configuration}: the built-in data set {name} has no configurations; leave it out."
+        )
     return BUILTIN[name].load(configuration)

@@ -1,9 +1,9 @@
-"""Data from the docstrings of Python's standard library and of installed packages: one reading, five data sets.
+"""Five data sets from the docstrings of Python's standard library and of installed packages.
 
-The source is parsed, and no package is imported. Each data set has the splits train, validation and test, and a module
-belongs to the same split in all five: a model pretrained on `texts()["train"]` has seen no test docstring of the
-others. Rows stand in a fixed random order, so that the first ones are a fair sample. All depend on the versions of
-Python and of the packages; nothing of them is redistributed.
+The source is parsed once, and no package is imported. Each data set has the splits train, validation and test. A
+module belongs to the same split in all five: a model pretrained on `texts()["train"]` has not seen a test docstring of
+the others. Rows are in a fixed random order, so that the first rows are a random sample. The data depend on the
+versions of Python and of the packages; nothing is redistributed.
 """
 
 import ast
@@ -29,7 +29,7 @@ from ..fingerprint import code_hash
 
 logger = logging.getLogger(__name__)
 
-# Names of imports, and of the distributions that bring them.
+# Name of the import -> name of the distribution that contains it.
 PACKAGES = {
     "torch": "torch",
     "numpy": "numpy",
@@ -43,7 +43,7 @@ PACKAGES = {
 }
 STANDARD_LIBRARY = "python"
 
-# Tests and what helps to write them document themselves, and vendored code is not the package's own.
+# Docstrings of tests and test helpers do not describe the package, and vendored code belongs to other packages.
 _SKIPPED_FOLDERS = {
     *("test", "tests", "idle_test", "testing", "_testing", "conftest.py"),
     *("benchmarks", "examples", "_examples", "test-examples"),
@@ -51,13 +51,13 @@ _SKIPPED_FOLDERS = {
     *("site-packages", "dist-packages", "__pycache__"),
 }
 _DOCUMENTED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-_INNER = (ast.stmt, ast.ExceptHandler, ast.match_case)
+_CONTAINERS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # nodes that can contain classes and functions
 
-_MOST_CONTEXT = 600  # characters
-_MOST_QUESTIONS = 6  # on one docstring, so that no function dominates
-_UNANSWERABLE = 0.15
+_MAX_CONTEXT = 600  # characters
+_MAX_QUESTIONS = 6  # per docstring, so that no function dominates
+_UNANSWERABLE_SHARE = 0.15
 
-# What a module is about, by its own name or that of the nearest package above it; the rest have no field.
+# Field -> modules. A module that is not listed has the field of its nearest parent package, or none.
 _FIELDS = {
     "compilers": "ast dis lib2to3 opcode symtable sympy.codegen sympy.parsing torch._dynamo torch._export "
     "torch._functorch torch._inductor torch.compiler torch.export torch.fx torch.jit torch.onnx",
@@ -85,7 +85,7 @@ _FIELDS = {
     "user interfaces": "cmd curses getpass idlelib readline rlcompleter tkinter turtle turtledemo webbrowser",
 }
 _FIELD_OF_MODULE = {module: field for field, modules in _FIELDS.items() for module in modules.split()}
-_MOST_OF_A_FIELD = {"train": 1300, "validation": 100, "test": 100}  # rows
+_MAX_FIELD_ROWS = {"train": 1300, "validation": 100, "test": 100}
 
 _TEMPLATES = {
     "type": (
@@ -102,7 +102,7 @@ _TEMPLATES = {
     "meaning": ("What does `{}` mean?", "What is `{}`?", "What does `{}` stand for?"),
 }
 
-# Sections of parameters: numpydoc underlines their titles, Google's style indents what is below them.
+# Parameter sections: numpydoc underlines their titles, Google style indents their content.
 _NUMPY_SECTION = re.compile(r"^(?:Other )?Parameters\n[-=]{3,}\n(.*?)(?=^\S[^\n]*\n[-=]{3,}$|\Z)", re.M | re.S)
 _GOOGLE_SECTION = re.compile(
     r"^(?:Args|Arguments|Parameters|Keyword [Aa]rg(?:ument)?s):[ ]*\n((?:[ \t][^\n]*(?:\n|\Z)|\n)+)", re.M
@@ -119,9 +119,9 @@ _GOOGLE_ENTRY = re.compile(
 )
 _SECTION_TITLE = re.compile(r"\n[-=]{3,}(?:\n|$)|\A[A-Z][\w ]*:\s*(?:\n|$)")
 
-# What follows a type on its line: "int, optional", "float (default 1.0)", "str, default='auto'".
+# Text that follows a type on its line: "int, optional", "float (default 1.0)", "str, default='auto'".
 _AFTER_TYPE = re.compile(r"(?:^|[,;]\s*|\s+)\(?(?:optional|defaults?)\b.*", re.S)
-# A literal that ends its clause: not the 1 of "1 / n", nor the True of "True if ...".
+# A literal at the end of its clause: not the 1 of "1 / n", nor the True of "True if ...".
 _DEFAULT = re.compile(
     r"\bdefaults?(?: value)?(?: is| to|:|=)*\s*"
     r"(?:``([^`\n]+)``|`([^`\n]+)`|'([^'\n]+)'|\"([^\"\n]+)\"|([-+]?\d*\.?\d+(?:e[-+]?\d+)?|True|False|None)(?!\.?\w))"
@@ -132,17 +132,17 @@ _SENTENCE = re.compile(r"\s*(\w.*?)(?:(?<!e\.g)(?<!i\.e)\.(?=\s|\Z)|(?=\n\s*\n)|
 
 
 def read_docstrings(roots: dict[str, Path]) -> Iterator[dict[str, str]]:
-    """Every docstring under the folders of packages, top to bottom, file by file.
+    """All docstrings in the folders of packages, file by file, top to bottom.
 
-    A docstring that stands in several places (white space and case aside) is kept where it is met first, so that it
-    cannot stand in two splits.
+    A docstring that occurs several times (ignoring white space and case) is kept at its first occurrence, so that it
+    cannot be in two splits.
 
     Args:
-        roots: the folder of each package by the package's name. Modules of `STANDARD_LIBRARY` go without a prefix.
+        roots: name of each package -> its folder. Modules of `STANDARD_LIBRARY` get no prefix.
 
     Yields:
-        `{"package", "module", "name", "docstring"}`; the name is that of the class or function within its module, and
-        empty for the docstring of the module.
+        `{"package", "module", "name", "docstring"}`. `name` is the qualified name of the class or function in its
+        module; it is empty for the docstring of the module.
     """
     files = [
         (package, root, path)
@@ -173,17 +173,17 @@ def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _documented(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
-    """Classes and functions with their qualified names; only statements are walked, expressions hold none."""
+    """Qualified names and nodes of classes and functions. Only statements are walked: expressions contain none."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, _DOCUMENTED):
             yield prefix + child.name, child
             yield from _documented(child, f"{prefix}{child.name}.")
-        elif isinstance(child, _INNER):
+        elif isinstance(child, _CONTAINERS):
             yield from _documented(child, prefix)
 
 
 def installed_docstrings() -> Dataset:
-    """`read_docstrings` of the standard library and of those `PACKAGES` that are installed; read once, then cached."""
+    """`read_docstrings` of the standard library and of the installed `PACKAGES`; read once, then cached."""
     roots, versions, missing = {STANDARD_LIBRARY: Path(sysconfig.get_path("stdlib"))}, [sys.version], []
     for package, distribution in PACKAGES.items():
         try:
@@ -193,54 +193,59 @@ def installed_docstrings() -> Dataset:
         else:
             roots[package] = Path(importlib.util.find_spec(package).submodule_search_locations[0])
     if missing:
-        logger.warning("The data from docstrings go without %s, which are not installed.", ", ".join(missing))
+        logger.warning(
+            "The built-in docstring data lack these packages, which are not installed: %s.", ", ".join(missing)
+        )
     fingerprint = code_hash(__file__, *versions)
     return Dataset.from_generator(read_docstrings, gen_kwargs={"roots": roots}, fingerprint=fingerprint)
 
 
 def texts(records: Dataset | None = None) -> DatasetDict:
-    """`{"text"}`: one document a module, of all its docstrings in the order of its source, for pretraining.
+    """`{"text"}`: one document per module, with all its docstrings in source order, for pretraining.
 
-    Documents of fewer than 200 characters are left out. `records` are `installed_docstrings()` if not given, as for
-    the other data sets.
+    Documents of fewer than 200 characters are left out. Here and in the functions below, `records` are
+    `installed_docstrings()` by default.
     """
     modules = groupby(_records(records), key=itemgetter("module"))
     rows = [{"module": name, "text": "\n\n".join(row["docstring"] for row in module)} for name, module in modules]
-    long = {split: [row for row in rows if len(row["text"]) >= 200] for split, rows in _divided(rows, "text").items()}
-    return _data_sets(long, Features({"text": Value("string")}))
+    long = {
+        split: [row for row in rows if len(row["text"]) >= 200]
+        for split, rows in _split_by_module(rows, "text").items()
+    }
+    return _dataset_dict(long, Features({"text": Value("string")}))
 
 
 def summaries(records: Dataset | None = None) -> DatasetDict:
-    """`{"document", "summary"}`: a docstring without its first paragraph, and that paragraph in one line.
+    """`{"document", "summary"}`: a docstring without its first paragraph, and the first paragraph in one line.
 
-    Summaries have 20 to 200 characters and end with a full stop; documents have at least 100 characters and do not
+    Summaries have 20 to 200 characters and end with a full stop. Documents have at least 100 characters and do not
     repeat the summary.
     """
-    return _data_sets(_summaries(records), Features({"document": Value("string"), "summary": Value("string")}))
+    return _dataset_dict(_summaries(records), Features({"document": Value("string"), "summary": Value("string")}))
 
 
 def pairs(records: Dataset | None = None) -> DatasetDict:
     """`{"text", "text_pair", "label"}`: does the summary `text_pair` belong to the docstring `text`?
 
-    Each document of `summaries` stands there twice: with its own summary (entailment), and with that of another
-    document of its package and split (not_entailment), for half of them of the same module where there is one. The
-    summaries are permuted, so that each of them is right once and wrong once: neither side alone says anything about
-    the label.
+    Each document of `summaries` occurs twice: with its own summary (entailment), and with the summary of another
+    document of its package and split (not_entailment). For half of the documents, the other document is from the same
+    module if possible. The summaries are permuted, so that each one is right once and wrong once: the label cannot be
+    predicted from one side alone.
     """
     label = ClassLabel(names=["not_entailment", "entailment"])
     features = Features({"text": Value("string"), "text_pair": Value("string"), "label": label})
-    return _data_sets({split: _paired(rows) for split, rows in _summaries(records).items()}, features)
+    return _dataset_dict({split: _paired(rows) for split, rows in _summaries(records).items()}, features)
 
 
 def questions(records: Dataset | None = None) -> DatasetDict:
     """Questions on parameters in the format of SQuAD 2.0 (Rajpurkar et al. 2018): `{"id", "title", "context",
     "question", "answers": {"text", "answer_start"}}`.
 
-    The context is a docstring, of at most 600 characters: a longer one is cut at a line, and where its parameters
-    would be lost, what stands between its first paragraph and them is left out. A question asks for the type, the
-    default or the meaning (the first sentence, of at most 120 characters) of a parameter; the answer is a span of the
-    context. About 15% name a parameter of another docstring of the package, that the context does not have: their
-    answers are empty. A docstring has at most 6 questions.
+    The context is a docstring of at most 600 characters. A longer docstring is truncated at the end of a line; if this
+    would remove its parameters, the text between its first paragraph and the parameters is left out first. A question
+    asks for the type, the default or the meaning (the first sentence, of at most 120 characters) of a parameter. The
+    answer is a span of the context. About 15% of the questions name a parameter of another docstring of the package
+    that the context does not contain: they have no answer. A docstring has at most 6 questions.
     """
     rows = [
         {
@@ -255,18 +260,18 @@ def questions(records: Dataset | None = None) -> DatasetDict:
         row["spans"] = _answer_spans(row["context"])
         names[row["package"]].extend(dict.fromkeys(name for _, name in row["spans"]))
     splits = {
-        split: _shuffled((question for row in divided for question in _asked(row, names[row["package"]])), "id")
-        for split, divided in _divided(rows, "context").items()
+        split: _shuffled((question for row in split_rows for question in _questions(row, names[row["package"]])), "id")
+        for split, split_rows in _split_by_module(rows, "context").items()
     }
     text, answers = Value("string"), {"text": List(Value("string")), "answer_start": List(Value("int32"))}
     names_of_text = ("id", "title", "context", "question")
-    return _data_sets(splits, Features({**dict.fromkeys(names_of_text, text), "answers": answers}))
+    return _dataset_dict(splits, Features({**dict.fromkeys(names_of_text, text), "answers": answers}))
 
 
 def fields(records: Dataset | None = None) -> DatasetDict:
-    """`{"text", "label"}`: the first two paragraphs of prose of a docstring, and the field that its module belongs to.
+    """`{"text", "label"}`: the first two paragraphs of prose of a docstring, and the field of its module.
 
-    Texts have 80 to 600 characters. A field has at most 1300 rows to train on, and 100 to validate and to test on.
+    Texts have 80 to 600 characters. A field has at most 1300 training rows, 100 validation rows and 100 test rows.
     """
     rows = [
         {"module": record["module"], "text": _prose(record["docstring"]), "label": field}
@@ -274,14 +279,14 @@ def fields(records: Dataset | None = None) -> DatasetDict:
         if (field := _field(record["module"]))
     ]
     splits = {}
-    for split, divided in _divided(rows, "text").items():
+    for split, split_rows in _split_by_module(rows, "text").items():
         counts = Counter()
         splits[split] = []
-        for row in divided:
-            if 80 <= len(row["text"]) <= 600 and counts[row["label"]] < _MOST_OF_A_FIELD[split]:
+        for row in split_rows:
+            if 80 <= len(row["text"]) <= 600 and counts[row["label"]] < _MAX_FIELD_ROWS[split]:
                 splits[split].append(row)
                 counts[row["label"]] += 1
-    return _data_sets(splits, Features({"text": Value("string"), "label": ClassLabel(names=list(_FIELDS))}))
+    return _dataset_dict(splits, Features({"text": Value("string"), "label": ClassLabel(names=list(_FIELDS))}))
 
 
 def _records(records: Dataset | None) -> list[dict]:
@@ -293,18 +298,21 @@ def _summaries(records: Dataset | None) -> dict[str, list[dict]]:
     for record in _records(records):
         summary, _, document = record["docstring"].partition("\n\n")
         rows.append({**record, "summary": " ".join(summary.split()), "document": document.strip()})
-    # Divided before the choice: a chosen summary is the first paragraph of no docstring of an earlier split.
-    return {split: list(filter(_is_summarised, rows)) for split, rows in _divided(rows, "summary", "document").items()}
+    # Split before filtering, so that a summary is not the first paragraph of any docstring of an earlier split.
+    return {
+        split: list(filter(_has_usable_summary, rows))
+        for split, rows in _split_by_module(rows, "summary", "document").items()
+    }
 
 
-def _is_summarised(row: dict) -> bool:
+def _has_usable_summary(row: dict) -> bool:
     summary, document = row["summary"], row["document"]
     is_sentence = 20 <= len(summary) <= 200 and summary.endswith(".")
     return is_sentence and len(document) >= 100 and _normalised(summary) not in _normalised(document)
 
 
 def _paired(rows: list[dict]) -> list[dict]:
-    for key in ("summary", "document"):  # or a wrong summary could be right
+    for key in ("summary", "document"):  # without duplicates, or a wrong summary could be right
         rows = list({_normalised(row[key]): row for row in rows}.values())
     modules, others = defaultdict(list), defaultdict(list)
     for row in rows:
@@ -318,7 +326,7 @@ def _paired(rows: list[dict]) -> list[dict]:
     paired = []
     for group in groups:
         for row, other in zip(group, group[1:] + group[:1]):
-            if row is not other:  # alone in its package: there is no wrong summary, and the labels stay balanced
+            if row is not other:  # else it is alone in its package and left out, so that the labels stay balanced
                 paired.append({**row, "text": row["document"], "text_pair": row["summary"], "label": 1})
                 paired.append({**row, "text": row["document"], "text_pair": other["summary"], "label": 0})
     return _shuffled(paired, "text", "text_pair")
@@ -326,19 +334,19 @@ def _paired(rows: list[dict]) -> list[dict]:
 
 def _context(docstring: str) -> str:
     section = _NUMPY_SECTION.search(docstring) or _GOOGLE_SECTION.search(docstring)
-    if len(docstring) > _MOST_CONTEXT and section and section.end() > _MOST_CONTEXT:
+    if len(docstring) > _MAX_CONTEXT and section and section.end() > _MAX_CONTEXT:
         docstring = docstring.partition("\n\n")[0] + "\n\n" + docstring[section.start() :]
-    if len(docstring) > _MOST_CONTEXT:
-        docstring = docstring[: _MOST_CONTEXT + 1].rpartition("\n")[0]
+    if len(docstring) > _MAX_CONTEXT:
+        docstring = docstring[: _MAX_CONTEXT + 1].rpartition("\n")[0]
     return docstring.rstrip()
 
 
 def _answer_spans(context: str) -> dict[tuple[str, str], tuple[int, str]]:
-    """Where the answers stand, as `{(kind, name of the parameter): (start, text)}`."""
+    """Spans of the answers: (kind, name of the parameter) -> (start, text)."""
     spans = {}
     for section, entry in ((_NUMPY_SECTION, _NUMPY_ENTRY), (_GOOGLE_SECTION, _GOOGLE_ENTRY)):
-        for found in section.finditer(context):
-            for parameter in entry.finditer(context, *found.span(1)):
+        for parameters in section.finditer(context):
+            for parameter in entry.finditer(context, *parameters.span(1)):
                 answers = {"type": _type(parameter), "default": _default(parameter), "meaning": _meaning(parameter)}
                 for name in re.findall(r"\w+", parameter["names"]):
                     for kind in filter(answers.get, answers):
@@ -353,36 +361,36 @@ def _type(parameter: re.Match) -> tuple[int, str] | None:
 
 
 def _default(parameter: re.Match) -> tuple[int, str] | None:
-    found = list(_DEFAULT.finditer(parameter.string, parameter.end("names"), parameter.end()))
-    spans = [(match.start(match.lastindex), match[match.lastindex]) for match in found]
-    return spans[0] if len({text for _, text in spans}) == 1 else None  # several: it depends
+    matches = _DEFAULT.finditer(parameter.string, parameter.end("names"), parameter.end())
+    spans = [(match.start(match.lastindex), match[match.lastindex]) for match in matches]
+    return spans[0] if len({text for _, text in spans}) == 1 else None  # several defaults are ambiguous
 
 
 def _meaning(parameter: re.Match) -> tuple[int, str] | None:
-    found = _SENTENCE.match(parameter.string, *parameter.span("description"))
-    if found is None or not 10 <= len(found[1]) <= 120 or re.match(r"defaults?\b", found[1], re.I):
+    sentence = _SENTENCE.match(parameter.string, *parameter.span("description"))
+    if sentence is None or not 10 <= len(sentence[1]) <= 120 or re.match(r"defaults?\b", sentence[1], re.I):
         return None
-    return None if found[1].endswith(":") else (found.start(1), found[1])
+    return None if sentence[1].endswith(":") else (sentence.start(1), sentence[1])
 
 
-def _asked(row: dict, names: list[str]) -> Iterator[dict]:
-    """Up to six of the questions that the context answers, some of them turned to a parameter that it lacks."""
-    context, asked = row["context"], set()
+def _questions(row: dict, names: list[str]) -> Iterator[dict]:
+    """Up to six questions on the context; some of them ask about a parameter that the context does not contain."""
+    context, earlier = row["context"], set()
     words = set(re.findall(r"\w+", context)) if row["spans"] else set()
     order = sorted(row["spans"], key=lambda key: _fraction(context, *key))
-    for kind, name in order[:_MOST_QUESTIONS]:
+    for kind, name in order[:_MAX_QUESTIONS]:
         start, text = row["spans"][kind, name]
         answers = {"text": [text], "answer_start": [start]}
-        if _fraction("unanswerable", context, kind, name) < _UNANSWERABLE:
-            foreign = (names[int(_fraction(context, kind, name, str(i)) * len(names))] for i in range(5))
-            if absent := next((other for other in foreign if other not in words), None):
+        if _fraction("unanswerable", context, kind, name) < _UNANSWERABLE_SHARE:
+            candidates = (names[int(_fraction(context, kind, name, str(i)) * len(names))] for i in range(5))
+            if absent := next((other for other in candidates if other not in words), None):
                 name, answers = absent, {"text": [], "answer_start": []}
         templates = _TEMPLATES[kind]
         question = templates[int(_fraction("wording", context, kind, name) * len(templates))].format(name)
-        if question not in asked:
+        if question not in earlier:
             identity = hashlib.sha256(f"{context}\0{question}".encode()).hexdigest()[:24]
             yield {"id": identity, "title": row["title"], "context": context, "question": question, "answers": answers}
-        asked.add(question)
+        earlier.add(question)
 
 
 def _field(module: str) -> str | None:
@@ -402,12 +410,12 @@ def _prose(docstring: str) -> str:
     return " ".join(paragraphs)
 
 
-def _divided(rows: Iterable[dict], *keys: str) -> dict[str, list[dict]]:
-    """Rows by split, shuffled; a row of which a text under `keys` stands in an earlier split is left out."""
+def _split_by_module(rows: Iterable[dict], *keys: str) -> dict[str, list[dict]]:
+    """Split -> its shuffled rows, without rows whose text under one of `keys` is in an earlier split."""
     splits = {"train": [], "validation": [], "test": []}
     for row in rows:
-        place = _fraction(row["module"])
-        splits["train" if place < 0.86 else "validation" if place < 0.93 else "test"].append(row)
+        fraction = _fraction(row["module"])
+        splits["train" if fraction < 0.86 else "validation" if fraction < 0.93 else "test"].append(row)
     seen = set()
     for split, candidates in splits.items():
         contents = [{_normalised(row[key]) for key in keys} for row in candidates]
@@ -421,7 +429,7 @@ def _shuffled(rows: Iterable[dict], *keys: str) -> list[dict]:
     return sorted(rows, key=lambda row: _fraction("order", *(row[key] for key in keys)))
 
 
-def _data_sets(splits: dict[str, list[dict]], features: Features) -> DatasetDict:
+def _dataset_dict(splits: dict[str, list[dict]], features: Features) -> DatasetDict:
     columns = {split: {name: [row[name] for row in rows] for name in features} for split, rows in splits.items()}
     return DatasetDict({split: Dataset.from_dict(table, features) for split, table in columns.items()})
 
@@ -431,5 +439,5 @@ def _normalised(text: str) -> str:
 
 
 def _fraction(*parts: str) -> float:
-    """A number in [0, 1) that depends on the texts alone: chance that is the same everywhere."""
+    """A pseudorandom number in [0, 1) that depends only on the texts, and is the same on every machine."""
     return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:6], "big") / 2**48

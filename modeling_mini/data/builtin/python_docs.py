@@ -10,21 +10,21 @@ from pathlib import Path
 from tqdm import tqdm
 
 
-# Tests document themselves, not the library, and site-packages hold whatever a machine happens to have.
+# Docstrings of tests do not describe the library, and the content of site-packages differs between machines.
 _SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
 def python_documents(min_characters: int = 200) -> Iterator[dict[str, str]]:
     """The reference topics of `pydoc`, then the docstrings of each module of the standard library.
 
-    One document is one topic, or all docstrings of one module in the order of its source. A docstring that several
-    modules share is kept once, and documents shorter than `min_characters` are left out. The text depends on the
-    version of Python: about 2.2 million characters with 3.11.
+    A document is one topic, or all docstrings of one module in source order. A docstring that several modules share is
+    kept once, and modules with fewer than `min_characters` are left out. The text depends on the version of Python:
+    about 2.2 million characters with 3.11.
 
     Yields:
         `{"name": ..., "text": ...}`.
     """
-    import pydoc_data.topics  # half a megabyte of text, wanted only here
+    import pydoc_data.topics  # half a megabyte of text, used only here
 
     seen = set()
     for topic, text in sorted(pydoc_data.topics.topics.items()):
@@ -42,7 +42,7 @@ def python_documents(min_characters: int = 200) -> Iterator[dict[str, str]]:
 
 
 def _docstrings(path: Path) -> list[str]:
-    """The docstrings of a module, its classes and functions, top to bottom; none where the file does not parse."""
+    """The docstrings of a module, its classes and functions, top to bottom; empty if the file does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in old modules

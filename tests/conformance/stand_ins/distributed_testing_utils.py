@@ -1,4 +1,4 @@
-"""In the place of a module that transformers' source distribution leaves out: starting ranks on the CPU, over gloo."""
+"""Replaces a module that transformers' source distribution does not contain: starts ranks on the CPU, over gloo."""
 
 import os
 
@@ -20,11 +20,11 @@ def _get_rank_device(rank: int) -> torch.device:
 
 
 def _set_rank_device(rank: int) -> None:
-    """A CPU has no current device to set."""
+    """Nothing to do: a CPU has no current device."""
 
 
 def _start_rank_processes(function, args: tuple, nprocs: int) -> None:
-    """Run `function(rank, *args)` in each of `nprocs` new processes; an error in one ends all and is raised here."""
+    """Run `function(rank, *args)` in each of `nprocs` new processes; an error in one stops all and is raised here."""
     mp.start_processes(function, args=args, nprocs=nprocs, start_method="spawn")
 
 
@@ -33,7 +33,7 @@ def run_distributed(world_size: int):
 
     def with_ranks(function):
         def run(*args):
-            # The store lives here: no other test can take its port between two starts.
+            # The store is in this process, so that no other test can take its port while the ranks start.
             store = dist.TCPStore("localhost", 0, world_size=None, is_master=True, wait_for_workers=False)
             _start_rank_processes(_run_rank, (function, args, world_size, store.port), world_size)
 

@@ -1,5 +1,5 @@
-"""In the place of transformers' `ExportTesterMixin`, which its source distribution leaves out."""
+"""Replaces transformers' `ExportTesterMixin`, which its source distribution does not contain."""
 
 
 class ExportTesterMixin:
-    """No tests: export of the Mini models is held to equivalences of our own in `tests/test_export.py`."""
+    """No tests: our own `tests/model/test_export.py` checks export of the Mini models."""

@@ -1,5 +1,5 @@
-"""In the place of transformers' `GenerationTesterMixin`, which its source distribution leaves out."""
+"""Replaces transformers' `GenerationTesterMixin`, which its source distribution does not contain."""
 
 
 class GenerationTesterMixin:
-    """No tests: decoding of the Mini models is held to equivalences of our own in `tests/test_generation.py`."""
+    """No tests: our own `tests/model/test_generation.py` checks decoding of the Mini models."""

@@ -1,6 +1,7 @@
-"""In the place of modules that transformers' source distribution leaves out: what the pipelines of text must give.
+"""Replaces modules that transformers' source distribution does not contain: what text pipelines must return.
 
-A tiny random model says nothing sensible, so the tests look at the form, and hold batches to single texts.
+The outputs of a tiny random model are meaningless, so the tests check their form, and compare batches with single
+texts.
 """
 
 import pytest
@@ -15,7 +16,7 @@ class TextPipelineTests:
     texts = ["the old cat sees a small tree", "rain"]
 
     def get_test_pipeline(self, model, tokenizer=None, dtype="float32", **processors):
-        """The pipeline, and texts to batch."""
+        """The pipeline, and texts for a batch."""
         self.tolerance = 1e-5 if dtype == "float32" else 1e-2
         model = model.to(getattr(torch, dtype))
         return pipeline(self.task, model=model, tokenizer=tokenizer, device="cpu", **self.settings), self.texts
@@ -48,7 +49,7 @@ class TextGenerationPipelineTests(TextPipelineTests):
             prompt = pipe.tokenizer(text).input_ids
             assert tokens["generated_token_ids"][: len(prompt)] == prompt
             assert len(tokens["generated_token_ids"]) <= len(prompt) + 6
-        if pipe.model.dtype == torch.float32:  # half precision may break a tie otherwise in a batch
+        if pipe.model.dtype == torch.float32:  # in half precision, a batch may break a tie differently
             assert pipe(texts, batch_size=2, **settings) == [pipe(text, **settings) for text in texts]
         assert len(pipe(texts[0], do_sample=True, num_return_sequences=3, max_new_tokens=2)) == 3
 
@@ -99,9 +100,9 @@ class ZeroShotClassificationPipelineTests(TextPipelineTests):
 
     def run_pipeline_test(self, pipe, texts):
         for text in texts:
-            found = pipe(text)
-            assert found["sequence"] == text
-            assert sorted(found["labels"]) == ["cat", "dog", "house"]
-            assert found["scores"] == sorted(found["scores"], reverse=True)
-            self.assert_distribution(found["scores"])
+            result = pipe(text)
+            assert result["sequence"] == text
+            assert sorted(result["labels"]) == ["cat", "dog", "house"]
+            assert result["scores"] == sorted(result["scores"], reverse=True)
+            self.assert_distribution(result["scores"])
             assert all(0 < score < 1 for score in pipe(text, multi_label=True)["scores"])

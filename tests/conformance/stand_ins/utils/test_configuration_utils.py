@@ -1,4 +1,4 @@
-"""In the place of a module that transformers' source distribution leaves out: arguments that every config takes."""
+"""Replaces a module that transformers' source distribution does not contain: arguments that every config takes."""
 
 config_common_kwargs = {
     "return_dict": False,

@@ -1,0 +1,184 @@
+"""Verification of an upload, code of others, tokens, and private repositories."""
+
+import ast
+import contextlib
+import itertools
+import json
+import logging
+
+import pytest
+from hub_shared import CODE, ENDPOINTS, damage_config, files_of
+from huggingface_hub import HfApi
+
+from modeling_mini import MiniConfig, MiniForCausalLM, cli
+from modeling_mini.errors import UserError
+from modeling_mini.hub import push as sharing
+
+
+@pytest.mark.slow
+def test_verification_reports_other_outputs_and_missing_code(hub, checkpoint):
+    folder = checkpoint()
+    expected = sharing.outputs_of(folder, MiniConfig.from_pretrained(folder))
+    sharing.verify(folder, expected)
+    model = MiniForCausalLM.from_pretrained(folder)
+    model.model.layers[0].mlp.up_proj.bias.data[0] += 1e-3
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match="checkpoint opens, but AutoModel, .*AutoModelForCausalLM.* differ"):
+        sharing.verify(folder, expected)
+    (folder / "configuration_mini.py").unlink()
+    with pytest.raises(UserError, match="checkpoint does not open without modeling_mini: .*configuration_mini.py"):
+        sharing.verify(folder, expected)
+
+
+@pytest.mark.slow
+def test_no_code_of_a_repository_runs_without_consent(hub, checkpoint, tmp_path, fresh_python, no_verification):
+    sharing.push(checkpoint(), "alice/mini")
+    trap = f"\nopen({str(tmp_path / 'executed')!r}, 'w').close()\n"
+    for name in CODE:
+        blob = files_of(hub)[name]
+        HfApi().upload_file(path_or_fileobj=blob.data + trap.encode(), path_in_repo=name, repo_id="alice/mini")
+    script = """
+import transformers
+
+transformers.AutoTokenizer.from_pretrained("alice/mini")  # has no code of its own
+for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM"):
+    try:
+        getattr(transformers, name).from_pretrained("alice/mini")
+        print("LOADED", name)
+    except ValueError as error:
+        print("REFUSED", name, error)
+"""
+    output = fresh_python(script, hub=hub).stdout
+    assert "LOADED" not in output
+    refusals = output.split("REFUSED")[1:]
+    assert len(refusals) == 3
+    assert all("trust_remote_code=True" in refusal for refusal in refusals)
+    assert not (tmp_path / "executed").exists()
+    # If the package is installed, its code is run instead.
+    script = "import modeling_mini\nfrom transformers import AutoModel\nAutoModel.from_pretrained('alice/mini')"
+    assert fresh_python(script, hub=hub, installed=True).returncode == 0
+    assert not (tmp_path / "executed").exists()
+    consented = fresh_python(
+        "import transformers as t\nt.AutoModel.from_pretrained('alice/mini', trust_remote_code=True)", hub=hub
+    )
+    assert consented.returncode == 0, consented.stderr
+    assert (tmp_path / "executed").exists(), "the trap does not work"
+
+
+def test_a_token_is_never_printed_logged_or_pushed(
+    hub, checkpoint, tmp_path, capsys, caplog, monkeypatch, no_verification
+):
+    """With and without failures, at every log level, and in every file of every commit."""
+    folder = checkpoint()
+    for name in ("huggingface_hub", "transformers", "httpx", "httpx2", "modeling_mini"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.DEBUG)
+    for name in ("httpcore", "httpcore2"):  # it logs all headers of an answer, and the stand-in puts the token there
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.INFO)
+    monkeypatch.setattr(sharing, "_quiet", contextlib.nullcontext)
+    with caplog.at_level(logging.DEBUG):
+        assert cli.main(["push", str(folder), "alice/mini"]) == 0
+        for fault in itertools.product(["error", "drop"], ENDPOINTS.values()):
+            hub.fail(*fault[1], fault[0], times=9)
+            cli.main(["push", str(checkpoint(name="new", lm_head_bias=True)), "alice/mini"])
+            hub.faults.clear()
+    printed = capsys.readouterr()
+    assert "Error" in printed.err
+    assert "hf_alice" not in printed.out + printed.err + caplog.text
+    for commit in hub.repository("alice/mini").history():
+        assert not [path for path, blob in commit.files.items() if b"hf_alice" in blob.data]
+
+
+def test_exported_code_imports_only_torch_transformers_and_huggingface_hub():
+    """huggingface_hub, on which transformers depends, provides `strict`. Harmful parts of Python are not used."""
+    allowed = {"torch", "transformers", "huggingface_hub"}
+    allowed |= {
+        "collections",
+        "copy",
+        "difflib",
+        "functools",
+        "inspect",
+        "math",
+        "numbers",
+        "os",
+        "pathlib",
+        "re",
+        "typing",
+    }
+    assert {path.name for path in sharing.CODE_FILES} == CODE, "a repository carries exactly these code files"
+    for path in sharing.CODE_FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert {alias.name.split(".")[0] for alias in node.names} <= allowed, ast.unparse(node)
+            elif isinstance(node, ast.ImportFrom):
+                is_ours = node.level == 1 and f"{node.module}.py" in CODE
+                assert is_ours or (node.level == 0 and node.module.split(".")[0] in allowed), ast.unparse(node)
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        assert not names & {"eval", "exec", "open", "compile", "__import__", "input", "globals", "setattr", "delattr"}
+        os_attributes = {
+            node.attr for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os"
+        }
+        assert os_attributes <= {"PathLike"}
+        assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module in ("os", "pathlib.os")]
+        attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        assert not attributes & {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "rename", "rmdir"}
+
+
+def test_verification_runs_no_code_of_others(hub, checkpoint, tmp_path, caplog):
+    """Someone else has added code to the repository, at paths from which transformers would run it."""
+    trap = f"import os\nopen({str(tmp_path / 'executed')!r}, 'w').write(str(dict(os.environ)))\n"
+    tokenizer = {"auto_map": {"AutoTokenizer": ["evil.Tok", "evil.Tok"]}}
+    HfApi().create_repo("alice/mini")
+    for path, text in {
+        "custom_generate/generate.py": trap + "def generate(*args, **kwargs): pass\n",
+        "evil.py": trap,
+        "tokenizer_config.json": json.dumps(tokenizer),
+    }.items():
+        HfApi().upload_file(path_or_fileobj=text.encode(), path_in_repo=path, repo_id="alice/mini")
+    folder = checkpoint()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    sharing.push(folder, "alice/mini")
+    assert not (tmp_path / "executed").exists()
+    assert "also contains code that was not checked: ['custom_generate/generate.py', 'evil.py']" in caplog.text
+
+
+def test_the_verifying_process_has_neither_token_nor_network(checkpoint, monkeypatch):
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.setenv(name, "hf_alice")
+    environment = {}
+    monkeypatch.setattr("subprocess.run", lambda *args, env, **kwargs: environment.update(env))
+    with pytest.raises(UserError, match="the process ended early"):
+        sharing.verify(checkpoint(), {})
+    assert "hf_alice" not in environment.values()
+    assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_code_in_a_checkpoint_is_never_run(checkpoint, tmp_path, monkeypatch):
+    folder = checkpoint()
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *args: "y")
+    (folder / "tokenizer.json").unlink()
+    tokenizer = {"auto_map": {"AutoTokenizer": ["evil.Tok", "evil.Tok"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="does not open"):
+        sharing.push(folder, "alice/mini", dry_run=True)
+    assert cli.main(["generate", str(folder), "the"]) == 1
+    damage_config(folder, model_type="other", auto_map={"AutoConfig": "evil.Config"})
+    with pytest.raises(UserError, match="config.json in"):
+        sharing.push(folder, "alice/mini", dry_run=True)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_repository_made_public_in_between_gets_nothing(hub, checkpoint, monkeypatch):
+    HfApi().create_repo("alice/mini", private=True)
+
+    def publish(*args):
+        hub.repository("alice/mini").private = False
+
+    folder = checkpoint()
+    monkeypatch.setattr(sharing, "verify", publish)
+    with pytest.raises(UserError, match="alice/mini exists and is public, but a private repository was requested"):
+        sharing.push(folder, "alice/mini", private=True)
+    assert set(files_of(hub)) == {".gitattributes"}

@@ -1,0 +1,33 @@
+"""Fill-mask: which tokens are masked in training and in validation."""
+
+import random
+
+import pytest
+import torch
+from datasets import Dataset
+from made_data import NUMBERS, build
+
+from modeling_mini.loss_mini import IGNORED_LABEL
+
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+def test_training_masks_change_and_validation_masks_stay(tokenizer):
+    task = build("fill-mask", dataset="unused", block_size=32)
+    texts = Dataset.from_list([{"text": " ".join(random.Random(i).choices(NUMBERS, k=40))} for i in range(40)])
+    training, validation = (task.encode(texts, tokenizer, name).rows for name in ("training", "validation"))
+    collate = task.collator(tokenizer)
+    torch.manual_seed(0)
+    draws = [collate([training[i] for i in range(len(training))]) for _ in range(2)]
+    assert not torch.equal(draws[0]["labels"], draws[1]["labels"])
+    fixed = [collate([validation[i] for i in range(len(validation))]) for _ in range(2)]
+    assert torch.equal(fixed[0]["labels"], fixed[1]["labels"])
+    for batch in (draws[0], fixed[0]):
+        masked = batch["labels"] != IGNORED_LABEL
+        assert 0.10 < masked.float().mean() < 0.20
+        replacements = batch["input_ids"][masked]
+        assert 0.7 < (replacements == tokenizer.mask_token_id).float().mean() < 0.9
+        special = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id])
+        assert not torch.isin(batch["labels"][masked], special).any()
+        assert set(batch) >= {"input_ids", "labels", "position_ids"}

@@ -1,0 +1,144 @@
+"""Question answering: windows, spans, the best answers, no answer, and SQuAD files."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from made_data import NUMBERS, build, jsonl, questions
+
+from modeling_mini import MiniForQuestionAnswering
+from modeling_mini.errors import UserError
+from modeling_mini.tasks.question_answering import answer_tokens, best_spans
+
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+def test_a_missing_answer_is_refused_with_no_unanswerable(tmp_path):
+    row = {"question": "What?", "context": "It is.", "answers": {"text": [], "answer_start": []}}
+    path = jsonl(tmp_path / "a.jsonl", [row, row])
+    for name in ("question-answering", "generative-question-answering"):
+        with pytest.raises(UserError, match=r"line 1: there is no answer in 'answers\.text'; leave --no_unanswerable"):
+            build(name, dataset=path, unanswerable=False).load()
+        assert len(build(name, dataset=path).load(divide=False)["train"]) == 2
+
+
+def test_every_answer_can_be_decoded_from_its_windows(tokenizer):
+    task = build("question-answering", block_size=24, stride=6)
+    draw = random.Random(0)
+    for _ in range(20):
+        words = draw.choices(NUMBERS, k=40)
+        index = draw.randrange(40)
+        start = sum(len(word) + 1 for word in words[:index])
+        row = {
+            "question": "after one",
+            "context": " ".join(words),
+            "answers.text": [words[index]],
+            "answers.answer_start": [start],
+        }
+        rows = task.encode(Dataset.from_list([row]), tokenizer, "training").rows
+        assert len(rows) > 3
+        answers = [(r["input_ids"], r["start_positions"], r["end_positions"]) for r in rows if r["start_positions"]]
+        assert 1 <= len(answers) <= 2  # two if the answer is where windows overlap
+        assert {tokenizer.decode(ids[first : last + 1]).strip() for ids, first, last in answers} == {words[index]}
+        assert all(r["end_positions"] == 0 for r in rows if r["start_positions"] == 0)
+
+
+def test_an_answer_that_a_window_truncates_is_not_in_it():
+    spans = [[-1, -1], [-1, -1], [0, 3], [3, 7], [7, 9]]
+    assert answer_tokens(spans, 4, 9) == (3, 4)
+    assert answer_tokens(spans, 4, 12) == (0, 0)
+    assert answer_tokens(spans, -1, -1) == (0, 0)
+
+
+def test_best_spans_equal_an_exhaustive_search():
+    rng = np.random.default_rng(0)
+    starts, ends = rng.normal(size=(2, 18))
+    spans = [[-1, -1]] * 3 + [[i, i + 1] for i in range(15)]
+    expected = sorted(((starts[i] + ends[j], i - 3, j - 2) for i in range(3, 18) for j in range(i, 18)), reverse=True)[
+        :4
+    ]
+    assert best_spans(starts, ends, spans, 15, 4) == [(pytest.approx(score), *span) for score, *span in expected]
+    assert all(end - start <= 2 for _, start, end in best_spans(starts, ends, spans, 2, 9))
+
+
+def test_a_long_question_is_truncated_and_the_context_read(tokenizer):
+    row = {"question": "why " * 99, "context": "one two", "answers.text": ["two"], "answers.answer_start": [4]}
+    rows = build("question-answering", block_size=32).encode(Dataset.from_list([row]), tokenizer, "training").rows
+    ids, first, last = (rows[0][name] for name in ("input_ids", "start_positions", "end_positions"))
+    assert len(ids) <= 32
+    assert tokenizer.decode(ids[first : last + 1]).strip() == "two"
+
+
+def test_no_answer_is_a_candidate_only_with_unanswerable(tokenizer, tiny_model):
+    model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
+    model.qa_outputs.weight.data.zero_()  # every span scores the same as no answer
+    row = Dataset.from_list([{"question": "after one", "context": "one two"}])
+    for unanswerable in (True, False):
+        best = build("question-answering", unanswerable=unanswerable).n_best(model, tokenizer, row, n=20)[0]
+        assert ("" in [b["answer"] for b in best]) == unanswerable
+
+
+def test_answers_of_long_contexts_do_not_depend_on_the_batch(tokenizer, tiny_model):
+    task = build("question-answering", block_size=24, stride=6)
+    model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
+    rows = [{"question": f"after {word}", "context": " ".join(NUMBERS[i:] * 4)} for i, word in enumerate(NUMBERS)]
+    examples = Dataset.from_list(rows)
+    together = task.n_best(model, tokenizer, examples, batch_size=8)
+    alone = [task.n_best(model, tokenizer, examples.select([i]), batch_size=1)[0] for i in range(len(rows))]
+    assert [[b["answer"] for b in best] for best in together] == [[b["answer"] for b in best] for best in alone]
+    for row, best in zip(rows, together):
+        assert len(best) == 3
+        assert [b["score"] for b in best] == sorted((b["score"] for b in best), reverse=True)
+        assert all(row["context"][b["start"] : b["end"]] == b["answer"] for b in best)
+
+
+def test_answers_have_no_spaces_around_them(tokenizer, tiny_model):
+    model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
+    row = {"question": "after one", "context": "one two  three\nfour"}
+    best = build("question-answering").n_best(model, tokenizer, Dataset.from_list([row]), n=20)[0]
+    assert len({(b["start"], b["end"]) for b in best}) == len(best) > 5
+    assert all(b["answer"] == b["answer"].strip() == row["context"][b["start"] : b["end"]] for b in best)
+
+
+def test_official_squad_json_equals_flat_rows(tmp_path):
+    rows = questions(8)
+    paragraphs = [
+        {
+            "context": row["context"],
+            "qas": [
+                {
+                    "id": str(i),
+                    "question": row["question"],
+                    "is_impossible": not row["answers"]["text"],
+                    "answers": [
+                        {"text": text, "answer_start": start}
+                        for text, start in zip(row["answers"]["text"], row["answers"]["answer_start"])
+                    ],
+                }
+            ],
+        }
+        for i, row in enumerate(rows)
+    ]
+    nested = {"version": "v2.0", "data": [{"title": "numbers", "paragraphs": paragraphs}]}
+    (tmp_path / "dev-v2.0.json").write_text(json.dumps(nested))
+    flat = jsonl(tmp_path / "rows.jsonl", rows)
+    nested_rows, flat_rows = (
+        build("question-answering", dataset=str(path)).load(divide=False)["train"].to_list()
+        for path in (tmp_path / "dev-v2.0.json", flat)
+    )
+    assert nested_rows == flat_rows
+    folder = tmp_path / "squad"
+    folder.mkdir()
+    for name in ("train-v2.0.json", "dev-v2.0.json"):
+        (folder / name).write_text(json.dumps(nested))
+    splits = build("question-answering", dataset=str(folder)).load()
+    assert splits["train"].to_list() == splits["validation"].to_list() == flat_rows
+    del nested["data"][0]["paragraphs"][0]["qas"][0]["answers"][0]["answer_start"]
+    (folder / "dev-v2.0.json").write_text(json.dumps(nested))
+    with pytest.raises(
+        UserError, match=r"dev-v2\.0\.json: question 0 is not in SQuAD format: key 'answer_start' is missing"
+    ):
+        build("question-answering", dataset=str(folder)).load()

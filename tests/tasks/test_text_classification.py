@@ -1,0 +1,87 @@
+"""Text classification: labels in every form, their numbers, and pairs of texts."""
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+from made_data import NUMBERS, build, jsonl
+
+from modeling_mini import MiniConfig, MiniForSequenceClassification
+from modeling_mini.errors import UserError
+
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+def test_labels_can_be_names_numbers_or_classes(tmp_path):
+    texts = ["a", "b", "c", "d"]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
+    classes = Dataset.from_dict({"text": texts, "label": [0, 1, 1, 0]}, features=features)
+    DatasetDict(train=classes, validation=classes)["train"].to_parquet(tmp_path / "classes.parquet")
+    jsonl(tmp_path / "names.jsonl", [{"text": t, "label": n} for t, n in zip(texts, ["no", "yes", "yes", "no"])])
+    jsonl(tmp_path / "numbers.jsonl", [{"text": t, "label": n} for t, n in zip(texts, [10, 9, 9, 10])])
+    results = {}
+    for name in ("classes.parquet", "names.jsonl", "numbers.jsonl"):
+        task, config = build("text-classification", dataset=str(tmp_path / name)), MiniConfig()
+        train = task.load(divide=False)["train"]
+        task.configure(config, train)
+        results[name] = (train["label"][:], config.id2label, config.num_labels)
+    assert results["classes.parquet"] == results["names.jsonl"]
+    assert results["names.jsonl"] == (["no", "yes", "yes", "no"], {0: "no", 1: "yes"}, 2)
+    assert results["numbers.jsonl"] == (["10", "9", "9", "10"], {0: "9", 1: "10"}, 2)
+
+
+def test_a_row_without_a_label_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label\none,0\ntwo,\nthree,1\n")
+    with pytest.raises(UserError, match="row 2 of the split 'train': there is no label"):
+        build("text-classification", dataset=str(tmp_path / "a.csv")).load()
+
+
+def test_an_unknown_label_is_refused_before_training(tmp_path, tiny_model):
+    for name, labels in (("train", ["a", "b"]), ("validation", ["b", "c"])):
+        jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label} for label in labels])
+    with pytest.raises(UserError, match=r"validation\.jsonl, line 2: 'label' is 'c', but the labels are a, b"):
+        build("text-classification", dataset=str(tmp_path)).load()
+    trained = build("text-classification", dataset=str(tmp_path / "train.jsonl"))
+    trained.read_config(MiniConfig(id2label={0: "b", 1: "c"}, label2id={"b": 0, "c": 1}))
+    with pytest.raises(UserError, match=r"train\.jsonl, line 1: 'label' is 'a', but the labels are b, c; correct it"):
+        trained.load(divide=False)
+
+
+def test_a_label_only_in_validation_is_a_label(tmp_path):
+    labels = ["rare", *["a", "b"] * 10]
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "one", "label": label} for label in labels])
+    for seed in range(20):
+        task = build("text-classification", dataset=path, split_seed=seed, validation_fraction=0.3)
+        splits = task.load()
+        if "rare" in splits["validation"]["label"]:
+            break
+    config = MiniConfig()
+    task.configure(config, splits["train"])
+    assert "rare" not in splits["train"]["label"]
+    assert config.id2label == {0: "a", 1: "b", 2: "rare"}
+
+
+def test_a_model_with_the_same_labels_keeps_their_numbers(tokenizer):
+    texts = [{"text": "a", "label": "no"}, {"text": "b", "label": "yes"}]
+    task, config = build("text-classification"), MiniConfig(id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1})
+    rows = task.prepare(Dataset.from_list(texts))
+    task.configure(config, rows)
+    assert config.label2id == {"yes": 0, "no": 1}
+    assert task.encode(rows, tokenizer, "training").rows["labels"][:] == [1, 0]
+    task = build("text-classification")
+    task.configure(config, task.prepare(Dataset.from_list([*texts, {"text": "c", "label": "so"}])))
+    assert config.id2label == {0: "no", 1: "so", 2: "yes"}
+
+
+def test_a_pair_is_encoded_as_the_tokenizer_encodes_pairs(tokenizer, tiny_model):
+    task = build("text-classification", block_size=64)
+    config = {"vocab_size": len(tokenizer), "id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}
+    model = tiny_model(MiniForSequenceClassification, is_causal=False, **config)
+    task.configure(model.config)
+    rows = [{"text": f"one {word}", "text_pair": " two" * i, "label": "no"} for i, word in enumerate(NUMBERS, start=1)]
+    examples = Dataset.from_list(rows)
+    together = task.probabilities(model, tokenizer, examples, batch_size=4)
+    for row, (label, probability) in zip(rows, together):
+        inputs = tokenizer(row["text"], row["text_pair"], return_tensors="pt")
+        expected = model(**inputs).logits.softmax(-1)[0]
+        assert model.config.label2id[label] == expected.argmax()
+        assert probability == pytest.approx(expected.max().item(), rel=1e-4)

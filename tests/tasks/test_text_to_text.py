@@ -1,0 +1,87 @@
+"""Text-to-text tasks: prompt, separator and target, their packing, truncation, loss and decoding."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from made_data import build, counting
+
+from modeling_mini import MiniForCausalLM
+from modeling_mini.data.packing import PackExamples
+from modeling_mini.loss_mini import IGNORED_LABEL
+from modeling_mini.tasks.summarization import first_sentence
+
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+
+def test_packed_examples_are_whole_and_only_targets_have_labels():
+    rng = np.random.default_rng(0)
+    examples = [rng.integers(5, 99, size=size).tolist() for size in (9, 3, 30, 12, 7, 31, 2, 16)]
+    prompts = [len(ids) // 2 for ids in examples]
+    rows = PackExamples(block_size=32, pad_token_id=0)({"input_ids": examples, "prompt_length": prompts})
+    assert len(rows["input_ids"]) == 4  # 110 tokens: as few rows as possible
+    packed = []
+    for ids, positions, labels in zip(*(rows[name] for name in ("input_ids", "position_ids", "labels"))):
+        assert len(ids) == len(positions) == len(labels) == 32
+        starts = [*np.flatnonzero(np.asarray(positions) == 0), 32]
+        parts = [slice(start, end) for start, end in itertools.pairwise(starts)]
+        packed += [(ids[part], labels[part]) for part in parts if any(ids[part])]
+        assert all(label == IGNORED_LABEL for part in parts if not any(ids[part]) for label in labels[part])
+    expected = [(ids, [IGNORED_LABEL] * n + ids[n:]) for ids, n in zip(examples, prompts)]
+    assert sorted(packed) == sorted(expected)
+
+
+def test_packed_loss_equals_the_loss_of_each_target_alone(tokenizer, tiny_model):
+    task = build("translation", dataset="unused", block_size=96, max_target_tokens=32)
+    pairs = Dataset.from_list(counting(12))
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer))
+    nats, targets = (sum(values) for values in zip(*task.losses(model, tokenizer, pairs)))
+    expected = 0.0
+    for pair in pairs:
+        prompt = [tokenizer.bos_token_id, *tokenizer(pair["source"], add_special_tokens=False).input_ids]
+        prompt.append(tokenizer.eos_token_id)
+        target = [*tokenizer(pair["target"], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+        logits = model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1]
+        expected += torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum").item()
+    assert targets == sum(len(tokenizer(pair["target"]).input_ids) for pair in pairs)  # its bos counts for eos
+    assert nats == pytest.approx(expected, rel=1e-4)
+
+
+def test_batched_decoding_equals_decoding_each_example_alone(tokenizer, tiny_model):
+    task = build("translation", dataset="unused", block_size=96, max_target_tokens=12)
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer))
+    pairs = Dataset.from_list(counting(7))
+    together = task.predict(model, tokenizer, pairs, batch_size=4)
+    alone = [task.predict(model, tokenizer, pairs.select([i]))[0] for i in range(len(pairs))]
+    assert together == alone
+
+
+def test_source_and_target_are_truncated_and_only_a_whole_target_has_eos(tokenizer):
+    task = build("translation", dataset="unused", block_size=32, max_target_tokens=8)
+    long = Dataset.from_list([{"source": "one " * 50, "target": "deux " * 50}, {"source": "one", "target": "un"}])
+    rows = task.encode(long, tokenizer, "training").rows
+    ids = next(row["input_ids"] for row in rows if len(row["input_ids"]) - row["input_ids"].count(0) >= 31)
+    assert len(rows) == 2
+    assert ids[: task.source_length + 2].count(tokenizer.eos_token_id) == 1
+    assert ids.count(tokenizer.eos_token_id) == 1
+    no_source = build("translation", dataset="unused", block_size=32, max_target_tokens=8, max_source_tokens=0)
+    short = no_source.encode(long.select([1]), tokenizer, "training").rows[0]["input_ids"]
+    assert short[:2] == [tokenizer.bos_token_id, tokenizer.eos_token_id]
+    assert short.count(tokenizer.eos_token_id) == 2
+
+
+def test_a_long_context_is_truncated_and_its_question_kept(tokenizer):
+    task = build("generative-question-answering", dataset="unused", block_size=32, max_target_tokens=8)
+    row = {"question": "after one", "context": "nine " * 50, "answers.text": ["two"]}
+    ids = task.encode(Dataset.from_list([row]), tokenizer, "training").rows[0]["input_ids"]
+    prompt = ids[1 : ids.index(tokenizer.eos_token_id)]
+    assert len(prompt) == task.source_length
+    assert tokenizer.decode(prompt).endswith("nine \nafter one")
+
+
+def test_the_first_sentence_ends_at_a_full_stop_or_a_blank_line():
+    assert first_sentence("Return the\n  sum. Then more.") == "Return the sum."
+    assert first_sentence("See numpy.sum for it\n\nNotes. More.") == "See numpy.sum for it"
