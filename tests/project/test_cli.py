@@ -97,7 +97,7 @@ def test_missing_checkpoint_ends_with_a_sentence(capsys):
 def test_checkpoint_with_another_head_writes_no_text(checkpoint, tiny_model, capsys):
     tiny_model(MiniForSequenceClassification, vocab_size=300).save_pretrained(checkpoint)
     assert main(["generate", checkpoint, "the"]) == 1
-    assert "holds a MiniForSequenceClassification, and generate needs a MiniForCausalLM" in capsys.readouterr().err
+    assert "holds a MiniForSequenceClassification, but generate needs a MiniForCausalLM" in capsys.readouterr().err
 
 
 def test_texts_may_follow_an_option(capsys):
