@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test conformance deepspeed vllm matrix oldest mutations lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm matrix oldest mutations lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -21,6 +21,10 @@ train: setup
 
 test: setup
 	$(PYTEST) $(ARGS)
+
+# More cases of what `make test` covers: too slow for each run of continuous integration.
+heavy: setup
+	$(PYTEST) -m heavy $(ARGS)
 
 $(VENV)/.installed-conformance: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[conformance]"
@@ -53,11 +57,15 @@ vllm: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest tests/inference/test_serving.py $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
-matrix: test conformance oldest
+OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
+matrix: test heavy conformance
+	$(MAKE) test heavy $(OLDEST)
+	$(MAKE) conformance $(OLDEST) ARGS="--models mini"
 
+# With transformers 5.17: the fast tests, and the slow ones that load, save, train or push.
 oldest:
-	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
-	$(MAKE) conformance VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt ARGS="--models mini"
+	$(MAKE) test $(OLDEST) ARGS="-m '(not slow or versions) and not heavy'"
+	$(MAKE) conformance $(OLDEST) ARGS="--models mini"
 
 # Breaks a copy of the code in many ways, one at a time, and shows which test fails.
 mutations: $(VENV)/.installed-conformance

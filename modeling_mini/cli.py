@@ -13,12 +13,51 @@ def main(argv: list[str] | None = None) -> int:
         from .training.run import main as train
 
         return train(argv[1:], command=("modeling-mini", "train"))
+    from .errors import UserError
+
+    try:
+        if argv[:1] == ["eval"]:  # takes all arguments of the data, and has its own --help
+            from .inference.evaluate import evaluate
+
+            evaluate(argv[1:])
+        elif argv[:1] == ["plan"]:
+            from .planning import plan
+
+            plan(argv[1:])
+        else:
+            args = _parse(argv)
+            _COMMANDS[args.command](args)
+    except UserError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"Stopped.{_STOPPED.get(argv[0], '')}\n")
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="modeling-mini", description="A small Transformer language model.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="train from a recipe; the same arguments as train.py")
     commands.add_parser("eval", help="score a trained model and baselines on the same examples; has its own --help")
     commands.add_parser("presets", help="list the model shapes and their parameter counts")
     commands.add_parser("plan", help="memory, time and accelerate file of a training run; has its own --help")
+    _add_generate(commands)
+    for name, (_, text) in _PREDICTIONS.items():
+        predict = commands.add_parser(name, help=text)
+        predict.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
+        predict.add_argument("texts", nargs="*", metavar="text", help=_INPUTS.get(name, _EACH_LINE))
+        _add_option(predict, "--jsonl", action="store_true", help="read and write one JSON object per line")
+        _add_option(predict, "--batch_size", type=int, default=32, help="number of texts in a batch")
+    _add_push_and_upgrade(commands)
+    args, rest = parser.parse_known_args(argv)
+    if rest and not _take_texts(args, rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
+def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate = commands.add_parser("generate", help="continue a text with a trained model")
     generate.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
     generate.add_argument("prompt", nargs="?", help="text to continue; standard input by default")
@@ -26,12 +65,9 @@ def main(argv: list[str] | None = None) -> int:
     _add_option(generate, "--temperature", type=float, default=0.8, help="0 always takes the most likely token")
     _add_option(generate, "--top_k", type=int, default=50, help="sample from this number of the most likely tokens")
     _add_option(generate, "--seed", type=int, default=None, help="the same seed samples the same text")
-    for name, (_, text) in _PREDICTIONS.items():
-        predict = commands.add_parser(name, help=text)
-        predict.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
-        predict.add_argument("texts", nargs="*", metavar="text", help=_INPUTS.get(name, _EACH_LINE))
-        _add_option(predict, "--jsonl", action="store_true", help="read and write one JSON object per line")
-        _add_option(predict, "--batch_size", type=int, default=32, help="number of texts in a batch")
+
+
+def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
     push = commands.add_parser(
         "push", help="share a trained model on the Hub, and verify what arrived", allow_abbrev=False
     )
@@ -49,30 +85,6 @@ def main(argv: list[str] | None = None) -> int:
         _add_option(command, "--revision", help="branch to write to; main by default")
         _add_option(command, "--create_pr", action="store_true", help="open a pull request instead")
         _add_option(command, "--dry_run", action="store_true", help="show what would be written, and write nothing")
-    from .errors import UserError
-
-    try:
-        if argv[:1] == ["eval"]:  # takes all arguments of the data, and has its own --help
-            from .inference.evaluate import evaluate
-
-            evaluate(argv[1:])
-            return 0
-        if argv[:1] == ["plan"]:
-            from .planning import plan
-
-            plan(argv[1:])
-            return 0
-        args, rest = parser.parse_known_args(argv)
-        if rest and not _take_texts(args, rest):
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        _COMMANDS[args.command](args)
-    except UserError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"Stopped.{_STOPPED.get(argv[0], '')}\n")
-        return 128 + signal.SIGINT
-    return 0
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str, **options) -> None:

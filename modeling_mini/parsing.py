@@ -20,7 +20,7 @@ def parse_dataclasses(
     Args:
         classes: dataclasses whose fields are the arguments, with `help` in their metadata.
         argv: the command line, without the command.
-        command: what stands before the arguments in the usage line.
+        command: the words before the arguments, for the usage line.
         add_options: adds further spellings of an argument to the parser.
 
     Raises:

@@ -68,10 +68,8 @@ def push(
 ) -> CommitInfo | None:
     """Upload a checkpoint as a repository that opens with and without this package, and verify the upload.
 
-    Writes weights (safetensors), code, the full `auto_map`, tokenizer, generation config and model card into a
-    temporary folder, opens them in a fresh process without the package, uploads them in one commit, downloads the
-    commit into an empty cache and opens it there in the same way. Every Auto class must compute the same bits
-    each time.
+    Writes everything into a temporary folder, opens it in a fresh process without the package, uploads it in one
+    commit, downloads the commit into an empty cache, and opens it there. Every Auto class must compute the same bits.
 
     Args:
         checkpoint: folder of a trained model, or a `checkpoint-N` in it.
@@ -105,9 +103,7 @@ def push(
             if not (checkpoint / CARD_NAME).exists() and repository.fetch_card(scratch):
                 card = Path(scratch)  # someone may have edited it on the Hub
         complete_card(card, folder, repo_id, model, license, language)
-        names = sorted(path.name for path in folder.iterdir())
-        for name in names:
-            logger.info("%14s bytes  %s", f"{(folder / name).stat().st_size:,}", name)
+        names = _list_files(folder)
         if dry_run:
             logger.info("Dry run: nothing was uploaded to %s.", repo_id)
             return None
@@ -120,6 +116,14 @@ def push(
         commit = repository.commit(folder, names, message, REPLACED_FILES, private=private)
         _verify_commit(repository, commit.oid, names, expected)
     return commit
+
+
+def _list_files(folder: Path) -> list[str]:
+    """Log the files of a folder with their sizes, and return their names."""
+    names = sorted(path.name for path in folder.iterdir())
+    for name in names:
+        logger.info("%14s bytes  %s", f"{(folder / name).stat().st_size:,}", name)
+    return names
 
 
 def upgrade_repo(

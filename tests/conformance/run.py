@@ -22,6 +22,7 @@ from upstream import HERE, UpstreamError, lay_out
 
 
 DOCUMENT = HERE.parents[1] / "docs" / "conformance.md"
+REFERENCE_SKIPS = HERE / "reference_skips.json"  # of GPT-2 and Llama, which change only with transformers
 MODELS = {"mini": "Mini", "gpt2": "GPT-2", "llama": "Llama"}
 SUITES = ("Config", "Model", "Training", "Pipeline", "TensorParallel", "FSDP")
 OUTCOMES = ("passed", "skipped", "failed")
@@ -31,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", help="a checkout, or what pip downloads: a requirement, URL or archive")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="all three by default")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/conformance.md")
+    parser.add_argument("--write", action="store_true", help="write docs/conformance.md and reference_skips.json")
     parser.add_argument("--pytest", nargs=argparse.REMAINDER, default=[], help="further arguments for pytest")
     arguments = parser.parse_args()
     is_whole = set(arguments.models) == set(MODELS) and not arguments.pytest
@@ -56,11 +57,13 @@ def main() -> int:
     print(table)
     if arguments.write:
         write_table(table)
+        write_reference_skips(outcomes)
     complaints = failures(outcomes)
-    if is_whole:
-        complaints += unexplained_skips(outcomes, documented_skips())
-    else:
+    references = shared_skips(outcomes) if is_whole else recorded_skips()
+    if arguments.pytest or "mini" not in arguments.models or references is None:
         print("Only a part was run, so skips are not compared.")
+    else:
+        complaints += unexplained_skips(outcomes, references, documented_skips())
     print("\n".join(complaints) or "No test of the Mini models fails, or is skipped without a reason.")
     return int(bool(complaints))
 
@@ -138,27 +141,47 @@ def failures(outcomes) -> list[str]:
     ]
 
 
-def unexplained_skips(outcomes, documented: set[str]) -> list[str]:
+def skips(outcomes, model: str) -> set[tuple[str, str]]:
+    """The tests that are skipped for a model, as (test class, name)."""
+    return {
+        (test_class, name)
+        for (of_model, test_class), tests in outcomes.items()
+        for name, outcome in tests.items()
+        if of_model == model and outcome == "skipped"
+    }
+
+
+def shared_skips(outcomes) -> set[tuple[str, str]]:
+    """The tests that are skipped for both GPT-2 and Llama."""
+    return skips(outcomes, "gpt2") & skips(outcomes, "llama")
+
+
+def write_reference_skips(outcomes) -> None:
+    tests = sorted(f"{test_class}.{name}" for test_class, name in shared_skips(outcomes))
+    content = {"transformers": metadata.version("transformers"), "skipped": tests}
+    REFERENCE_SKIPS.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def recorded_skips() -> set[tuple[str, str]] | None:
+    """`shared_skips` of an earlier whole run, or None if it was with another version of transformers."""
+    content = json.loads(REFERENCE_SKIPS.read_text())
+    if content["transformers"] != metadata.version("transformers"):
+        return None
+    return {tuple(test.split(".")) for test in content["skipped"]}
+
+
+def unexplained_skips(outcomes, references: set[tuple[str, str]], documented: set[str]) -> list[str]:
     """A sentence for each skip of a Mini model that GPT-2 and Llama do not share and the document does not explain.
 
     Also a sentence for each explanation of a test that is not skipped.
     """
-
-    def skips(model):
-        return {
-            (test_class, name)
-            for (of_model, test_class), tests in outcomes.items()
-            for name, outcome in tests.items()
-            if of_model == model and outcome == "skipped"
-        }
-
     # The suites of GPT-2 and Llama have no variants: PostNormModelTest is compared with ModelTest. In the document,
     # ModelTest also covers its variants.
     own = {
         (test_class, suite, name)
-        for test_class, name in skips("mini")
+        for test_class, name in skips(outcomes, "mini")
         for suite in [re.sub(r"^(PostNorm|Bidirectional)", "", test_class)]
-        if (suite, name) not in skips("gpt2") & skips("llama")
+        if (suite, name) not in references
     }
     missing = {f"{case}.{name}" for case, suite, name in own if not {f"{case}.{name}", f"{suite}.{name}"} & documented}
     outdated = documented - {f"{part}.{name}" for case, suite, name in own for part in (case, suite)}

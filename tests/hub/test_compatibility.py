@@ -62,6 +62,7 @@ def open_fresh(fresh_python, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize("folder", sorted(GOLDEN.glob("v*/MiniForCausalLM")), ids=lambda path: path.parent.name)
 def test_a_golden_repository_opens_with_the_code_it_was_saved_with(folder, open_fresh):
     outputs = open_fresh(folder)
@@ -111,6 +112,7 @@ def old_repository(hub, tiny_model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_upgrade_updates_the_code_and_the_config(hub, old_repository, tmp_path, caplog):
     before = old_repository.find("main")
     assert cli.main(["upgrade-repo", "alice/mini", "--dry_run"]) == 0
@@ -138,6 +140,7 @@ def test_upgrade_updates_the_code_and_the_config(hub, old_repository, tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_upgrade_adds_new_code_files_to_a_golden_repository(hub, open_fresh):
     folder = GOLDEN / "v1" / "MiniForCausalLM"
     HfApi().create_repo("alice/mini")

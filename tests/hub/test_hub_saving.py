@@ -79,6 +79,7 @@ assert type(config) is type(model).config_class, (type(config), type(model).conf
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_remote_code_saved_and_pushed_again_is_complete(hub, tiny_model, tmp_path, fresh_python, opens_alike):
     tiny_model(MiniForCausalLM).push_to_hub("alice/mini")
     script = """
@@ -101,6 +102,7 @@ model.save_pretrained("pushed", push_to_hub=True, repo_id="alice/fourth")
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize("kind", ["bfloat16", "merged"])
 def test_a_changed_model_is_complete(hub, tiny_model, random_ids, tmp_path, kind, opens_alike):
     model = tiny_model(MiniForCausalLM)
@@ -119,6 +121,7 @@ def test_a_changed_model_is_complete(hub, tiny_model, random_ids, tmp_path, kind
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_an_adapter_opens_on_its_base_without_the_package(hub, tiny_model, random_ids, tmp_path, fresh_python):
     tiny_model(MiniForCausalLM).push_to_hub("alice/base")
     base = AutoModelForCausalLM.from_pretrained("alice/base")
@@ -140,6 +143,7 @@ assert torch.equal(model(expected["ids"]).logits, expected["logits"])
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_a_quantized_model_is_complete(hub, tiny_model, tmp_path, opens_alike):
     pytest.importorskip("torchao", reason="torchao is installed by `make conformance`")
     from torchao.quantization import Int8WeightOnlyConfig
@@ -185,6 +189,7 @@ os._exit(0)  # a thread of gloo sometimes aborts the exit of the interpreter, af
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize("kind", ["installed", "remote"])
 def test_a_sharded_model_saves_its_code(tiny_model, tmp_path, two_processes, kind):
     tiny_model(MiniForCausalLM, vocab_size=96, intermediate_size=64).save_pretrained(tmp_path / "source")
@@ -231,6 +236,7 @@ def trainer(hub, tiny_model, random_ids, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
 def test_every_commit_of_a_training_run_is_complete(trainer, hub, tmp_path, strategy, opens_alike):
     run = trainer(hub_strategy=strategy)
@@ -257,6 +263,7 @@ def test_every_commit_of_a_training_run_is_complete(trainer, hub, tmp_path, stra
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_an_adapter_trained_by_the_trainer_is_pushed_without_a_model_config(trainer, hub):
     run = trainer(hub_strategy="every_save", lora=True)
     run.train()
@@ -267,6 +274,7 @@ def test_an_adapter_trained_by_the_trainer_is_pushed_without_a_model_config(trai
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_a_token_given_to_a_run_is_written_to_no_file(trainer, hub, tmp_path, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     run = trainer(MiniTrainingArguments, hub_strategy="all_checkpoints", hub_token="hf_alice")

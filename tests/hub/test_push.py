@@ -34,6 +34,7 @@ print("EQUAL")
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @transfers
 def test_a_pushed_model_loads_online_and_offline(hub, checkpoint, tmp_path, caplog, fresh_python):
     folder = checkpoint()

@@ -66,6 +66,7 @@ def trained(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize("name", RUNS)
 def test_a_task_can_be_trained_reported_evaluated_and_used(trained, name, tmp_path, capsys, monkeypatch):
     run = trained(name)
@@ -113,6 +114,7 @@ def test_a_task_can_be_trained_reported_evaluated_and_used(trained, name, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_pretraining_fine_tuning_and_wrong_heads(tmp_path, capsys, caplog, monkeypatch):
     """Fill-mask, then a classifier that starts from its trunk; `classify` and `eval` with the classifier."""
     draw = random.Random(0)

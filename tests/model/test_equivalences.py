@@ -281,6 +281,7 @@ def test_is_causal_given_per_call_equals_is_causal_of_the_config(tiny_model, ran
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @CAUSAL
 @torch.no_grad()
 def test_compiled_model_equals_eager_model(tiny_model, random_ids, is_causal):
@@ -302,6 +303,7 @@ def test_compiled_model_equals_eager_model(tiny_model, random_ids, is_causal):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @BACKENDS
 @pytest.mark.parametrize("with_mask", [False, True], ids=["no mask", "left-padded"])
 @torch.no_grad()
@@ -329,6 +331,7 @@ def test_compiled_decoding_step_with_a_static_cache_equals_no_cache(
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize("model_class", [cls for cls in MODEL_CLASSES if cls is not MiniModel])
 def test_compiled_training_step_equals_eager_one(tiny_model, random_ids, pad, gradients, monkeypatch, model_class):
     torch.compiler.reset()

@@ -69,6 +69,7 @@ def test_greedy_left_padded_batch_equals_each_row_decoded_by_hand(build, prompts
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_beams_of_a_left_padded_batch_equal_those_of_each_row_alone_without_a_cache(model, prompts):
     rows, ids, mask = prompts
     beams = {"num_beams": 3, "num_return_sequences": 2}

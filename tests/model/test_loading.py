@@ -337,6 +337,7 @@ def piped(run_fresh, checkpoints, mode):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @each_class
 def test_fresh_process_loads_bit_equal(loaded, mode, model_class):
     first = loaded[model_class.__name__]["first"]
@@ -346,6 +347,7 @@ def test_fresh_process_loads_bit_equal(loaded, mode, model_class):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @each_class
 def test_checkpoint_saved_again_by_the_fresh_process_loads_bit_equal(loaded, mode, model_class):
     again = loaded[model_class.__name__]["again"]
@@ -356,12 +358,14 @@ def test_checkpoint_saved_again_by_the_fresh_process_loads_bit_equal(loaded, mod
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @each_class
 def test_causal_checkpoint_opens_as_each_class_in_a_fresh_process(loaded, model_class):
     assert loaded[model_class.__name__]["from_causal"] == {"class": model_class.__name__, "equal": True}
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_remote_code_runs_only_with_consent(run_fresh, worded_model, tmp_path):
     worded_model(MiniModel).save_pretrained(tmp_path / "model")
     for name in CODE:
@@ -375,6 +379,7 @@ def test_remote_code_runs_only_with_consent(run_fresh, worded_model, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @torch.no_grad()
 def test_text_generation_pipeline_equals_greedy_generate(piped, checkpoints):
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoints / "MiniForCausalLM")
@@ -387,6 +392,7 @@ def test_text_generation_pipeline_equals_greedy_generate(piped, checkpoints):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @torch.no_grad()
 def test_fill_mask_pipeline_equals_the_most_probable_tokens(piped, checkpoints):
     tokenizer = word_tokenizer()
@@ -399,6 +405,7 @@ def test_fill_mask_pipeline_equals_the_most_probable_tokens(piped, checkpoints):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @torch.no_grad()
 def test_text_classification_pipeline_equals_each_text_alone(piped, checkpoints):
     model = MiniForSequenceClassification.from_pretrained(checkpoints / "MiniForSequenceClassification")
@@ -408,6 +415,7 @@ def test_text_classification_pipeline_equals_each_text_alone(piped, checkpoints)
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @torch.no_grad()
 def test_token_classification_pipeline_equals_the_most_probable_label_of_each_word(piped, checkpoints):
     model = MiniForTokenClassification.from_pretrained(checkpoints / "MiniForTokenClassification")

@@ -572,6 +572,7 @@ assert (model.merge_and_unload()(ids).logits - adapted).abs().max() < 1e-5
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize("order", [("peft", "modeling_mini"), ("modeling_mini", "peft")])
 def test_lora_finds_its_targets_whichever_package_is_imported_first(order):
     pytest.importorskip("peft")
@@ -581,6 +582,7 @@ def test_lora_finds_its_targets_whichever_package_is_imported_first(order):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_lora_on_the_head_trains_with_the_plain_loss(tiny_model, random_ids):
     peft = pytest.importorskip("peft")
     model = tiny_model(MiniForCausalLM, tie_word_embeddings=False)

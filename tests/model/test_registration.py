@@ -75,6 +75,7 @@ def test_vllm_entry_point_leads_to_register():
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_importing_the_package_imports_no_heavy_package():
     packages = ("torch", "transformers", "peft", "datasets", "trl")
     printed = in_fresh_python(f"import sys, modeling_mini; print([n for n in {packages} if n in sys.modules])")
@@ -82,6 +83,7 @@ def test_importing_the_package_imports_no_heavy_package():
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize(
     "first",
     [

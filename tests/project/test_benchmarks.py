@@ -54,22 +54,12 @@ class GPT(torch.nn.Module):
 def test_training(tmp_path):
     (tmp_path / "train.py").touch()
     (tmp_path / "model.py").write_text(PEER)
-    arguments = [
-        "--vocabularies",
-        "64",
-        "--lengths",
-        "16",
-        "--tokens",
-        "64",
-        "--nanogpt",
-        tmp_path,
-        "--output",
-        tmp_path,
-    ]
+    sizes = ["--vocabularies", "64", "--lengths", "16", "--tokens", "64", "--precisions", "bf16"]
+    arguments = [*sizes, "--nanogpt", tmp_path, "--output", tmp_path]
     printed = bench("training", *TINY, *arguments).splitlines()
     assert all(line.startswith("|") for line in printed)
     rows = [line.split("|") for line in printed if line.startswith("| 64 |")]
-    assert [row[3].strip() for row in rows] == ["float32", "bf16"]
+    assert [row[3].strip() for row in rows] == ["bf16"]
     for case in saved(tmp_path, "training"):
         assert set(case["tokens_per_second"]) == {"modeling_mini", "gpt2", "llama", "nanoGPT"}
         memory = case["peak_memory"]
@@ -79,6 +69,7 @@ def test_training(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_generation(tmp_path):
     arguments = ["--vocabulary", "64", "--prompt", "4", "--new", "4", "--batches", "2", "--output", tmp_path]
     bench("generation", *TINY, *arguments)

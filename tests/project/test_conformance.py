@@ -129,13 +129,24 @@ def test_a_skip_needs_both_references_or_a_reason(run):
         ("llama", "ModelTest"): {"test_a": "skipped", "test_b": "passed", "test_d": "skipped"},
         ("gpt2", "ModelTest"): {"test_a": "skipped", "test_b": "skipped", "test_d": "passed"},
     }
-    complaints = run.unexplained_skips(outcomes, {"ModelTest.test_d", "ModelTest.test_e"})
+    references = run.shared_skips(outcomes)
+    complaints = run.unexplained_skips(outcomes, references, {"ModelTest.test_d", "ModelTest.test_e"})
     assert [sentence.split(" is ")[0] for sentence in complaints] == [
         "ModelTest.test_b",
         "PostNormModelTest.test_b",
         "ModelTest.test_e",
     ]
-    assert run.unexplained_skips(outcomes, {"ModelTest.test_d", "ModelTest.test_b"}) == []
+    assert run.unexplained_skips(outcomes, references, {"ModelTest.test_d", "ModelTest.test_b"}) == []
+
+
+def test_the_skips_of_the_references_are_recorded_for_runs_of_mini_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "REFERENCE_SKIPS", tmp_path / "skips.json")
+    outcomes = {(model, "ModelTest"): {"test_a": "skipped", "test_b": "passed"} for model in ("gpt2", "llama")}
+    run.write_reference_skips(outcomes)
+    assert run.recorded_skips() == run.shared_skips(outcomes) == {("ModelTest", "test_a")}
+    recorded = json.loads((tmp_path / "skips.json").read_text())
+    (tmp_path / "skips.json").write_text(json.dumps(recorded | {"transformers": "1.0"}))
+    assert run.recorded_skips() is None
 
 
 def test_only_the_failures_of_the_mini_models_count(run):

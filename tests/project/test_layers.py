@@ -21,7 +21,7 @@ def lint_imports(tmp_path):
         shutil.copy(ROOT / "pyproject.toml", tmp_path)
         if file is not None:
             path = tmp_path / "modeling_mini" / file
-            path.write_text(f"{path.read_text() if path.exists() else str()}\n{line}\n")
+            path.write_text(f"{path.read_text() if path.exists() else ''}\n{line}\n")
         command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}
         return subprocess.run(

@@ -78,10 +78,10 @@ def chunks_per_weight(checkpoint):
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("fsdp2", ["--optimizer", "muon"]),
-        ("fsdp2-checkpointing", ["--optimizer", "adamw"]),
+        pytest.param("fsdp2", ["--optimizer", "muon"], marks=pytest.mark.versions),
+        pytest.param("fsdp2-checkpointing", ["--optimizer", "adamw"], marks=pytest.mark.heavy),
         ("fsdp2", [*CLASSIFIER, "--optimizer", "adamw"]),
-        ("fsdp2-checkpointing", [*CLASSIFIER, "--optimizer", "muon"]),
+        pytest.param("fsdp2-checkpointing", [*CLASSIFIER, "--optimizer", "muon"], marks=pytest.mark.heavy),
     ],
     ids=["muon", "adamw", "classifier adamw", "classifier muon"],
 )
@@ -124,7 +124,7 @@ def test_fsdp2_resumes_bit_identically_from_shards(arguments, launch, tmp_path):
     assert json.loads((resumed / "metrics.json").read_text())["validation_loss"] == metrics["validation_loss"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.heavy)])
 def test_fsdp2_resumes_with_another_number_of_processes(arguments, run, launch, same_weights, tmp_path, before, after):
     """The rows of an update stay the same, and so do the weights, except for rounding."""
     arguments = [*arguments, *TWO_PROCESSES]

@@ -37,6 +37,7 @@ def wait_for(condition, seconds=120):
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_a_run_writes_a_loadable_model_and_a_complete_report(arguments, run, tmp_path):
     code, output = run(arguments)
     assert code == 0, output
@@ -84,7 +85,8 @@ def test_reported_bits_per_byte_match_the_validation_text(arguments, run, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.versions
+@pytest.mark.parametrize("optimizer", ["muon", pytest.param("adamw", marks=pytest.mark.heavy)])
 def test_a_run_that_is_killed_and_resumed_is_bit_identical_to_an_uninterrupted_run(
     arguments, run, tmp_path, optimizer
 ):
@@ -122,6 +124,7 @@ def test_a_finished_run_is_not_trained_further_and_a_missing_report_is_written(a
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_writes_a_checkpoint_and_logs_how_to_continue(arguments, run, tmp_path, number, code):
     arguments = [*arguments, "--max_steps", "100000", "--save_steps", "100000", "--eval_strategy", "no"]
@@ -195,9 +198,12 @@ def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
     "more",
     [
         ["--optimizer", "muon"],
-        ["--optimizer", "adamw"],
+        pytest.param(["--optimizer", "adamw"], marks=pytest.mark.heavy),
         ["--streaming", "true", "--max_validation_documents", "5"],
-        ["--task", "text-classification", "--optimizer", "muon", "--max_steps", "7"],  # less than an epoch
+        # Less than an epoch.
+        pytest.param(
+            ["--task", "text-classification", "--optimizer", "muon", "--max_steps", "7"], marks=pytest.mark.heavy
+        ),
     ],
     ids=["muon", "adamw", "streaming", "classifier"],
 )
@@ -296,6 +302,7 @@ def test_metrics_are_averaged_over_tokens_and_not_over_batches():
 
 
 @pytest.mark.slow
+@pytest.mark.versions
 def test_a_run_pushes_its_output_and_verifies_it(arguments, run, hub, tmp_path):
     sharing = ["--push_to_hub", "--hub_model_id", "alice/mini", "--hub_strategy", "every_save"]
     code, output = run([*arguments, *sharing, "--hub_private_repo", "true", "--hub_always_push"], hub=hub)
