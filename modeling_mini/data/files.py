@@ -1,14 +1,60 @@
-"""Local files: which formats can be read, and which line or row of a file is wrong."""
+"""Local files: reading a file or a folder, and finding the line or row that is wrong."""
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from datasets import Dataset, load_dataset
 
 from ..errors import UserError
+from .arguments import DataArguments
 
+
+if TYPE_CHECKING:
+    from .examples import ExampleFormat, Examples
 
 FILE_FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _SPLIT_WORDS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
+
+
+def read_file(path: Path, args: DataArguments, example_format: "ExampleFormat") -> Mapping[str, "Examples"]:
+    """The examples of a file, as the split `train`: by `datasets`, or by the application if the format is its own.
+
+    Raises:
+        UserError: the file is empty, has an unknown extension, or is a stream with a wrong line.
+    """
+    if path.stat().st_size == 0:
+        raise UserError(f"{args.dataset} is empty; give a file with at least two examples.")
+    if args.streaming and (reason := first_bad_json_line(path)):  # otherwise training would stop at that line
+        raise UserError(f"{args.dataset} could not be read: {reason}")
+    kind = file_format(path)
+    if (examples := example_format.read_file(path)) is not None:
+        return {"train": examples}
+    return load_dataset(kind, streaming=args.streaming, data_files=str(path), **_text_options(kind, args))
+
+
+def read_folder(folder: Path, args: DataArguments, example_format: "ExampleFormat") -> Mapping[str, "Examples"]:
+    """The splits of a folder: by `datasets`, or from files in a format of the application's own."""
+    if splits := _read_own_files(folder, example_format):
+        return splits
+    kind = "text" if any(folder.rglob("*.txt")) else None
+    return load_dataset(str(folder), streaming=args.streaming, **_text_options(kind, args))
+
+
+def _read_own_files(folder: Path, example_format: "ExampleFormat") -> dict[str, Dataset]:
+    """Splits from files in a format of the application's own, whose names contain the name of the split."""
+    splits = {}
+    for path in sorted(folder.glob("*.json")):
+        split = split_in_name(path)
+        if split is not None and (examples := example_format.read_file(path)) is not None:
+            splits[split] = examples
+    return splits
+
+
+def _text_options(kind: str | None, args: DataArguments) -> dict:
+    return {"sample_by": args.text_unit} if kind == "text" else {}
 
 
 def file_format(path: Path) -> str:

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from datasets import Dataset, load_dataset
+from datasets import load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import UserError
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
 from .examples import ExampleFormat, Examples
-from .files import FILE_FORMATS, file_format, first_bad_json_line, read_failure, split_in_name
+from .files import FILE_FORMATS, first_bad_json_line, read_failure, read_file, read_folder
 
 
 def read_source(args: DataArguments, example_format: ExampleFormat) -> Mapping[str, Examples]:
@@ -22,38 +22,10 @@ def read_source(args: DataArguments, example_format: ExampleFormat) -> Mapping[s
         splits = load_builtin(args.dataset, args.dataset_config)
         return {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
     if path.is_file():
-        return _read_file(path, args, example_format)
+        return read_file(path, args, example_format)
     if path.is_dir():
-        if splits := _read_own_files(path, example_format):
-            return splits
-        kind = "text" if any(path.rglob("*.txt")) else None
-        return load_dataset(str(path), streaming=args.streaming, **_text_options(kind, args))
+        return read_folder(path, args, example_format)
     return load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
-
-
-def _read_file(path: Path, args: DataArguments, example_format: ExampleFormat) -> Mapping[str, Examples]:
-    if path.stat().st_size == 0:
-        raise UserError(f"{args.dataset} is empty; give a file with at least two examples.")
-    if args.streaming and (reason := first_bad_json_line(path)):  # otherwise training would stop at that line
-        raise UserError(f"{args.dataset} could not be read: {reason}")
-    kind = file_format(path)
-    if (examples := example_format.read_file(path)) is not None:
-        return {"train": examples}
-    return load_dataset(kind, streaming=args.streaming, data_files=str(path), **_text_options(kind, args))
-
-
-def _read_own_files(folder: Path, example_format: ExampleFormat) -> dict[str, Dataset]:
-    """Splits from files in a format of the application's own, whose names contain the name of the split."""
-    splits = {}
-    for path in sorted(folder.glob("*.json")):
-        split = split_in_name(path)
-        if split is not None and (examples := example_format.read_file(path)) is not None:
-            splits[split] = examples
-    return splits
-
-
-def _text_options(kind: str | None, args: DataArguments) -> dict:
-    return {"sample_by": args.text_unit} if kind == "text" else {}
 
 
 @contextmanager
