@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import signal
 import sys
 
@@ -48,10 +49,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         predict = commands.add_parser(name, help=text)
         predict.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
         predict.add_argument("texts", nargs="*", metavar="text", help=_INPUTS.get(name, _EACH_LINE))
-        _add_option(predict, "--jsonl", action="store_true", help="read and write one JSON object per line")
-        _add_option(predict, "--batch_size", type=int, default=32, help="number of texts in a batch")
+        predict.add_argument("--jsonl", action="store_true", help="read and write one JSON object per line")
+        predict.add_argument("--batch_size", type=int, default=32, help="number of texts in a batch")
     _add_push_and_upgrade(commands)
-    args, rest = parser.parse_known_args(argv)
+    args, rest = parser.parse_known_args([_with_underscores(word) for word in argv])
     if rest and not _take_texts(args, rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
@@ -61,10 +62,10 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate = commands.add_parser("generate", help="continue a text with a trained model")
     generate.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
     generate.add_argument("prompt", nargs="?", help="text to continue; standard input by default")
-    _add_option(generate, "--max_new_tokens", type=int, default=100, help="longest continuation, in tokens")
-    _add_option(generate, "--temperature", type=float, default=0.8, help="0 always takes the most likely token")
-    _add_option(generate, "--top_k", type=int, default=50, help="sample from this number of the most likely tokens")
-    _add_option(generate, "--seed", type=int, default=None, help="the same seed samples the same text")
+    generate.add_argument("--max_new_tokens", type=int, default=100, help="longest continuation, in tokens")
+    generate.add_argument("--temperature", type=float, default=0.8, help="0 always takes the most likely token")
+    generate.add_argument("--top_k", type=int, default=50, help="sample from this number of the most likely tokens")
+    generate.add_argument("--seed", type=int, default=None, help="the same seed samples the same text")
 
 
 def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
@@ -73,23 +74,23 @@ def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
     )
     push.add_argument("checkpoint", help="folder of a trained model, or a checkpoint-N in it")
     push.add_argument("repo_id", metavar="USER/REPO", help="the repository; created if it does not exist")
-    _add_option(push, "--private", action="store_true", help="create a private repository; public by default")
-    _add_option(push, "--license", help="licence of the weights, as the Hub names it: apache-2.0, mit, other, ...")
-    _add_option(push, "--language", nargs="+", help="ISO 639 codes of the training text: en zh")
-    _add_option(push, "--max_shard_size", default="5GB", help="largest file of weights (default: 5GB)")
+    push.add_argument("--private", action="store_true", help="create a private repository; public by default")
+    push.add_argument("--license", help="licence of the weights, as the Hub names it: apache-2.0, mit, other, ...")
+    push.add_argument("--language", nargs="+", help="ISO 639 codes of the training text: en zh")
+    push.add_argument("--max_shard_size", default="5GB", help="largest file of weights (default: 5GB)")
     upgrade = commands.add_parser(
         "upgrade-repo", help="replace the code in a repository with the code of this version", allow_abbrev=False
     )
     upgrade.add_argument("repo_id", metavar="USER/REPO", help="a repository that was pushed with an earlier version")
     for command in (push, upgrade):
-        _add_option(command, "--revision", help="branch to write to; main by default")
-        _add_option(command, "--create_pr", action="store_true", help="open a pull request instead")
-        _add_option(command, "--dry_run", action="store_true", help="show what would be written, and write nothing")
+        command.add_argument("--revision", help="branch to write to; main by default")
+        command.add_argument("--create_pr", action="store_true", help="open a pull request instead")
+        command.add_argument("--dry_run", action="store_true", help="show what would be written, and write nothing")
 
 
-def _add_option(parser: argparse.ArgumentParser, name: str, **options) -> None:
-    """Add an option that is written with underscores, and accepted with dashes too."""
-    parser.add_argument(*dict.fromkeys([name, f"--{name[2:].replace('_', '-')}"]), **options)
+def _with_underscores(word: str) -> str:
+    """An option that was written with dashes, such as `--dry-run`, as it is defined; any other word unchanged."""
+    return re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word)
 
 
 def _take_texts(args: argparse.Namespace, rest: list[str]) -> bool:

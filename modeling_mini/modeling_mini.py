@@ -328,13 +328,13 @@ class MiniLanguageModel(MiniPreTrainedModel):
         self.lm_head = MiniLMHead(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
         self.post_init()
 
-    def _logits_and_loss(self, hidden_states, labels, targets, logits_to_keep=0, **kwargs):
+    def _logits_and_loss(self, hidden_states, labels, targets, positions=slice(None), **kwargs):
         """Logits `[B, T, V]` or None, and the mean loss in nats over `targets` `[B, T]` that are not -100, or None.
 
-        `targets` are `labels` aligned with `hidden_states` `[B, T, D]`. Logits are the largest tensor of a training
-        step, so the loss is computed without them where the caller cannot miss them: with `skip_logits=True`, and for
-        `num_items_in_batch` in training mode, which is how the Trainer calls. A head that is not ours (LoRA,
-        quantized, replaced by a resize) or is split by tensor parallelism, whose hook expects logits, needs them.
+        `targets` are `labels` aligned with `hidden_states` `[B, T, D]`; the logits are those of `positions`. Logits
+        are the largest tensor of a training step. The loss is computed without them with `skip_logits=True`, and in
+        training mode with `num_items_in_batch`, which the Trainer passes, unless `skip_logits=False`. A head that is
+        not ours (LoRA, quantized, replaced by a resize), or that tensor parallelism splits, always returns them.
         """
         num_items, skip_logits = kwargs.get("num_items_in_batch"), kwargs.get("skip_logits")
         if skip_logits is None:
@@ -344,8 +344,7 @@ class MiniLanguageModel(MiniPreTrainedModel):
             loss, count = self.lm_head(hidden_states, targets), loss_divisor(targets, num_items)
             return None, loss / (count.to(loss.device) if torch.is_tensor(count) else count)
 
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(hidden_states[:, kept, :])
+        logits = self.lm_head(hidden_states[:, positions, :])
         if targets is None:
             return logits, None
         kwargs["num_items_in_batch"] = loss_divisor(targets, num_items)
@@ -373,7 +372,8 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
 
         Labels equal the inputs, with -100 at tokens that are not predicted; the shift happens here. Labels that are
         already shifted are passed as `shift_labels`. `logits_to_keep` limits the logits to the last N positions, or to
-        a 1-D tensor of indices. `logits` is None with `skip_logits=True`, and in the Trainer's training step.
+        a 1-D tensor of indices. `logits` is None with `skip_logits=True`, and in training mode with
+        `num_items_in_batch`, which the Trainer passes, unless `skip_logits=False`.
         """
         outputs = self.model(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache=use_cache, **kwargs
@@ -383,7 +383,8 @@ class MiniForCausalLM(MiniLanguageModel, GenerationMixin):
         if targets is None and labels is not None:
             targets = nn.functional.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL)
 
-        logits, loss = self._logits_and_loss(hidden_states, labels, targets, logits_to_keep, **kwargs)
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits, loss = self._logits_and_loss(hidden_states, labels, targets, positions, **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -422,7 +423,7 @@ class MiniForMaskedLM(MiniLanguageModel):
     ) -> MaskedLMOutput:
         """Logits `[B, T, V]`, and the mean loss in nats over the `labels` `[B, T]` that are not -100.
 
-        `logits` is None with `skip_logits=True`, and in the Trainer's training step.
+        `logits` is None as in `MiniForCausalLM`.
         """
         outputs = self.model(input_ids, attention_mask, position_ids, inputs_embeds=inputs_embeds, **kwargs)
         logits, loss = self._logits_and_loss(outputs.last_hidden_state, labels, labels, **kwargs)

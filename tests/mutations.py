@@ -74,7 +74,7 @@ DEFECTS = {
         (
             "`logits_to_keep` ignored",
             "MiniLanguageModel._logits_and_loss",
-            "hidden_states[:, kept, :]",
+            "hidden_states[:, positions, :]",
             "hidden_states",
         ),
     ],
@@ -316,7 +316,7 @@ DEFECTS = {
         ),
     ],
     ("cli.py", "project/test_cli.py"): [
-        ("arguments: an option with dashes is unknown", "_add_option", "replace('_', '-')", "replace('_', '_')"),
+        ("arguments: an option with dashes is unknown", "_with_underscores", '.replace("-", "_")', ""),
     ],
     ("training/optim.py", "training/test_optim.py"): [
         ("optim: rounding makes Muon's singular values grow", "", "CUSHION = 1.01", "CUSHION = 1.0"),

@@ -17,13 +17,12 @@ import huggingface_hub
 import torch
 import transformers
 from huggingface_hub import CommitInfo
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import modeling_mini
-from ..checkpoints import checkpoints, is_whole_safetensors
-from ..configuration_mini import AUTO_CLASSES, FORMAT_VERSION, MiniConfig
-from ..errors import UserError, one_line
+from ..configuration_mini import FORMAT_VERSION, MiniConfig
+from ..errors import UserError
+from .checkpoint import WEIGHT_FILES, load_for_push, require_model_folder
 from .model_card import CARD_NAME, complete_card, copy_file
 from .repository import Repository, matches, refuse_files
 from .verify import outputs_of, verify
@@ -33,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 CODE_FILES = sorted(Path(modeling_mini.__file__).parent.glob("*_mini.py"))
 REPORT_FILES = ["loss.png", "metrics.json"]  # a run writes them next to its model card
-WEIGHT_FILES = ["model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"]
 # All files that transformers reads to open a model.
 MODEL_FILES = [
     *WEIGHT_FILES,
@@ -95,7 +93,7 @@ def push(
     checkpoint = Path(checkpoint)
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         folder, card = Path(scratch, "export"), checkpoint
-        model, tokenizer = load_checkpoint(checkpoint)
+        model, tokenizer = load_for_push(checkpoint)
         _export(model, tokenizer, checkpoint, folder, max_shard_size)
         if not dry_run:
             repository.check_login()
@@ -150,7 +148,7 @@ def upgrade_repo(
         refuse_files(present, repo_id)
         names = [name for name in present if matches(name, MODEL_FILES)]
         repository.fetch(names, head.sha, local_dir=folder)
-        expected = outputs_of(folder, _require_model_folder(folder, source=repo_id))  # before the change
+        expected = outputs_of(folder, require_model_folder(folder, source=repo_id))  # before the change
         changed = _refresh_code(folder)
         if not changed:
             logger.info("%s is up to date with modeling_mini %s.", repo_id, version("modeling_mini"))
@@ -194,81 +192,6 @@ def _verify_commit(repository: Repository, oid: str, names: list[str], expected:
 def _check_size(max_shard_size: str) -> None:
     if not re.fullmatch(r"[1-9]\d*[KMGT]i?B", max_shard_size):
         raise UserError(f"--max_shard_size is {max_shard_size!r}; give a size such as 500MB or 5GB.")
-
-
-def load_checkpoint(checkpoint: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The model in a folder, opened with the class that saved it, and its tokenizer if it has one.
-
-    Raises:
-        UserError: the folder contains no model of ours, no safetensors, a pickle, or weights that are truncated or do
-            not fit the config.
-    """
-    if not checkpoint.is_dir():
-        raise UserError(f"There is no folder {checkpoint}; give a trained model, such as runs/quickstart.")
-    config = _require_model_folder(checkpoint, source=str(checkpoint))
-    architecture = config.architectures[0] if isinstance(config.architectures, list) else config.architectures
-    if architecture not in AUTO_CLASSES:
-        raise UserError(
-            f"{checkpoint / 'config.json'} names the architecture {architecture!r}, which is not one of "
-            f"{', '.join(AUTO_CLASSES)}; save the model again with save_pretrained."
-        )
-    has_tokenizer = any(checkpoint.glob("tokenizer*.json"))
-    try:
-        model, report = getattr(modeling_mini, architecture).from_pretrained(
-            checkpoint, use_safetensors=True, output_loading_info=True
-        )
-        # trust_remote_code=False: transformers never asks whether to run code in the folder.
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False) if has_tokenizer else None
-    except Exception as error:  # a damaged file raises whatever its reader raises
-        raise UserError(f"{checkpoint} does not open: {one_line(error)}") from error
-    for kind, verb, relation in (
-        ("missing_keys", "lack", "requires"),
-        ("unexpected_keys", "contain", "does not describe"),
-    ):
-        if names := sorted(report[kind]):
-            raise UserError(
-                f"The weights in {checkpoint} {verb} {names[0]}, which config.json {relation} ({len(names)} such "
-                "names in total); save the model again."
-            )
-    if tokenizer is None:
-        logger.warning("%s contains no tokenizer, so the repository will have none.", checkpoint)
-    return model.eval(), tokenizer
-
-
-def _require_model_folder(folder: Path, source: str) -> MiniConfig:
-    """The config of a folder that contains a model of ours in complete safetensors files. Raises `UserError`."""
-    files = [path.name for path in folder.iterdir()]
-    refuse_files(files, source)
-    if "config.json" not in files:
-        runs = checkpoints(folder)
-        hint = f"the run is unfinished; give a checkpoint such as {runs[0]}" if runs else "give a trained model"
-        raise UserError(f"{source} contains no config.json; {hint}.")
-    weights = [name for name in files if matches(name, WEIGHT_FILES) and name.endswith(".safetensors")]
-    if not weights:
-        raise UserError(f"{source} contains no weights (model*.safetensors); save the model with save_pretrained.")
-    if damaged := [name for name in weights if not is_whole_safetensors(folder / name)]:
-        raise UserError(f"{damaged[0]} in {source} is truncated; copy it again, or use another checkpoint.")
-    if "model.safetensors.index.json" in files:
-        _check_index(folder / "model.safetensors.index.json", files, source)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # a damaged file raises whatever its reader raises
-        cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
-        raise UserError(f"config.json in {source}: {one_line(cause or error)}") from error
-    if not isinstance(config, MiniConfig):
-        raise UserError(
-            f"{source} contains a {config.model_type} model; this command shares only modeling_mini models."
-        )
-    return config
-
-
-def _check_index(index: Path, files: list[str], source: str) -> None:
-    try:
-        parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index.name} in {source} is not a valid weight index; save the model again.") from error
-    if missing := sorted(parts - set(files)):
-        raise UserError(f"{index.name} in {source} names {missing[0]!r}, which is not a file next to it.")
 
 
 def _export(

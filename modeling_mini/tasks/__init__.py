@@ -22,7 +22,9 @@ TASKS = {
 
 
 def task_class(name: str) -> type["Task"]:
-    """The `Task` subclass of a task, by its name in `TASKS`."""
+    """The `Task` subclass of a task, by its name in `TASKS`. Raises `UserError` for another name."""
+    if name not in TASKS:
+        raise UserError(f"There is no task {name!r} in this version of modeling_mini; it has {', '.join(TASKS)}.")
     module, _, class_name = TASKS[name].partition(":")
     return getattr(import_module(f".{module}", __name__), class_name)
 

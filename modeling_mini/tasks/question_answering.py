@@ -192,7 +192,8 @@ def _squad_row(path: Path, context: str, question: dict) -> dict:
         return {"question": question["question"], "context": context, "answers": answers}
     except (KeyError, TypeError) as error:
         name = question.get("id", "without an id") if isinstance(question, dict) else question
-        raise UserError(f"{path}: question {name} is not in SQuAD format: key {error} is missing; add it.") from error
+        reason = f"key {error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(f"{path}: question {name} is not in SQuAD format: {reason}; correct it.") from error
 
 
 def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:

@@ -1,17 +1,13 @@
 """Runs on several processes: how a run is distributed, and how a sharded model is loaded and saved."""
 
 import os
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate.utils import DistributedType
+from transformers import Trainer
 
 from ..checkpoints import DDP, FSDP_FULL, FSDP_SHARDED, ZERO_2, ZERO_3
 from .arguments import MiniTrainingArguments
-
-
-if TYPE_CHECKING:  # a slow import, which `push` does not need
-    from transformers import Trainer
 
 
 def distribution_of(args: MiniTrainingArguments) -> str:
@@ -25,7 +21,7 @@ def distribution_of(args: MiniTrainingArguments) -> str:
     return FSDP_FULL if "FULL" in str(kind) else FSDP_SHARDED
 
 
-def shard(trainer: "Trainer", checkpoint: str) -> None:
+def shard(trainer: Trainer, checkpoint: str) -> None:
     """Shard a finished model with FSDP and load its weights, for evaluation: the Trainer does so only to train."""
     optimizer = torch.optim.SGD(trainer.model.parameters())  # accelerate shards a model only with an optimizer
     trainer.model, _ = trainer.accelerator.prepare(trainer.model, optimizer)
@@ -33,7 +29,7 @@ def shard(trainer: "Trainer", checkpoint: str) -> None:
     trainer._load_from_checkpoint(checkpoint, trainer.model)
 
 
-def save_whole_model(trainer: "Trainer") -> None:
+def save_whole_model(trainer: Trainer) -> None:
     """Write model and tokenizer into the output folder; `push_result` pushes them later.
 
     The Trainer does not write the whole model if FSDP saves sharded checkpoints, and writes tied weights twice under

@@ -119,6 +119,14 @@ def test_logits_are_skipped_only_for_the_trainer_and_on_request(tiny_model, rand
     assert model.eval()(ids, labels=ids, num_items_in_batch=27).logits is not None
 
 
+def test_the_masked_model_ignores_logits_to_keep(tiny_model, random_ids):
+    """A caller that passes it to every model still gets all logits and the loss."""
+    model, ids = tiny_model(MiniForMaskedLM), random_ids(2, 5)
+    outputs = model(ids, labels=ids, logits_to_keep=1)
+    torch.testing.assert_close(outputs.logits, model(ids).logits)
+    torch.testing.assert_close(outputs.loss, plain_loss(model, outputs.logits, ids))
+
+
 @LANGUAGE_MODELS
 def test_the_trainer_trains_without_logits_and_evaluates_with_them(tiny_model, random_ids, model_class, tmp_path):
     seen, rows = [], [{"input_ids": ids, "labels": ids} for ids in random_ids(4, 9)]

@@ -37,6 +37,16 @@ def test_generate_writes_the_same_text_for_the_same_seed(checkpoint, capsys):
     assert texts[0] == texts[1] != texts[2]
 
 
+@pytest.mark.parametrize("option", ["--max_new_tokens", "--max-new-tokens", "--max", "--max-new"])
+def test_options_may_have_dashes_and_be_abbreviated(checkpoint, capsys, option):
+    outputs = []
+    for options in ([option, "3"], [f"{option}=3"], ["--max_new_tokens", "3"]):
+        assert main(["generate", checkpoint, "the text-file --", *options, "--temperature", "0"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs[0].startswith("the text-file --")
+
+
 def test_prompt_comes_from_standard_input_too(checkpoint, capsys, monkeypatch):
     options = ["--max_new_tokens", "5", "--temperature", "0"]
     assert main(["generate", checkpoint, "the text", *options]) == 0

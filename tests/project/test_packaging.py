@@ -49,6 +49,8 @@ def test_wheel_holds_the_package_with_its_configuration_and_nothing_else(wheel):
     in_wheel = {name.removeprefix("modeling_mini/") for name in names if "/configuration/" in name}
     in_checkout = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configuration").rglob("*") if path.is_file()}
     assert in_wheel == in_checkout
+    templates = {f"modeling_mini/hub/card_{name}.md" for name in ("plain", "trained", "use")}
+    assert templates <= set(names)
 
 
 @pytest.mark.slow

@@ -142,3 +142,7 @@ def test_official_squad_json_equals_flat_rows(tmp_path):
         UserError, match=r"dev-v2\.0\.json: question 0 is not in SQuAD format: key 'answer_start' is missing"
     ):
         build("question-answering", dataset=str(folder)).load()
+    nested["data"][0]["paragraphs"][0]["qas"][0]["answers"] = ["an answer"]
+    (folder / "dev-v2.0.json").write_text(json.dumps(nested))
+    with pytest.raises(UserError, match="question 0 is not in SQuAD format: string indices must be integers"):
+        build("question-answering", dataset=str(folder)).load()

@@ -23,6 +23,13 @@ def test_every_task_has_a_file_and_a_recipe():
     assert len({task_class(name) for name in TASKS}) == len(TASKS)
 
 
+def test_an_unknown_task_is_refused_with_the_names_of_all():
+    with pytest.raises(
+        UserError, match=r"There is no task 'nope' in this version of modeling_mini; it has fill-mask, "
+    ):
+        task_class("nope")
+
+
 def test_a_task_without_built_in_data_needs_a_data_set(monkeypatch):
     monkeypatch.setattr(task_class("translation"), "default_dataset", None)
     with pytest.raises(UserError, match="translation has no built-in data; name a data set with --dataset"):
