@@ -101,11 +101,11 @@ def check_eval_arguments(args: EvalArguments) -> None:
 
 def check_same_task(checkpoint: str, recorded: dict, task: str | None) -> None:
     """Raises `UserError` for a checkpoint of another task with the same head; a language model is accepted."""
-    trained = recorded.get("task", "text-generation")
-    if task in (None, trained) or trained == "text-generation":
+    trained_task = recorded.get("task", "text-generation")
+    if task in (None, trained_task) or trained_task == "text-generation":
         return
-    if task_class(task).model_class is task_class(trained).model_class:
-        raise UserError(f"{checkpoint} was trained for {trained}, not for {task}; choose another checkpoint.")
+    if task_class(task).model_class is task_class(trained_task).model_class:
+        raise UserError(f"{checkpoint} was trained for {trained_task}, not for {task}; choose another checkpoint.")
 
 
 def is_same_data(dataset: str | None, recorded: str | None) -> bool:

@@ -25,7 +25,7 @@ class TaskPipeline(Pipeline):
     task_name: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel, **kwargs):
-        # Imported here to avoid a cycle: they import HF `evaluate`, which imports transformers' pipelines, and these.
+        # Imported here, because they import `evaluate`, which imports transformers' pipelines, which import this file.
         from ..tasks.base import TaskArguments
         from .loading import recorded_arguments
 

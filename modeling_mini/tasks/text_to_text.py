@@ -133,9 +133,9 @@ class EncodePairs:
         prompts, is_truncated = encode_sources(self.tokenizer, sources, length, side)
         encoded = self.tokenizer(targets, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
         longest = self.task.args.max_target_tokens
-        ended = [self._target(ids, longest) for ids in encoded]
+        target_ids = [self._target(ids, longest) for ids in encoded]
         return {
-            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, ended, strict=True)],
+            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, target_ids, strict=True)],
             "prompt_length": list(map(len, prompts)),
             "source_is_cut": is_truncated,
             "target_is_cut": [len(ids) > longest for ids in encoded],

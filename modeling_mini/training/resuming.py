@@ -137,13 +137,13 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
         raise UserError(
             f"--resume_from_checkpoint {checkpoint} is not a checkpoint: {TRAINER_STATE_NAME} is missing or damaged."
         ) from error
-    writer, runner = written_by(checkpoint), distribution_of(args)
-    if writer != runner:
+    recorded, current = written_by(checkpoint), distribution_of(args)
+    if recorded != current:
         raise UserError(
-            f"{checkpoint} was written by {writer}, but this run uses {runner}; continue the run as it was started "
+            f"{checkpoint} was written by {recorded}, but this run uses {current}; continue the run as it was started "
             "(configuration/accelerate has a file for each)."
         )
-    if writer in (ZERO_2, ZERO_3) and processes != args.world_size:
+    if recorded in (ZERO_2, ZERO_3) and processes != args.world_size:
         raise UserError(
             f"{checkpoint} was written by {processes} processes with DeepSpeed, which cannot reshard it for "
             f"{args.world_size}; start {processes} processes."

@@ -22,8 +22,8 @@ def prepare_repository(args: MiniTrainingArguments) -> None:
     """Create the repository before the first checkpoint is pushed. Raises `UserError`."""
     repo_id = args.hub_model_id or Path(args.output_dir).absolute().name
     if "/" not in repo_id:
-        unowned = Repository(f"USER/{repo_id}", token=args.hub_token)
-        repo_id = f"{unowned.ask(unowned.api.whoami)['name']}/{repo_id}" if unowned.has_token else unowned.id
+        unnamed = Repository(f"USER/{repo_id}", token=args.hub_token)
+        repo_id = f"{unnamed.ask(unnamed.api.whoami)['name']}/{repo_id}" if unnamed.has_token else unnamed.id
     repository = Repository(repo_id, args.hub_revision, token=args.hub_token)
     repository.check_login()
     repository.check_visibility(bool(args.hub_private_repo))
