@@ -329,7 +329,7 @@ DEFECTS = {
             "[update.to_local() if isinstance(update, DTensor) else update for update in updates]",
         ),
     ],
-    ("training/run.py", "training/test_training.py"): [
+    ("training/run.py", "training/test_optim.py"): [
         (
             "optim: `--optimizer` does not reach the Trainer",
             "train",
@@ -606,15 +606,17 @@ def main() -> int:
             finally:
                 copies.put(copy)
 
-        noticed = list(tqdm(pool.map(notice, mutations), total=len(mutations), unit="mutation"))
+        print("| defect | the first test that fails |\n|---|---|")
+        noticed = []
+        results = tqdm(pool.map(notice, mutations), total=len(mutations), unit="mutation")
+        for mutation, test in zip(mutations, results, strict=True):
+            noticed.append(test)
+            print(f"| {mutation.what} | {test or 'none'} |", flush=True)
         # A test that also fails without a mutation has noticed nothing.
         tests = sorted({f"tests/{test.strip('`')}" for test in noticed if test and "::" in test})
         ours = [test for test in tests if (REPOSITORY / test.partition("::")[0]).exists()]
         if failure := first_failure(copies.get(), *OURS, "-n", str(arguments.jobs), "-m", "", *ours):
             raise SystemExit(f"{failure} fails without a mutation; fix it first.")
-    print("| defect | the first test that fails |\n|---|---|")
-    for mutation, test in zip(mutations, noticed, strict=True):
-        print(f"| {mutation.what} | {test or 'none'} |")
     return int(not all(noticed))
 
 

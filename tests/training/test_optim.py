@@ -20,6 +20,7 @@ from modeling_mini.training.optim import (
     split_parameters,
 )
 from modeling_mini.training.report import card_facts
+from modeling_mini.training.run import train
 
 
 def train_step(model, optimizer, ids):
@@ -185,3 +186,21 @@ def test_a_new_optimizer_is_one_class_and_one_entry(monkeypatch, tiny_model, tmp
     results |= {"train_seconds": 12.3, "hardware": "a CPU", "sample": "the"}
     facts = card_facts("MiniForCausalLM", results, {}, ModelArguments(), TaskArguments(dataset="python-docs"), args)
     assert facts.training["optimizer"].startswith("SGD at 0.5, weight decay ")
+
+
+@pytest.mark.usefixtures("datasets_cache")
+def test_the_chosen_optimizer_reaches_the_trainer(arguments, tmp_path, monkeypatch):
+    class Built(Exception):
+        """Ends the run where the Trainer is built, with what it is given."""
+
+    def build(optimizer_cls_and_kwargs, **options):
+        raise Built(optimizer_cls_and_kwargs)
+
+    monkeypatch.setattr("modeling_mini.training.run.Trainer", build)
+    with pytest.raises(Built) as built:
+        train([*arguments, "--optimizer", "muon", "--muon_learning_rate", "0.03"])
+    factory, options = built.value.args[0]
+    assert (factory, options["muon_learning_rate"]) == (MuonAdamWFactory, 0.03)
+    with pytest.raises(Built) as built:
+        train([*arguments, "--optimizer", "adamw", "--output_dir", str(tmp_path / "adamw")])
+    assert built.value.args[0] is None
