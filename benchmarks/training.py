@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=TOKENS, help="tokens per update")
     parser.add_argument("--updates", type=int, default=3, help="updates per round; one more is not counted")
     parser.add_argument("--nanogpt", type=checkout, metavar="CHECKOUT")
-    parser.add_argument("--peak-memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--peak_memory_of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak_memory_of:
         print_peak_memory(args)
@@ -124,7 +124,7 @@ def measure(args: argparse.Namespace, vocabulary: int, length: int, precision: s
 
 def peak_memory(args: argparse.Namespace, name: str, vocabulary: int, length: int, precision: str) -> int:
     """Peak memory in bytes of a separate process."""
-    command = [sys.executable, __file__, "--peak-memory-of", name, "--vocabularies", str(vocabulary)]
+    command = [sys.executable, __file__, "--peak_memory_of", name, "--vocabularies", str(vocabulary)]
     command += ["--lengths", str(length), "--precisions", precision, "--tokens", str(args.tokens)]
     command += ["--layers", str(args.layers), "--width", str(args.width), "--heads", str(args.heads)]
     # The allocator returns freed memory at once, so memory in use is measured, not memory that the allocator keeps.
