@@ -52,7 +52,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         predict.add_argument("--jsonl", action="store_true", help="read and write one JSON object per line")
         predict.add_argument("--batch_size", type=int, default=32, help="number of texts in a batch")
     _add_push_and_upgrade(commands)
-    args, rest = parser.parse_known_args([_with_underscores(word) for word in argv])
+    args, rest = parser.parse_known_args(_with_underscores(argv))
     if rest and not _take_texts(args, rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
@@ -88,9 +88,12 @@ def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
         command.add_argument("--dry_run", action="store_true", help="show what would be written, and write nothing")
 
 
-def _with_underscores(word: str) -> str:
-    """An option that was written with dashes, such as `--dry-run`, as it is defined; any other word unchanged."""
-    return re.sub(r"^--[\w-]+", lambda option: "--" + option[0][2:].replace("-", "_"), word)
+def _with_underscores(argv: list[str]) -> list[str]:
+    """The words with options such as `--dry-run` as they are defined; texts, and all after `--`, are unchanged."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    option = re.compile(r"^--[\w-]+(?==|$)")  # a word with a space is a text, to argparse too
+    words = [option.sub(lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv[:end]]
+    return words + argv[end:]
 
 
 def _take_texts(args: argparse.Namespace, rest: list[str]) -> bool:

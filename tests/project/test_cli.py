@@ -47,6 +47,13 @@ def test_options_may_have_dashes_and_be_abbreviated(checkpoint, capsys, option):
     assert outputs[0].startswith("the text-file --")
 
 
+@pytest.mark.parametrize(("separator", "text"), [([], "--read-only files are"), (["--"], "--read-only")])
+def test_a_text_that_looks_like_an_option_keeps_its_dashes(checkpoint, capsys, separator, text):
+    options = ["--max-new-tokens", "3", "--temperature=0"]
+    assert main(["generate", *options, *separator, checkpoint, text]) == 0
+    assert capsys.readouterr().out.startswith(text)
+
+
 def test_prompt_comes_from_standard_input_too(checkpoint, capsys, monkeypatch):
     options = ["--max_new_tokens", "5", "--temperature", "0"]
     assert main(["generate", checkpoint, "the text", *options]) == 0
