@@ -78,6 +78,7 @@ class RunFacts:
         languages: ISO 639 codes of the text, or None.
         held_out: what the results were measured on.
         scores: value and 95% interval of each metric; no interval where a single row has no spread.
+        loss_by_position: the loss in each quarter of the context, of a language model.
         sample_title, sample: what a person looks at.
         training: the rows of the table on the training.
     """
@@ -99,6 +100,7 @@ class RunFacts:
     languages: list[str] | str | None
     held_out: str
     scores: dict[str, tuple[float, list[float] | None]]
+    loss_by_position: str | None
     sample_title: str
     sample: str
     training: dict[str, str]
@@ -134,6 +136,7 @@ def write_model_card(folder: Path, facts: RunFacts) -> None:
         use=_use(facts.model_class, facts.prompt, facts.card_input),
         held_out=facts.held_out,
         results=_results_table(facts.scores),
+        loss_by_position=facts.loss_by_position,
         sample_title=facts.sample_title,
         sample=facts.sample,
         training=facts.training,

@@ -16,6 +16,7 @@ from ..parsing import parse_dataclasses
 from ..tables import markdown_table
 from ..tasks import choose_dataset, task_class
 from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
+from ..tasks.batches import describe_positions
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
 
 
@@ -151,12 +152,17 @@ def _completed(task_args: TaskArguments, recorded: dict, explicit: set[str], che
 
 
 def table(systems: dict[str, dict]) -> str:
-    """Scores of several systems as a Markdown table with 95% intervals."""
+    """Scores of several systems as a Markdown table with 95% intervals, and the loss by position where it is known."""
     metrics = list(dict.fromkeys(name for scores in systems.values() for name in scores if _is_shown(name, scores)))
     rows = [["system", *(name.replace("_", " ") for name in metrics)]]
     for system, scores in systems.items():
         rows.append([system, *(_cell(name, scores) for name in metrics)])
-    return markdown_table(rows)
+    positions = [
+        f"\n\nLoss of {system} by position in the context: {describe_positions(scores['loss_by_position'])}"
+        for system, scores in systems.items()
+        if "loss_by_position" in scores
+    ]
+    return "".join([markdown_table(rows), *positions])
 
 
 def _is_shown(name: str, scores: dict) -> bool:

@@ -32,6 +32,38 @@ def batches_of_like_length(lengths: Iterable[int], batch_size: int, name: str) -
         yield order[start : start + batch_size]
 
 
+def loss_by_position(
+    model: PreTrainedModel,
+    rows: Dataset,
+    collate: Callable,
+    align: Callable[[torch.Tensor, Mapping], tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    context: int,
+    batch_size: int = 32,
+) -> list[dict]:
+    """The loss in each quarter of the context: `{"positions": [first, last], "loss", "targets"}`, loss in nats.
+
+    A model that was trained on shorter rows than its context has a much higher loss in the last quarter. `align`
+    takes the logits and the batch, and returns logits `[B, T, V]`, targets `[B, T]` and positions `[B, T]`.
+    """
+    quarter = -(-context // 4)
+    nats, targets = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+    for _, batch, outputs in forward_batches(model, rows, collate, batch_size, "loss by position"):
+        logits, labels, positions = align(outputs.logits, batch)
+        is_target = labels != IGNORED_LABEL
+        nll = torch.nn.functional.cross_entropy(logits[is_target].float(), labels[is_target], reduction="none")
+        quarters = (positions[is_target] // quarter).cpu()
+        nats.index_add_(0, quarters, nll.double().cpu())
+        targets.index_add_(0, quarters, torch.ones_like(quarters))
+    return [
+        {
+            "positions": [number * quarter, min((number + 1) * quarter, context) - 1],
+            "loss": (nats[number] / targets[number]).item() if targets[number] else None,
+            "targets": int(targets[number]),
+        }
+        for number in range(4)
+    ]
+
+
 def token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Logits `[B, T, V]` and target tokens `[B, T]` -> `[B, 2]`: summed nats and number of targets of each row.
 
@@ -46,3 +78,12 @@ def token_nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def next_token_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """`token_nll` for a causal model, whose labels equal its inputs."""
     return token_nll(logits[:, :-1], labels[:, 1:])
+
+
+def describe_positions(quarters: list[dict]) -> str:
+    """`loss_by_position` on one line: `0-31: 3.512, 32-63: 3.404, ...`."""
+    cells = [
+        "{}-{}: {}".format(*quarter["positions"], "no token" if quarter["loss"] is None else f"{quarter['loss']:.3f}")
+        for quarter in quarters
+    ]
+    return ", ".join(cells)

@@ -65,6 +65,11 @@ class FillMask(TextGeneration):
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         return MaskUnmasked(self._masking(tokenizer, seed=None))
 
+    @staticmethod
+    def align(logits: torch.Tensor, batch: Mapping) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits `[B, T, V]`, the masked tokens, and their positions."""
+        return logits, batch["labels"], batch["position_ids"]
+
     def score(self, predictions: list[tuple[float, int]], examples: Dataset) -> dict:
         nats, targets = zip(*predictions, strict=True)
         return TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets)
@@ -84,7 +89,8 @@ class FillMask(TextGeneration):
             f"[{tokenizer.decode([guess])}|{tokenizer.decode([label])}]" if label >= 0 else tokenizer.decode([token])
             for token, label, guess in zip(row["input_ids"], row["labels"], best.tolist(), strict=True)
         ]
-        return {}, "[guess|truth] where a token was masked:\n" + "".join(filled)
+        scores = self.loss_by_position(model, tokenizer, examples)
+        return scores, "[guess|truth] where a token was masked:\n" + "".join(filled)
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,8 +13,8 @@ from ..data.packing import EncodedData, check_training_rows, pack
 from ..data.splits import USED_IN_TRAINING, load_splits
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForCausalLM
-from .base import Task
-from .batches import next_token_nll
+from .base import REPORTED_EXAMPLES, Task
+from .batches import loss_by_position, next_token_nll
 from .generation import continue_text, encode_prompt
 from .ngram import NgramModel
 
@@ -66,7 +67,22 @@ class TextGeneration(Task):
 
     def evaluate(self, model, tokenizer, examples, batch_size=32) -> tuple[dict, list]:
         predictions = self.predict(model, tokenizer, examples, batch_size)
-        return self.score(predictions, examples), predictions
+        scores = self.score(predictions, examples)
+        return scores | self.loss_by_position(model, tokenizer, examples, batch_size), predictions
+
+    def loss_by_position(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+    ) -> dict[str, list[dict]]:
+        """`loss_by_position` of at most `REPORTED_EXAMPLES` rows, chosen at random."""
+        rows = self.encode(examples, tokenizer, "validation").rows
+        rows = rows.shuffle(seed=0).take(min(REPORTED_EXAMPLES, len(rows)))
+        collate, context = self.collator(tokenizer), self.args.block_size
+        return {"loss_by_position": loss_by_position(model, rows, collate, self.align, context, batch_size)}
+
+    @staticmethod
+    def align(logits: torch.Tensor, batch: Mapping) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits `[B, T - 1, V]`, the token that each predicts, and the position that each was computed at."""
+        return logits[:, :-1], batch["labels"][:, 1:], batch["position_ids"][:, :-1]
 
     def predict(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
@@ -90,4 +106,4 @@ class TextGeneration(Task):
     def report(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
     ) -> tuple[dict, str]:
-        return {}, continue_text(model, tokenizer, prompt)
+        return self.loss_by_position(model, tokenizer, examples), continue_text(model, tokenizer, prompt)

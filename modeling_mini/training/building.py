@@ -55,6 +55,24 @@ def load_config(args: ModelArguments, task: Task) -> MiniConfig:
     return config
 
 
+def set_context(config: MiniConfig, args: ModelArguments, row_length: int) -> None:
+    """Set `max_position_embeddings` to the positions that the model learns: those of a row, or of a longer base.
+
+    A model is poor at positions that it has not seen in training, and all tools read this field as its context.
+
+    Raises:
+        UserError: `--config_overrides` gives another number.
+    """
+    stated = args.overrides().get("max_position_embeddings", row_length)
+    if stated != row_length:
+        raise UserError(
+            f"--config_overrides: max_position_embeddings is {stated}, but the model learns the {row_length} "
+            "positions of a row; leave it out, and set --block_size."
+        )
+    learned_by_base = config.max_position_embeddings if args.init_from else 0
+    config.max_position_embeddings = max(row_length, learned_by_base)
+
+
 def load_tokenizer(
     model_args: ModelArguments,
     training_args: MiniTrainingArguments,
@@ -72,9 +90,11 @@ def load_tokenizer(
     source = model_args.tokenizer or model_args.init_from or (training_args.output_dir if is_saved else None)
     if source is not None:
         try:
-            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # a damaged file can raise any exception of its parser
             raise UserError(f"The tokenizer of {source} could not be loaded: {str(error).splitlines()[0]}") from error
+        tokenizer.model_max_length = config.max_position_embeddings
+        return tokenizer
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
     if isinstance(examples, IterableDataset):
         examples = examples.take(TOKENIZER_DOCUMENTS)
@@ -82,7 +102,7 @@ def load_tokenizer(
         task.texts(examples),
         model_args.tokenizer_kind,
         config.vocab_size,
-        model_max_length=max(config.max_position_embeddings, task.args.block_size),
+        model_max_length=config.max_position_embeddings,
     )
     if training_args.should_save:
         tokenizer.save_pretrained(training_args.output_dir)
@@ -106,7 +126,7 @@ def warn_about_unknown_tokens(data: EncodedData, tokenizer: PreTrainedTokenizerB
 def build_model(
     task: Task, config: MiniConfig, tokenizer: PreTrainedTokenizerBase, args: ModelArguments
 ) -> PreTrainedModel:
-    """A model with the vocabulary and special tokens of the tokenizer, and a context at least as long as a row.
+    """A model with the vocabulary and special tokens of the tokenizer.
 
     With `--init_from` the model has the weights of that checkpoint; a head that is missing there gets new weights.
 
@@ -121,7 +141,6 @@ def build_model(
     config.vocab_size = len(tokenizer)
     config.bos_token_id = tokenizer.bos_token_id
     config.eos_token_id = tokenizer.eos_token_id
-    config.max_position_embeddings = max(config.max_position_embeddings, task.args.block_size)
     try:
         config.pad_token_id = tokenizer.pad_token_id
         config.validate()

@@ -17,6 +17,7 @@ from ..data.packing import EncodedData
 from ..hub.model_card import RunFacts, write_model_card
 from ..tasks import task_class
 from ..tasks.base import ENCODING_ARGUMENTS, TaskArguments
+from ..tasks.batches import describe_positions
 from .arguments import MiniTrainingArguments, ModelArguments
 from .optim import optimizer_of
 
@@ -88,6 +89,8 @@ def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArgume
     for name, value in scores.items():
         if f"{name}_interval" in scores:
             logger.info("Validation %s %.2f (95%%: %.2f to %.2f)", name, value, *scores[f"{name}_interval"])
+    if quarters := scores.get("loss_by_position"):
+        logger.info("Validation loss by position in the context: %s", describe_positions(quarters))
     if results["tokens_per_second"] is not None:
         logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
@@ -137,6 +140,7 @@ def card_facts(
         languages=_languages(data_args, builtin),
         held_out=f"{data_args.block_size}-token rows of the same corpus" if is_generator else _held_out(scores),
         scores=_card_scores(results, scores),
+        loss_by_position=describe_positions(scores["loss_by_position"]) if "loss_by_position" in scores else None,
         sample_title=sampling if is_generator else "Held-out examples, chosen at random, each with the model's answer",
         sample=results["sample"],
         training=_training_facts(results, training_args),

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..tasks import task_class
 from ..tasks.base import TaskArguments
 from .arguments import MiniTrainingArguments, parse_arguments
-from .building import build_model, load_config, load_tokenizer, warn_about_unknown_tokens
+from .building import build_model, load_config, load_tokenizer, set_context, warn_about_unknown_tokens
 from .callbacks import Interrupted, RowLoss, StopOnNaN, StopOnSignal, Throughput
 from .distributed import save_whole_model, shard
 from .optim import optimizer_of
@@ -61,13 +61,14 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     finished = checkpoint is not None and is_finished(checkpoint, training_args)
     task = task_class(data_args.task)(data_args)
     config = load_config(model_args, task)
+    set_context(config, model_args, data_args.block_size)
     set_seed(training_args.seed)
 
     with training_args.main_process_first(local=False, desc="data"):
         examples = task.load()
         task.configure(config, examples["train"])
         tokenizer = load_tokenizer(model_args, training_args, config, task, examples["train"])
-        task.check(tokenizer, training_args.prompt, max(config.max_position_embeddings, data_args.block_size))
+        task.check(tokenizer, training_args.prompt, config.max_position_embeddings)
         train_data = task.encode(examples["train"], tokenizer, "training")
         validation_data = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation_data, tokenizer)

@@ -48,6 +48,8 @@ def test_a_run_writes_a_loadable_model_and_a_complete_report(arguments, run, tmp
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert model.config.vocab_size == len(tokenizer)
     assert metrics["parameters"] == model.num_parameters()
+    assert metrics["context"] == model.config.max_position_embeddings == tokenizer.model_max_length == 32
+    assert metrics["loss_by_position"][-1]["positions"] == [24, 31]
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["validation_loss"]))
     assert metrics["tokens_per_second"] > 0
     assert metrics["sample"].startswith("the model")
@@ -61,6 +63,26 @@ def test_a_run_writes_a_loadable_model_and_a_complete_report(arguments, run, tmp
     assert {"modeling_mini.py", "configuration_mini.py"} <= {path.name for path in folder.iterdir()}
     assert "Tokens per update: 128 (4 rows x 1 accumulated x 1 devices x 32 tokens)" in output
     assert f"modeling-mini generate {folder}" in output
+
+
+@pytest.mark.slow
+def test_the_end_of_the_context_is_learned_as_well_as_its_start(arguments, run, tmp_path, corpus):
+    overrides = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2}
+    text = "\n".join(json.loads(line)["text"] for line in corpus.read_text().splitlines())
+    (tmp_path / "long.txt").write_text(text)
+    options = ["--dataset", tmp_path / "long.txt", "--config_overrides", json.dumps(overrides)]
+    options += ["--max_steps", "150", "--learning_rate", "1e-2", "--eval_strategy", "no", "--save_strategy", "no"]
+    assert run([*arguments, *options])[0] == 0
+    folder = tmp_path / "run"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    context = model.config.max_position_embeddings  # what a tool that reads the config takes as the longest input
+    ids = torch.tensor(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+    rows = ids[: len(ids) // context * context].view(-1, context)
+    with torch.no_grad():
+        logits = model(rows).logits[:, :-1].flatten(0, 1)
+    nats = torch.nn.functional.cross_entropy(logits, rows[:, 1:].flatten(), reduction="none").view(len(rows), -1)
+    first, last = nats[:, : context // 4].mean(), nats[:, -(context // 4) :].mean()
+    assert last <= 1.1 * first  # 1.08; with rows of 32 and a context of 128, 1.3
 
 
 @pytest.mark.slow
