@@ -90,7 +90,8 @@ class MiniTrainingArguments(TrainingArguments):
     # The log must show a loss that is nan or inf.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Exclude nan and inf from the logged loss."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})
-    load_best_model_at_end: bool | None = field(
+    # `bool`, so that the option needs no value; None until `choose_best_metric` knows whether the run evaluates.
+    load_best_model_at_end: bool = field(
         default=None,
         metadata={
             "help": "Save and report the checkpoint that was the best by --metric_for_best_model, not the last. "

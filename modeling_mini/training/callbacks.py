@@ -235,10 +235,22 @@ class KeepBest(TrainerCallback):
                 f"--metric_for_best_model {name} cannot be computed on this validation data; choose another metric, "
                 "such as token_loss."
             )
-        value, best = metrics[args.metric_for_best_model], state.best_metric
-        is_best = best is None or (value > best if args.greater_is_better else value < best)
+        best = [
+            entry
+            for entry in state.log_history
+            if entry["step"] == state.best_global_step and args.metric_for_best_model in entry
+        ]
+        is_best = not best or rank(metrics, args) > rank(best[0], args)
+        if is_best and best and metrics[args.metric_for_best_model] == state.best_metric:
+            state.best_metric = None  # the Trainer would keep the first of several equal values
         if args.save_strategy != SaveStrategy.NO and (is_best or control.should_training_stop):
             control.should_save = True
+
+
+def rank(entry: dict[str, float], args: MiniTrainingArguments) -> tuple[float, float]:
+    """The order of evaluations: by the metric for the best model; of equal ones, the lower loss is better."""
+    value = entry[args.metric_for_best_model]
+    return value if args.greater_is_better else -value, -entry["eval_token_loss"]
 
 
 def find_best(state: TrainerState, args: MiniTrainingArguments) -> None:
@@ -248,16 +260,14 @@ def find_best(state: TrainerState, args: MiniTrainingArguments) -> None:
     chosen by another metric.
     """
     state.best_metric = state.best_global_step = state.best_model_checkpoint = None
-    if args.metric_for_best_model is None:
-        return
-    sign = 1 if args.greater_is_better else -1
+    best = None
     for entry in state.log_history:
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{entry['step']}"
-        value = entry.get(args.metric_for_best_model)
-        is_better = value is not None and (state.best_metric is None or sign * value > sign * state.best_metric)
-        if is_better and folder.is_dir() and checkpoint_defect(folder) is None:
-            state.best_metric, state.best_global_step = value, entry["step"]
-            state.best_model_checkpoint = str(folder)
+        if args.metric_for_best_model not in entry or (best is not None and rank(entry, args) <= rank(best, args)):
+            continue
+        if folder.is_dir() and checkpoint_defect(folder) is None:
+            best, state.best_metric = entry, entry[args.metric_for_best_model]
+            state.best_global_step, state.best_model_checkpoint = entry["step"], str(folder)
 
 
 class WarnOfRisingLoss(TrainerCallback):
@@ -269,9 +279,9 @@ class WarnOfRisingLoss(TrainerCallback):
         highest = best["eval_token_loss"] + best["eval_token_loss_margin"]
         if args.should_log and [point["eval_token_loss"] > highest for point in points[-3:]] == [False, True, True]:
             logger.warning(
-                "The validation loss rises: %.4f at update %d, but %.4f at update %d. The model memorizes its "
-                "training text. Stop in time with --early_stopping_patience 2, or train on more text, or with more "
-                "--weight_decay or dropout.",
+                "The validation loss rises: %.4f at update %d, but %.4f at update %d. A model that memorizes its "
+                "training text does this: stop in time with --early_stopping_patience 2, train on more text, or raise "
+                "--weight_decay or dropout. If the training loss rises as well, lower --learning_rate.",
                 best["eval_token_loss"],
                 best["step"],
                 points[-1]["eval_token_loss"],

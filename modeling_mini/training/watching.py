@@ -144,8 +144,8 @@ def advise_pretraining(task: type[Task], model_args: ModelArguments, args: MiniT
     """Say what a pretrained start buys, if the task's recipe is made for one and the run starts from new weights."""
     if task.pretrained_result and not model_args.init_from and not args.is_resumed and args.should_log:
         logger.warning(
-            "%s starts from new weights, but its recipe is made for a pretrained model (on the built-in data: %s). For "
-            "such a model, run `python train.py pretraining`, and start again with --init_from runs/pretraining.",
+            "%s starts from new weights, but its recipe is made for a pretrained model (%s on the built-in data). "
+            "Train one with `python train.py pretraining`, and start again with --init_from runs/pretraining.",
             task.name,
             task.pretrained_result,
         )
