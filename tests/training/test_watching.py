@@ -29,7 +29,7 @@ from modeling_mini.training.callbacks import (
     find_best,
 )
 from modeling_mini.training.report import learning_curve, plot_curve
-from modeling_mini.training.run import check_arguments, main, watchers
+from modeling_mini.training.run import check_arguments, evaluate_reported, main, watchers
 from modeling_mini.training.watching import advise_pretraining, choose_best_metric, reported_checkpoint
 
 
@@ -486,3 +486,18 @@ def test_a_run_that_does_not_keep_the_best_reports_the_last(tmp_path):
     assert (reported.update, reported.last, reported.choice) == (4, 9, "the best by validation bleu")
     keep.load_best_model_at_end = False
     assert (reported_checkpoint(state, keep).update, reported_checkpoint(state, keep).checkpoint) == (9, None)
+
+
+def test_the_evaluation_of_the_reported_weights_is_logged_at_their_update():
+    """Where the last update was not evaluated, it would otherwise get the loss of the best one."""
+    state, removed = TrainerState(global_step=9), []
+
+    def evaluate():
+        state.log_history.append({"step": state.global_step, "eval_token_loss": 2.0})
+        return {"eval_token_loss": 2.0}
+
+    trainer = SimpleNamespace(state=state, evaluate=evaluate, remove_callback=removed.append, compute_metrics=None)
+    evaluate_reported(trainer, RowLoss(), SimpleNamespace(update=4))
+    assert learning_curve(state.log_history) == [{"update": 4, "validation_loss": 2.0}]
+    assert isinstance(trainer.compute_metrics, RowLoss), "the report scores more examples"
+    assert {EarlyStopping, KeepBest, WarnOfRisingLoss} == {*removed}, "they act on evaluations during training"
