@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import SchedulerType, TrainerState
+from transformers import TrainerState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..errors import UserError
@@ -50,7 +50,7 @@ def choose_best_metric(task: type[Task], args: MiniTrainingArguments) -> None:
             f"--greater_is_better {args.greater_is_better}: of {name}, {better} is better; leave the option out."
         )
     args.metric_for_best_model, args.greater_is_better = f"eval_{name}", directions[name]
-    if args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+    if args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):  # schedules that follow the metric
         mode = {"mode": "max" if args.greater_is_better else "min"}
         args.lr_scheduler_kwargs = mode | (args.lr_scheduler_kwargs or {})
     if args.save_total_limit == 1 and saves:

@@ -138,11 +138,11 @@ def test_a_run_that_evaluates_and_saves_keeps_its_best_checkpoint_by_validation_
     assert parse(tmp_path, "--save_total_limit", "1", "--load_best_model_at_end", "false").save_total_limit == 1
 
 
-def test_a_schedule_that_follows_a_score_knows_that_greater_is_better(tmp_path):
-    plateau = ["--lr_scheduler_type", "reduce_lr_on_plateau"]
-    chosen = parse(tmp_path, *plateau, "--metric_for_best_model", "bleu", task="translation")
+@pytest.mark.parametrize("schedule", ["reduce_lr_on_plateau", "greedy"])
+def test_a_schedule_that_follows_a_score_knows_that_greater_is_better(tmp_path, schedule):
+    chosen = parse(tmp_path, "--lr_scheduler_type", schedule, "--metric_for_best_model", "bleu", task="translation")
     assert chosen.lr_scheduler_kwargs == {"mode": "max"}
-    assert parse(tmp_path, *plateau).lr_scheduler_kwargs == {"mode": "min"}
+    assert parse(tmp_path, "--lr_scheduler_type", schedule).lr_scheduler_kwargs == {"mode": "min"}
 
 
 @pytest.mark.parametrize(
