@@ -409,6 +409,48 @@ DEFECTS = {
     ("training/arguments.py", "hub/test_hub_saving.py"): [
         ("hub: the token is pickled", "MiniTrainingArguments.__getstate__", '"hub_token": None', ""),
     ],
+    ("training/callbacks.py", "training/test_watching.py"): [
+        (
+            "the smaller score is the best",
+            "rank",
+            "value if args.greater_is_better else -value",
+            "-value if args.greater_is_better else value",
+        ),
+        (
+            "the training loss before a checkpoint is lost",
+            "RunningLoss.on_train_begin",
+            "self.trainer._tr_loss += self.loss_sum",
+            "pass",
+        ),
+        (
+            "the best of another folder is loaded",
+            "find_best",
+            "state.best_model_checkpoint = None\n",
+            "None\n    if state.best_model_checkpoint is not None:\n        return\n",
+        ),
+        (
+            "two validation losses",
+            "OneValidationLoss.on_log",
+            'entry["eval_loss"] = entry["eval_token_loss"]',
+            "pass",
+        ),
+    ],
+    ("training/run.py", "training/test_watching.py"): [
+        (
+            "the reported weights are evaluated as the last update",
+            "evaluate_reported",
+            'trainer.state.log_history[-1]["step"] = reported.update',
+            "pass",
+        ),
+    ],
+    ("tasks/base.py", "training/test_watching.py"): [
+        (
+            "a greater loss is better",
+            "Task.metric_directions",
+            "dict.fromkeys(losses, False)",
+            "dict.fromkeys(losses, True)",
+        ),
+    ],
     ("training/callbacks.py", "training/test_training.py"): [
         ("hub: the token is printed", "StopOnSignal.raise_if_stopped", "*without_token(command)", "*command"),
     ],

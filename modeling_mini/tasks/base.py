@@ -89,6 +89,9 @@ class Task(ExampleFormat, ABC):
         needs_causal: whether the model must not attend to later tokens, because it predicts them.
         counts_bytes: whether its rows hold the whole text, so that bits per byte can be measured.
         metric: the key of `score` by which systems are compared.
+        score_names: metrics that `score` computes for any examples, greater is better; a validation during training
+            computes them on a sample of `eval_sample` examples. The default sample keeps an evaluation short.
+        pretrained_result: what its recipe reaches if it starts from a pretrained model; None if it needs none.
         logit_names, label_names: outputs of the model, and parts of a batch, that `row_loss` compares.
     """
 
@@ -103,6 +106,9 @@ class Task(ExampleFormat, ABC):
     needs_causal: ClassVar[bool] = False
     counts_bytes: ClassVar[bool] = False
     metric: ClassVar[str]
+    score_names: ClassVar[tuple[str, ...]] = ()
+    eval_sample: ClassVar[int] = 1000
+    pretrained_result: ClassVar[str | None] = None
     logit_names: ClassVar[tuple[str, ...]] = ("logits",)
     label_names: ClassVar[tuple[str, ...]] = ("labels",)
 
@@ -203,6 +209,22 @@ class Task(ExampleFormat, ABC):
     def score(self, predictions: list, examples: Dataset) -> dict:
         """Metrics of predictions, with 95% intervals as `<metric>_interval`."""
 
+    @classmethod
+    def metric_directions(cls, with_scores: bool = True) -> dict[str, bool]:
+        """The metrics of a validation during training, by name, and whether greater is better.
+
+        `with_scores=False` leaves out those that are computed on a sample of examples.
+        """
+        losses = ("token_loss", "perplexity", *(("bits_per_byte",) if cls.counts_bytes else ()))
+        return dict.fromkeys(losses, False) | dict.fromkeys(cls.score_names if with_scores else (), True)
+
+    def sample_scores(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sample: Dataset, batch_size: int = 32
+    ) -> dict[str, float]:
+        """The metrics `score_names` of the model's predictions for a sample of the validation examples."""
+        scores = self.score(self.predict(model, tokenizer, sample, batch_size), sample)
+        return {name: float(scores[name]) for name in self.score_names if name in scores}
+
     @abstractmethod
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list]]:
         """Baselines by name, with their predictions; some are trained on `train` and need it."""
@@ -214,9 +236,14 @@ class Task(ExampleFormat, ABC):
 
         At most `REPORTED_EXAMPLES` examples are used, chosen at random, because generation is slow.
         """
-        examples = examples.shuffle(seed=0).take(min(REPORTED_EXAMPLES, len(examples)))
+        examples = random_sample(examples, REPORTED_EXAMPLES)
         predictions = self.predict(model, tokenizer, examples)
         return {**self.score(predictions, examples), "scored_examples": len(examples)}, show(examples, predictions)
+
+
+def random_sample(examples: Dataset, size: int) -> Dataset:
+    """At most `size` examples, the same ones in each call; a smaller sample is a part of a larger one."""
+    return examples.shuffle(seed=0).take(min(size, len(examples)))
 
 
 def show(examples: Dataset, predictions: list, count: int = 5) -> str:

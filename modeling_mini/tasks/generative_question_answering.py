@@ -29,6 +29,8 @@ class GenerativeQuestionAnswering(TextToTextTask):
     truncation_side = "left"
     default_dataset = "docstring-questions"
     metric = "exact_match"
+    score_names = ("exact_match", "f1")
+    pretrained_result = "exact match 67.2"
 
     def read_file(self, path: Path) -> Dataset | None:
         return read_squad(path)

@@ -46,6 +46,8 @@ class QuestionAnswering(Task):
     card_input = '"What is it?", {prompt!r}'
     default_dataset = "docstring-questions"
     metric = "exact_match"
+    score_names = ("exact_match", "f1")
+    pretrained_result = "exact match 70.8"
     logit_names = ("start_logits", "end_logits")
     label_names = ("start_positions", "end_positions")
 

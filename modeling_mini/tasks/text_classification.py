@@ -39,6 +39,8 @@ class TextClassification(Task):
     default_dataset = "docstring-fields"
     requires = ("sklearn",)
     metric = "macro_f1"
+    score_names = ("accuracy", "macro_f1", "mcc")
+    pretrained_result = "macro-F1 69.6, and 67.1 without one"
 
     def __init__(self, args: TaskArguments):
         super().__init__(args)

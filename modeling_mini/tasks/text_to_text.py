@@ -30,6 +30,7 @@ class TextToTextTask(Task):
     model_class = MiniForCausalLM
     card_input = "{prompt!r} + tokenizer.eos_token"
     needs_causal = True
+    eval_sample = 100  # generation is slow
     truncation_side: ClassVar[Literal["left", "right"]] = "right"  # of a source that is too long
 
     row_loss = staticmethod(next_token_nll)

@@ -21,6 +21,7 @@ class Translation(TextToTextTask):
     default_dataset = "message-catalogues"
     requires = ("sacrebleu",)
     metric = "bleu"
+    score_names = ("bleu", "chrf")
 
     def score(self, predictions: list[str], examples: Dataset) -> dict:
         references = examples["target"][:]

@@ -90,6 +90,36 @@ class MiniTrainingArguments(TrainingArguments):
     # The log must show a loss that is nan or inf.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Exclude nan and inf from the logged loss."})
     save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})
+    # `bool`, so that the option needs no value; None until `choose_best_metric` knows whether the run evaluates.
+    load_best_model_at_end: bool = field(
+        default=None,
+        metadata={
+            "help": "Save and report the checkpoint that was the best by --metric_for_best_model, not the last. "
+            "By default true for a run that evaluates and writes checkpoints."
+        },
+    )
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Metric that chooses the best checkpoint: token_loss (the default), perplexity, bits_per_byte, or "
+            "a score of the task, such as accuracy, macro_f1, bleu, rougel or exact_match."
+        },
+    )
+    eval_sample: int | None = field(
+        default=None,
+        metadata={
+            "help": "Number of validation examples, drawn at random, on which each evaluation computes the task's own "
+            "scores: by default 1000 for labels and spans, and 100 for tasks that write text. 0 computes none."
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "End the training after this many evaluations in a row without a better one."},
+    )
+    early_stopping_threshold: float = field(
+        default=0.0,
+        metadata={"help": "Improvement of --metric_for_best_model below which an evaluation counts as no better."},
+    )
 
     def __post_init__(self):
         if not torch.accelerator.is_available():  # processes on CPUs communicate through gloo
@@ -97,7 +127,12 @@ class MiniTrainingArguments(TrainingArguments):
                 self.ddp_backend = self.ddp_backend or "gloo"
             # DeepSpeed detects the CPU itself, and accelerate does not start DeepSpeed if `use_cpu` is set.
             self.use_cpu = self.use_cpu or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true"
+        # The Trainer demands that evaluations and checkpoints coincide, which `KeepBest` ensures, and guesses from the
+        # name of a metric whether greater is better. `choose_best_metric` sets both, once the task is known.
+        given = self.load_best_model_at_end, self.greater_is_better
+        self.load_best_model_at_end = False
         super().__post_init__()
+        self.load_best_model_at_end, self.greater_is_better = given
         self.hub_token = (self.hub_token or "").strip() or None
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
 

@@ -1,4 +1,4 @@
-"""Callbacks of a run: they stop it on a signal or on a loss that is not finite, and measure speed and loss."""
+"""Callbacks of a run: they stop it, measure speed and loss, keep the best checkpoint, and continue after a resume."""
 
 import logging
 import math
@@ -6,12 +6,20 @@ import re
 import shlex
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from transformers import EvalPrediction, TrainerCallback
+from accelerate.utils import broadcast_object_list
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerState
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_pt_utils import nested_gather
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
+from ..checkpoints import checkpoint_defect
 from ..errors import UserError
 from ..metrics import TextLoss
+from .arguments import MiniTrainingArguments
 
 
 logger = logging.getLogger(__name__)
@@ -27,6 +35,25 @@ class RowLoss:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         nats, targets = np.asarray(prediction.predictions, dtype=np.float64).T
         return self.metric.compute(nats=nats, targets=targets.astype(int), num_bytes=self.num_bytes)
+
+
+class ValidationMetrics:
+    """`compute_metrics` during training: the loss of all rows, and the task's own metrics on a sample of examples.
+
+    All processes predict the sample, because each may hold a shard of the model. They continue with the scores of the
+    first process, because a difference in rounding must not make them choose different checkpoints.
+
+    Args:
+        loss: the loss of all rows.
+        score: computes the metrics on the sample, by name.
+    """
+
+    def __init__(self, loss: RowLoss, score: Callable[[], dict[str, float]]):
+        self.loss, self.score = loss, score
+
+    def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
+        [scores] = broadcast_object_list([self.score()])
+        return self.loss(prediction) | scores
 
 
 class Interrupted(Exception):
@@ -128,3 +155,143 @@ class Throughput(TrainerCallback):
 
     def tokens_per_second(self, tokens_per_update: int) -> float | None:
         return tokens_per_update * self.updates / self.seconds if self.updates else None
+
+
+def restore(callback: ExportableState, state: TrainerState) -> None:
+    """Give a callback the attributes that the checkpoint recorded for it, and record it if the checkpoint did not.
+
+    The Trainer would also restore the arguments of a callback, and so ignore the arguments of this run.
+    """
+    recorded = state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+    for attribute, value in recorded["attributes"].items():
+        setattr(callback, attribute, value)
+
+
+class OneValidationLoss(TrainerCallback):
+    """Replaces the Trainer's `eval_loss` with `eval_token_loss`: the mean over all targets, without label smoothing.
+
+    The Trainer averages over batches and smooths the labels as in training, so its number would be a second validation
+    loss. It must be the first callback, so that all others see one number.
+    """
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        for entry in (logs or {}, state.log_history[-1]):
+            if "eval_loss" in entry and "eval_token_loss" in entry:
+                entry["eval_loss"] = entry["eval_token_loss"]
+
+
+class RunningLoss(TrainerCallback, ExportableState):
+    """Stores the training loss since the last log in each checkpoint, so that a resumed run logs the same losses.
+
+    The Trainer starts its sum at 0 when it resumes. This callback must come after those that request checkpoints.
+    """
+
+    def __init__(self, trainer: Trainer | None = None):
+        self.trainer = trainer
+        self.loss_sum, self.last_logged = 0.0, 0  # since the update after `last_logged`
+
+    def state(self) -> dict:
+        return {"args": {}, "attributes": {"loss_sum": self.loss_sum, "last_logged": self.last_logged}}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.last_logged = state.global_step  # of a checkpoint that did not record it
+        restore(self, state)
+        self.trainer._tr_loss += self.loss_sum
+        self.trainer._globalstep_last_logged = self.last_logged
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if "loss" in (logs or {}):
+            self.loss_sum, self.last_logged = 0.0, state.global_step
+
+    def _read(self, args, state, control, **kwargs):
+        """Read the sum in all processes: only the first one calls `state`, and each has the loss of its own rows."""
+        if control.should_save:
+            self.loss_sum = nested_gather(self.trainer._tr_loss, args.parallel_mode).mean().item()
+
+    on_step_end = on_epoch_end = on_evaluate = _read
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """The callback of transformers, which keeps its counter when the run is resumed."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        restore(self, state)
+
+
+class KeepBest(TrainerCallback):
+    """Writes a checkpoint at each best evaluation, whatever `save_steps` is, and where early stopping ends the run.
+
+    It must come after `EarlyStopping`. The Trainer deletes neither the best checkpoint nor the last one.
+    """
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        find_best(state, args)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        if args.metric_for_best_model not in metrics:
+            name = args.metric_for_best_model.removeprefix("eval_")
+            raise UserError(
+                f"--metric_for_best_model {name} cannot be computed on this validation data; choose another metric, "
+                "such as token_loss."
+            )
+        best = [
+            entry
+            for entry in state.log_history
+            if entry["step"] == state.best_global_step and args.metric_for_best_model in entry
+        ]
+        is_best = not best or rank(metrics, args) > rank(best[0], args)
+        if is_best and best and metrics[args.metric_for_best_model] == state.best_metric:
+            state.best_metric = None  # the Trainer would keep the first of several equal values
+        if args.save_strategy != SaveStrategy.NO and (is_best or control.should_training_stop):
+            control.should_save = True
+
+
+def rank(entry: dict[str, float], args: MiniTrainingArguments) -> tuple[float, float]:
+    """The order of evaluations: by the metric for the best model; of equal ones, the lower loss is better."""
+    value = entry[args.metric_for_best_model]
+    return value if args.greater_is_better else -value, -entry["eval_token_loss"]
+
+
+def find_best(state: TrainerState, args: MiniTrainingArguments) -> None:
+    """Set the best update of a resumed run to the best one whose checkpoint is in `--output_dir`.
+
+    The recorded path may lead to a folder from which the run was copied, and the checkpoint may have been deleted, or
+    chosen by another metric.
+    """
+    state.best_metric = state.best_global_step = state.best_model_checkpoint = None
+    best = None
+    for entry in state.log_history:
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{entry['step']}"
+        if args.metric_for_best_model not in entry or (best is not None and rank(entry, args) <= rank(best, args)):
+            continue
+        if folder.is_dir() and checkpoint_defect(folder) is None:
+            best, state.best_metric = entry, entry[args.metric_for_best_model]
+            state.best_global_step, state.best_model_checkpoint = entry["step"], str(folder)
+
+
+class WarnOfRisingLoss(TrainerCallback):
+    """Warns when two evaluations in a row are worse than the best one by more than its margin."""
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        points = [entry for entry in state.log_history if "eval_token_loss" in entry]
+        best = min(points, key=lambda point: point["eval_token_loss"])
+        highest = best["eval_token_loss"] + best["eval_token_loss_margin"]
+        if args.should_log and [point["eval_token_loss"] > highest for point in points[-3:]] == [False, True, True]:
+            logger.warning(
+                "The validation loss rises: %.4f at update %d, but %.4f at update %d. A model that memorizes its "
+                "training text does this: stop in time with --early_stopping_patience 2, train on more text, or raise "
+                "--weight_decay or dropout. If the training loss rises as well, lower --learning_rate.",
+                best["eval_token_loss"],
+                best["step"],
+                points[-1]["eval_token_loss"],
+                points[-1]["step"],
+            )
+
+
+def stopped_early(state: TrainerState, args: MiniTrainingArguments) -> bool:
+    """Whether early stopping ended the run at this checkpoint, with the patience of `args`."""
+    recorded = state.stateful_callbacks.get(EarlyStopping.__name__)
+    if recorded is None or args.early_stopping_patience is None:
+        return False
+    return recorded["attributes"]["early_stopping_patience_counter"] >= args.early_stopping_patience

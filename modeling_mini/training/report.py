@@ -20,6 +20,7 @@ from ..tasks.base import ENCODING_ARGUMENTS, TaskArguments
 from ..tasks.batches import describe_positions
 from .arguments import MiniTrainingArguments, ModelArguments
 from .optim import optimizer_of
+from .watching import Reported
 
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 def write_report(
     trainer: Trainer,
     model_class: str,
+    reported: Reported,
     metrics: dict[str, float],
     scores: dict,
     sample: str,
@@ -39,7 +41,8 @@ def write_report(
     """Write metrics.json, loss.png and README.md into the output folder, and log the result.
 
     `model_class` is the name of the task's model class, because FSDP2 changes the class of the model. `metrics` come
-    from the Trainer's evaluation and `scores` from the task; both are computed on the validation examples.
+    from the Trainer's evaluation and `scores` from the task; both are computed on the validation examples, with the
+    weights of the update in `reported`.
     """
     folder = Path(training_args.output_dir)
     history = trainer.state.log_history
@@ -54,7 +57,8 @@ def write_report(
         "parameters": get_model_param_count(trainer.model),
         "context": trainer.model.config.max_position_embeddings,
         "vocabulary": trainer.model.config.vocab_size,
-        "updates": trainer.state.global_step,
+        "updates": reported.last,
+        "reported_update": reported.update,
         "train_seconds": next(
             (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
         ),
@@ -65,10 +69,12 @@ def write_report(
         "train_tokens": train_data.num_tokens,
         "seed": training_args.seed,
         "sample": sample,
-        "history": loss_curve(history),
+        "history": learning_curve(history, task_class(data_args.task).score_names),
     }
-    plot_losses(results["history"], folder / "loss.png")
-    write_model_card(folder, card_facts(model_class, results, scores, model_args, data_args, training_args))
+    plot_curve(results, task_class(data_args.task).metric, training_args.label_smoothing_factor, folder / "loss.png")
+    facts = card_facts(model_class, results, scores, model_args, data_args, training_args)
+    facts.training["checkpoint"] = f"of update {reported.update:,} of {reported.last:,}, {reported.choice}"
+    write_model_card(folder, facts)
     # Written last: its presence marks the run as finished.
     (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     log_results(results, scores, data_args.task, training_args)
@@ -217,28 +223,43 @@ def hardware(world_size: int) -> str:
     return f"{world_size * torch.get_num_threads()} CPU cores ({platform.machine()})"
 
 
-def loss_curve(history: list[dict]) -> list[dict]:
-    """Points of the Trainer's log: `update`, and `train_loss` or `validation_loss` in nats per target."""
-    names = {"loss": "train_loss", "eval_token_loss": "validation_loss"}
-    points = {
-        (entry["step"], name): entry[key] for entry in history for key, name in names.items() if key in entry
-    }  # the last evaluation is logged twice
-    return [{"update": update, name: value} for (update, name), value in points.items()]
+def learning_curve(history: list[dict], score_names: tuple[str, ...] = ()) -> list[dict]:
+    """Points of the Trainer's log, by update: `train_loss`, or what a validation measured of that update's weights.
+
+    A validation gives `validation_loss` in nats per target, `bits_per_byte` if bytes are counted, and the task's
+    scores on a sample. If the weights of an update were evaluated twice, the first time counts: it has all metrics.
+    """
+    validation = {f"eval_{name}": name for name in ("bits_per_byte", *score_names)}
+    curves = ({"loss": "train_loss"}, {"eval_token_loss": "validation_loss"} | validation)
+    points = {}
+    for entry in history:
+        for kind, names in enumerate(curves):
+            point = {name: entry[key] for key, name in names.items() if key in entry}
+            if point:
+                points.setdefault((entry["step"], kind), {"update": entry["step"], **point})
+    return [points[key] for key in sorted(points)]
 
 
-def plot_losses(points: list[dict], path: Path) -> None:
-    """Plot training and validation loss over updates, as PNG."""
-    axes = Figure(figsize=(7, 4), layout="constrained").subplots()
-    for name, style in (("train_loss", "-"), ("validation_loss", "o-")):
-        curve = [point for point in points if name in point]
-        axes.plot(
-            [point["update"] for point in curve],
-            [point[name] for point in curve],
-            style,
-            label=name.replace("_", " "),
-        )
-    axes.set_xlabel("update")
-    axes.set_ylabel("nats per target")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    axes.figure.savefig(path, dpi=150)
+def plot_curve(results: dict, metric: str, label_smoothing: float, path: Path) -> None:
+    """Plot the losses over updates and, where validations measured it, the metric of the task below them, as PNG."""
+    points, reported = results["history"], results["reported_update"]
+    panels = [{"train_loss": "-", "validation_loss": "o-"}]
+    if metric != "bits_per_byte" and any(metric in point for point in points):
+        panels.append({metric: "o-"})
+    figure = Figure(figsize=(7, 4 if len(panels) == 1 else 6), layout="constrained")
+    axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for panel, curves in zip(axes, panels, strict=True):
+        for name, style in curves.items():
+            curve = [(point["update"], point[name]) for point in points if name in point]
+            label = name.replace("_", " ")
+            if name == "train_loss" and label_smoothing:
+                label += f" (labels smoothed by {label_smoothing:g})"
+            panel.plot([update for update, _ in curve], [value for _, value in curve], style, label=label)
+        panel.axvline(reported, color="gray", linestyle=":", label=f"saved: update {reported}")
+        panel.grid(alpha=0.3)
+        panel.legend()
+    axes[0].set_ylabel("nats per target")
+    if len(panels) > 1:
+        axes[1].set_ylabel(f"{metric.replace('_', ' ')} on a sample")
+    axes[-1].set_xlabel("update")
+    figure.savefig(path, dpi=150)

@@ -21,6 +21,7 @@ from ..checkpoints import (
 from ..errors import UserError
 from ..tasks.base import TaskArguments
 from .arguments import MiniTrainingArguments, ModelArguments
+from .callbacks import stopped_early
 from .distributed import distribution_of
 
 
@@ -151,7 +152,7 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
 
 
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
-    """Whether a checkpoint is the last one of its run, so that only the report is missing.
+    """Whether a checkpoint is the last one of its run, or early stopping ended the run there: the report is missing.
 
     Raises:
         UserError: the report exists, so nothing is left to do; or the run uses DeepSpeed, which cannot write the
@@ -159,12 +160,14 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
     """
     state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
     last_update = args.max_steps if args.max_steps > 0 else state.max_steps
-    if state.global_step < last_update:
+    is_early = state.global_step < last_update and stopped_early(state, args)
+    if state.global_step < last_update and not is_early:
         return False
     if (Path(args.output_dir) / "metrics.json").exists():
+        option = "--early_stopping_patience" if is_early else "--max_steps"
         raise UserError(
             f"The run in {args.output_dir} is finished ({state.global_step} of {last_update} updates); choose "
-            "another --output_dir for a new run, or a larger --max_steps to continue."
+            f"another --output_dir for a new run, or a larger {option} to continue."
         )
     if args.deepspeed_plugin is not None:
         raise UserError(

@@ -4,19 +4,42 @@ import errno
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from transformers import PreTrainedModel, Trainer, TrainerState, set_seed
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    set_seed,
+)
 from transformers.trainer_pt_utils import get_model_param_count
 
 from ..checkpoints import DDP, TRAINER_STATE_NAME, WorldSize, written_by
+from ..data.examples import Examples
 from ..data.packing import EncodedData
 from ..errors import UserError
 from ..tasks import task_class
-from ..tasks.base import TaskArguments
+from ..tasks.base import Task, TaskArguments, random_sample
 from .arguments import MiniTrainingArguments, parse_arguments
 from .building import build_model, load_config, load_tokenizer, set_context, warn_about_unknown_tokens
-from .callbacks import Interrupted, RowLoss, StopOnNaN, StopOnSignal, Throughput
+from .callbacks import (
+    EarlyStopping,
+    Interrupted,
+    KeepBest,
+    OneValidationLoss,
+    RowLoss,
+    RunningLoss,
+    StopOnNaN,
+    StopOnSignal,
+    Throughput,
+    ValidationMetrics,
+    WarnOfRisingLoss,
+    find_best,
+)
 from .distributed import save_whole_model, shard
 from .optim import optimizer_of
 from .report import write_report
@@ -29,6 +52,7 @@ from .resuming import (
     resume_point,
 )
 from .sharing import prepare_repository, push_result
+from .watching import Reported, advise_pretraining, choose_best_metric, log_best, reported_checkpoint
 
 
 logger = logging.getLogger(__name__)
@@ -48,6 +72,7 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         Interrupted: a signal stopped the run, after a checkpoint.
     """
     model_args, data_args, training_args = parse_arguments(argv)
+    choose_best_metric(task_class(data_args.task), training_args)
     check_arguments(data_args, training_args)
     check_same_run(
         training_args.output_dir,
@@ -73,14 +98,21 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         validation_data = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation_data, tokenizer)
 
+    if finished:
+        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        find_best(state, training_args)
+        checkpoint = str(reported_checkpoint(state, training_args).checkpoint or checkpoint)
     if finished and written_by(checkpoint) == DDP:
         model = task.model_class.from_pretrained(checkpoint)
     else:
         model = build_model(task, config, tokenizer, model_args)
+    advise_pretraining(task, model_args, training_args)
+    model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)  # else the Trainer calls them missing on load
     check_free_space(training_args.output_dir, get_model_param_count(model))
     describe(model, train_data, validation_data, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
+    loss = RowLoss(validation_data.num_bytes if task.counts_bytes else None)
     trainer = Trainer(
         model=model,
         args=training_args,
@@ -88,20 +120,27 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         eval_dataset=validation_data.rows,
         processing_class=tokenizer,
         data_collator=task.collator(tokenizer),
-        compute_metrics=RowLoss(validation_data.num_bytes if task.counts_bytes else None),
+        compute_metrics=validation_metrics(
+            loss, lambda: trainer.model, task, tokenizer, examples["validation"], training_args
+        ),
         preprocess_logits_for_metrics=task.row_loss,
         optimizer_cls_and_kwargs=optimizer_of(training_args).for_trainer(training_args),
-        callbacks=[stop, speed, StopOnNaN(), WorldSize()],
+        callbacks=[stop, speed, StopOnNaN(), WorldSize(), *watchers(training_args)],
     )
+    trainer.callback_handler.callbacks.insert(0, OneValidationLoss())  # before the Trainer's own loggers
+    trainer.add_callback(RunningLoss(trainer))
     if finished:  # only the report is missing, and `trainer.train` would run one more update
         if trainer.is_fsdp_enabled:
             shard(trainer, checkpoint)
-        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        trainer.state = state
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     stop.raise_if_stopped(trainer.state.global_step, [*command, *argv])
+    if trainer.state.global_step == 0:
+        raise UserError("The run ended without an update, because it read no row; give more data or more updates.")
 
-    metrics = trainer.evaluate()
+    reported = reported_checkpoint(trainer.state, training_args)
+    metrics = evaluate_reported(trainer, loss, reported)
     save_whole_model(trainer)
     metrics["tokens_per_update"] = tokens_per_update(train_data, training_args)
     metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
@@ -109,12 +148,54 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     # All processes compute the report, because each may hold a shard of the model.
     scores, sample = task.report(trainer.model, tokenizer, examples["validation"], training_args.prompt)
     if trainer.is_world_process_zero():
-        model_class = task.model_class.__name__
-        write_report(trainer, model_class, metrics, scores, sample, model_args, data_args, training_args, train_data)
+        log_best(trainer.state, training_args, reported)
+        arguments = model_args, data_args, training_args
+        write_report(trainer, task.model_class.__name__, reported, metrics, scores, sample, *arguments, train_data)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
     trainer.accelerator.wait_for_everyone()  # a process that exits early may abort the report
     trainer.accelerator.end_training()
+
+
+def validation_metrics(
+    loss: RowLoss,
+    current_model: Callable[[], PreTrainedModel],
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Examples,
+    args: MiniTrainingArguments,
+) -> Callable[[EvalPrediction], dict[str, float]]:
+    """`compute_metrics` for the Trainer: the loss and, for a task with scores, these on a sample of the examples.
+
+    `current_model` returns the Trainer's model, which FSDP replaces when the training begins.
+    """
+    size = task.eval_sample if args.eval_sample is None else args.eval_sample
+    if not (task.score_names and size):
+        return loss
+    sample = random_sample(examples, size)
+    return ValidationMetrics(
+        loss, lambda: task.sample_scores(current_model(), tokenizer, sample, args.per_device_eval_batch_size)
+    )
+
+
+def watchers(args: MiniTrainingArguments) -> list[TrainerCallback]:
+    """Callbacks that act on an evaluation during training, in the order in which they must run."""
+    callbacks = [WarnOfRisingLoss()]
+    if args.early_stopping_patience is not None:
+        callbacks.append(EarlyStopping(args.early_stopping_patience, args.early_stopping_threshold))
+    if args.metric_for_best_model is not None:
+        callbacks.append(KeepBest())
+    return callbacks
+
+
+def evaluate_reported(trainer: Trainer, loss: RowLoss, reported: Reported) -> dict[str, float]:
+    """Evaluate the reported model on all validation rows. The log names its update, which may not be the last."""
+    for watcher in (WarnOfRisingLoss, EarlyStopping, KeepBest):
+        trainer.remove_callback(watcher)
+    trainer.compute_metrics = loss  # the report computes the scores, on more examples
+    metrics = trainer.evaluate()
+    trainer.state.log_history[-1]["step"] = reported.update
+    return metrics
 
 
 def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> None:
@@ -128,6 +209,15 @@ def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> No
         )
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would drop validation rows from the metrics; leave it out.")
+    if args.label_names:
+        raise UserError("--label_names would hide the labels of the task from the metrics; leave it out.")
+    if not args.eval_do_concat_batches:
+        raise UserError("--eval_do_concat_batches false would keep the metrics from seeing all rows; leave it out.")
+    if args.restore_callback_states_from_checkpoint:
+        raise UserError(
+            "--restore_callback_states_from_checkpoint would replace this run's arguments with the recorded ones; "
+            "leave it out: early stopping continues with its counter anyway."
+        )
     optimizer_of(args).check(args)
 
 

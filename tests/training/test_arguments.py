@@ -100,7 +100,7 @@ def test_the_error_for_a_missing_recipe_names_the_existing_ones():
         (["--learning_rat", "1"], r"no argument --learning_rat; did you mean learning_rate\?"),  # no abbreviations
         (["--learning_rate", "abc"], "argument --learning_rate/--learning-rate: invalid float value: 'abc'"),
         (["--zzz", "1"], "no argument --zzz; --help lists all arguments"),
-        (["--load_best_model_at_end", "--eval_strategy", "no"], "requires the save and eval strategy to match"),
+        (["--fp16", "true", "--bf16", "true"], "At most one of fp16 and bf16"),
     ],
 )
 def test_bad_command_line_is_refused_with_a_sentence(arguments, sentence):
