@@ -10,6 +10,7 @@ A stored row is compact: its token ids in the smallest integer type, and a few n
 """
 
 import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,6 +32,7 @@ from .fingerprint import code_hash, content_hash, tokenizer_hash
 THIS_CODE = code_hash(__file__)
 
 DOCUMENTS_PER_BATCH = 1000  # documents that are packed together
+LINE_START = re.compile(r"(?<=\S)\n(?=\S)")  # spaces around a line break may be one token with it
 CHARACTERS_AT_ONCE = 1_000_000  # the tokenizer needs about 100 bytes of memory for each token
 
 
@@ -203,27 +205,53 @@ def row_lengths(rows: Dataset, column: str = "input_ids") -> np.ndarray:
 
 @dataclass
 class TokenizeDocuments:
-    """Batched map: `text` -> `input_ids` (bos, the text, eos), as arrays of `dtype`."""
+    """Batched map: `text` -> `input_ids` (bos, the text, eos), as arrays of `dtype`.
+
+    If a document contains the characters "<eos>", they are text, not the special token.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     dtype: str = "int32"
     code: str = THIS_CODE
 
     def __call__(self, batch: dict) -> dict:
-        before = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        after = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
-        documents = []
-        for texts in slices_of_text(batch["text"], CHARACTERS_AT_ONCE):
-            # If a document contains the characters "<eos>", they are text, not the special token.
-            encoded = self.tokenizer(
-                texts,
-                add_special_tokens=False,
-                return_attention_mask=False,
-                split_special_tokens=True,
-                verbose=False,  # a document may be longer than a row
-            )
-            documents += [np.array([*before, *ids, *after], dtype=self.dtype) for ids in encoded["input_ids"]]
-        return {"input_ids": documents}
+        parts = [self._divide(text) for text in batch["text"]]
+        slices = slices_of_text(list(itertools.chain(*parts)), CHARACTERS_AT_ONCE)
+        ids = itertools.chain.from_iterable(map(self._ids, slices))
+        before, after = (
+            np.array([] if token is None else [token], dtype=self.dtype)
+            for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        )
+        return {"input_ids": [np.concatenate([before, *itertools.islice(ids, len(texts)), after]) for texts in parts]}
+
+    def _ids(self, texts: list[str]) -> list[np.ndarray]:
+        if not self.tokenizer.is_fast:
+            options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+            return [np.array(ids, dtype=self.dtype) for ids in self.tokenizer(texts, **options)["input_ids"]]
+        tokenizer = self.tokenizer.backend_tokenizer  # without the offsets, masks and lists of the call above
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+    def _divide(self, text: str) -> list[str]:
+        """A long text in parts that together have the tokens of the whole text."""
+        parts, start = [], 0
+        while len(text) - start > 2 * CHARACTERS_AT_ONCE:
+            lines = itertools.islice(LINE_START.finditer(text, start + CHARACTERS_AT_ONCE), 20)
+            end = next((line.end() for line in lines if self._is_boundary(text, line.end())), None)
+            if end is None:
+                break
+            parts.append(text[start:end])
+            start = end
+        return [*parts, text[start:]]
+
+    def _is_boundary(self, text: str, index: int) -> bool:
+        """Whether the text around an index has the same tokens if it is divided there."""
+        left, right = text[index - 1000 : index], text[index : index + 1000]
+        whole, *halves = self._ids([left + right, left, right])
+        return np.array_equal(whole, np.concatenate(halves))
 
 
 def slices_of_text(texts: list[str], characters: int) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import functools
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from datasets import Dataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_data import NUMBERS, build, counting, jsonl, questions
+from tokenizers import pre_tokenizers
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
 from modeling_mini.data.cache import source_cache
@@ -99,6 +101,23 @@ def assert_batch(rows, expected):
     for name, column in zip(COLUMNS, expected, strict=True):
         assert batch[name].dtype == torch.int64
         assert torch.equal(batch[name], column), name
+
+
+@functools.cache
+def trained(kind, pre_tokenizer=None):
+    """A tokenizer for the letters of this file's long documents."""
+    tokenizer = train_tokenizer(["ab aab.\n\nab aba\n a. ab\nab", "\u00e9\u4f60"], kind, 280)
+    if pre_tokenizer is not None:  # one that adds a space at the start of a text: no text can be divided
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer
+    return tokenizer
+
+
+TOKENIZERS = {
+    "bpe": lambda: trained("bpe"),
+    "char": lambda: trained("char"),
+    "metaspace": lambda: trained("char", pre_tokenizer=pre_tokenizers.Metaspace()),
+    "word": lambda: trained("char", pre_tokenizer=pre_tokenizers.Whitespace()),
+}
 
 
 documents_of_ids = st.lists(st.lists(st.integers(0, 99), max_size=40), min_size=1, max_size=30)
@@ -334,6 +353,31 @@ def test_slices_of_text_hold_each_text_once_and_few_characters(documents, charac
     assert [text for part in slices for text in part] == documents
     longest = max(map(len, documents), default=0)
     assert all(sum(map(len, part)) <= characters + longest for part in slices)
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char", "word", "metaspace"])
+@given(st.text("ab .\n\u00e9\u4f60", max_size=400))
+@settings(deadline=None, max_examples=30)
+def test_a_long_document_is_tokenized_in_parts_without_another_token(kind, text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("modeling_mini.data.packing.CHARACTERS_AT_ONCE", 20)
+        tokenize = TokenizeDocuments(TOKENIZERS[kind]())
+        (ids,) = tokenize({"text": [text]})["input_ids"]
+    expected = tokenize.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    assert ids.tolist() == [tokenize.tokenizer.bos_token_id, *expected, tokenize.tokenizer.eos_token_id]
+
+
+def test_a_long_document_is_tokenized_in_parts_of_a_million_characters(tokenizer, monkeypatch):
+    lengths = []
+
+    def tokenize(self, texts):
+        lengths.append(sum(map(len, texts)))
+        return [[]] * len(texts)
+
+    monkeypatch.setattr(TokenizeDocuments, "_ids", tokenize)
+    TokenizeDocuments(tokenizer)({"text": ["one two\n" * 700_000]})
+    assert sum(lengths) > 5_600_000
+    assert max(lengths) < 2_100_000
 
 
 def test_bytes_and_lengths_are_counted_without_python_lists():
