@@ -485,7 +485,7 @@ DEFECTS = {
     ("data/packing.py", "data/test_packing.py"): [
         ("data: padding is learned", "UnpackRows.__call__", "row_labels[end:] = IGNORED_LABEL", "pass"),
         ("data: documents are left out", "_EncodeBatch.__call__", "+ DOCUMENTS_PER_BATCH", "+ 999"),
-        ("data: rows of another text are reused", "encode_batches", "[examples._fingerprint, ", "["),
+        ("data: rows of another text are reused", "encode_batches", "[content_hash(examples), ", "["),
         ("data: large token ids overflow", "token_type", "max(tokenizer.get_vocab().values())", "255"),
     ],
     ("data/cache.py", "data/test_packing.py"): [

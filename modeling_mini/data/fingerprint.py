@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from datasets import Dataset
 from datasets.fingerprint import Hasher
@@ -28,14 +31,36 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def content_hash(rows: Dataset) -> str:
-    """Hash of all columns of rows: numbers, and lists of numbers. Reads the rows in batches, about 1 GB a second."""
-    hashes = {name: (xxhash.xxh3_128(), xxhash.xxh3_128()) for name in sorted(rows.column_names)}
+    """Hash of the content of all columns, wherever it is stored. Reads the rows in batches, about 1 GB a second."""
+    hashes = defaultdict(xxhash.xxh3_128)
     for table in rows.with_format("arrow").iter(1000):
-        for name, (values, lengths) in hashes.items():
+        for name in table.column_names:
             for chunk in table[name].chunks:
-                if pa.types.is_list(chunk.type):
-                    lengths.update(chunk.value_lengths().to_numpy().tobytes())
-                    chunk = chunk.flatten()
-                values.update(chunk.to_numpy(zero_copy_only=False).tobytes())
-    parts = [(name, values.hexdigest(), lengths.hexdigest()) for name, (values, lengths) in hashes.items()]
-    return Hasher.hash(json.dumps(parts))
+                _update(hashes, name, chunk)
+    parts = [(name, content.hexdigest()) for name, content in sorted(hashes.items())]
+    return xxhash.xxh3_128(json.dumps([sorted(rows.column_names), parts]).encode()).hexdigest()
+
+
+def _update(hashes: dict[str, xxhash.xxh3_128], name: str, values: pa.Array) -> None:
+    """Add values to the hashes of their parts: the same in one chunk or in several. The length of a null is -1."""
+    if pa.types.is_struct(values.type):
+        for field, part in zip(values.type, values.flatten(), strict=True):
+            _update(hashes, f"{name}.{field.name}", part)
+    elif pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+        _update(hashes, f"{name} lengths", pc.fill_null(values.value_lengths(), -1))
+        _update(hashes, f"{name} values", values.flatten())
+    elif pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        _update(hashes, f"{name} lengths", pc.fill_null(pc.binary_length(values), -1))
+        hashes[name].update(_text_bytes(values))
+    else:
+        array = values.to_numpy(zero_copy_only=False)
+        hashes[name].update(repr(values.to_pylist()).encode() if array.dtype.hasobject else array.tobytes())
+
+
+def _text_bytes(texts: pa.Array) -> pa.Buffer:
+    """The bytes of all texts, one after the other."""
+    texts = pc.fill_null(texts, "")
+    _, offsets, content = texts.buffers()
+    offset_type = np.int64 if pa.types.is_large_string(texts.type) else np.int32
+    offsets = np.frombuffer(offsets, offset_type)[texts.offset : texts.offset + len(texts) + 1]
+    return content.slice(offsets[0], offsets[-1] - offsets[0]) if content and len(texts) else pa.py_buffer(b"")

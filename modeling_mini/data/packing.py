@@ -102,13 +102,14 @@ def encode_batches(
     """Rows with these `features`, from functions that are applied one after the other to a batch of examples.
 
     Batches of 1,000 examples are counted from the first example, so that the rows do not depend on the number of
-    processes. No intermediate result is stored. The rows are stored in a file, which is reused if the examples, the
-    tokenizers and the other attributes of the functions are the same. A function with a tokenizer is a dataclass.
+    processes. No intermediate result is stored. The rows are stored in a file, which is reused if the content of the
+    examples, the tokenizers and the other attributes of the functions are the same. A function that has a tokenizer is
+    a dataclass.
 
     Raises:
         OSError: the rows cannot be written, for example because the disk is full.
     """
-    fingerprint = Hasher.hash([examples._fingerprint, str(features), *map(_cache_key, steps)])
+    fingerprint = Hasher.hash([content_hash(examples), str(features), *map(_cache_key, steps)])
     batches = Dataset.from_dict({"start": range(0, len(examples), DOCUMENTS_PER_BATCH)})
     processes = min(args.preprocessing_workers or 1, len(batches))
     return batches.map(

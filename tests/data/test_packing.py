@@ -289,6 +289,50 @@ def test_a_second_run_tokenizes_nothing_and_a_changed_file_is_tokenized_again(tm
     assert changed.fingerprint != first.fingerprint
 
 
+def test_the_same_text_at_another_place_is_not_tokenized_again(tmp_path, tokenizer, monkeypatch):
+    documents = texts(1200)
+    first = pack(Dataset.from_dict({"text": documents}), tokenizer, TaskArguments(block_size=16), "training").rows
+    monkeypatch.setattr(TokenizeDocuments, "__call__", None)
+    backwards = Dataset.from_dict({"text": documents[::-1]}).select(range(1199, -1, -1))  # with a mapping of indices
+    shards = [Dataset.from_dict({"text": part}) for part in (documents[:7], documents[7:])]
+    stored = load_dataset("json", data_files=jsonl(tmp_path / "a.jsonl", [{"text": text} for text in documents]))[
+        "train"
+    ]
+    for examples in (backwards, datasets.concatenate_datasets(shards), stored):
+        assert pack(examples, tokenizer, TaskArguments(block_size=16), "training").rows[:] == first[:]
+
+
+RUN = """
+import json, sys
+from modeling_mini.data.packing import TokenizeDocuments
+from modeling_mini.tasks import task_class
+from modeling_mini.tasks.base import TaskArguments
+from modeling_mini.tokenization import train_tokenizer
+
+task = task_class("text-generation")(TaskArguments(dataset=sys.argv[1], block_size=16))
+examples = task.load()
+tokenizer = train_tokenizer(task.texts(examples["train"]), vocab_size=300)
+if sys.argv[2] == "again":
+    TokenizeDocuments.__call__ = None
+data = task.encode(examples["train"], tokenizer, "training")
+print(json.dumps([data.fingerprint, data.num_tokens]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_another_process_reuses_the_rows(tmp_path, fresh_python, name):
+    lines = [{"text": text} for text in texts(50)]
+    path = tmp_path / name
+    if name.endswith(".txt"):
+        path.write_text("\n".join(line["text"] for line in lines))
+    else:
+        jsonl(path, lines)
+    first, again = (fresh_python(RUN, path, run, installed=True) for run in ("first", "again"))
+    assert again.returncode == 0, again.stderr
+    assert first.stdout == again.stdout
+
+
 def test_nothing_is_kept_if_caching_is_disabled(tmp_path, tokenizer, monkeypatch):
     path = tmp_path / "a.jsonl"
     jsonl(path, [{"text": text} for text in texts(50)])
@@ -323,10 +367,32 @@ def test_the_fingerprint_is_of_the_content(tokenizer):
     assert fingerprint(documents) == fingerprint(list(documents))
     assert fingerprint(documents) != fingerprint(documents, block_size=17)
     assert fingerprint(documents) != fingerprint([*documents[:-1], documents[-1] + " one"])
-    rows = Dataset.from_dict({"input_ids": [[1, 2], [3], [], [4, 5, 6]]})
-    parts = [rows.select([0, 1]), rows.select([2, 3])]
-    assert content_hash(rows) == content_hash(datasets.concatenate_datasets(parts))
-    assert content_hash(rows) != content_hash(Dataset.from_dict({"input_ids": [[1], [2, 3], [], [4, 5, 6]]}))
+
+
+VALUES = [
+    [[1, 2], [3], [], [4, 5, 6]],
+    [[1], [2, 3], [], [4, 5, 6]],
+    ["a", "bc", "", "d"],
+    ["ab", "c", "", "d"],
+    ["ab", "c", None, "d"],
+    [["a"], [], ["bc", "d"], ["e"]],
+    [["a"], [], ["b", "cd"], ["e"]],
+    [{"x": 1}, {"x": 2}, {"x": 3}, {"x": 4}],
+    [1.5, 2.0, None, 4.0],
+]
+
+
+def test_the_hash_of_content_depends_on_values_and_not_on_where_they_are_stored():
+    hashes = set()
+    for values in VALUES:
+        rows = Dataset.from_dict({"a": values})
+        parts = [rows.select([0, 1]), rows.select([2, 3])]
+        backwards = Dataset.from_dict({"a": values[::-1]})
+        expected = content_hash(rows)
+        assert expected == content_hash(datasets.concatenate_datasets(parts))
+        assert expected == content_hash(backwards.select([3, 2, 1, 0]))
+        hashes |= {expected, content_hash(backwards), content_hash(rows.rename_column("a", "b"))}
+    assert len(hashes) == 3 * len(VALUES)
 
 
 def test_the_fingerprint_of_a_stream_is_that_of_its_first_rows(tokenizer):
@@ -408,6 +474,18 @@ def test_rows_can_be_grouped_by_length(tokenizer, tiny_model, tmp_path):
     )
     batches = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
     assert sum(mask.sum().item() for mask in batches) > 0.9 * sum(mask.numel() for mask in batches)
+
+
+def test_groups_are_divided_as_by_their_values():
+    from modeling_mini.data.splits import _divide_at_random
+
+    contexts = [f"context {i * 7 % 23}" for i in range(200)]
+    examples = Dataset.from_dict({"context": contexts, "number": range(200)}).select(range(150, 20, -1))
+    train, validation = _divide_at_random(examples, TaskArguments(validation_fraction=0.3, split_seed=4), "context")
+    unique = Dataset.from_dict({"group": list(dict.fromkeys(examples["context"]))})
+    held_out = set(unique.train_test_split(test_size=0.3, seed=4)["test"]["group"])
+    assert validation["number"][:] == [row["number"] for row in examples if row["context"] in held_out]
+    assert train["number"][:] == [row["number"] for row in examples if row["context"] not in held_out]
 
 
 SOURCES = """
