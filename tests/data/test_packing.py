@@ -3,9 +3,11 @@
 import copy
 import errno
 import functools
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -304,33 +306,46 @@ def test_the_same_text_at_another_place_is_not_tokenized_again(tmp_path, tokeniz
 
 RUN = """
 import json, sys
+from made_data import build, number_tokenizer
 from modeling_mini.data.packing import TokenizeDocuments
-from modeling_mini.tasks import task_class
-from modeling_mini.tasks.base import TaskArguments
-from modeling_mini.tokenization import train_tokenizer
+from modeling_mini.tasks.fill_mask import MaskRows
+from modeling_mini.tasks.question_answering import EncodeWindows
+from modeling_mini.tasks.text_classification import EncodeTexts
+from modeling_mini.tasks.text_to_text import EncodePairs
 
-task = task_class("text-generation")(TaskArguments(dataset=sys.argv[1], block_size=16))
-examples = task.load()
-tokenizer = train_tokenizer(task.texts(examples["train"]), vocab_size=300)
-if sys.argv[2] == "again":
-    TokenizeDocuments.__call__ = None
-data = task.encode(examples["train"], tokenizer, "training")
-print(json.dumps([data.fingerprint, data.num_tokens]))
+steps = TokenizeDocuments, MaskRows, EncodeWindows, EncodeTexts, EncodePairs
+if sys.argv[1] == "again":
+    for step in steps:
+        step.__call__ = None  # would fail if it ran
+tokenizer = number_tokenizer()
+for name, path in json.loads(sys.argv[2]).items():
+    task = build(name, dataset=path, block_size=64, max_target_tokens=8)
+    for split, examples in task.load().items():
+        data = task.encode(examples, tokenizer, split)
+        print(name, split, data.fingerprint, data.num_tokens)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
-def test_another_process_reuses_the_rows(tmp_path, fresh_python, name):
-    lines = [{"text": text} for text in texts(50)]
-    path = tmp_path / name
-    if name.endswith(".txt"):
-        path.write_text("\n".join(line["text"] for line in lines))
-    else:
-        jsonl(path, lines)
-    first, again = (fresh_python(RUN, path, run, installed=True) for run in ("first", "again"))
+def test_another_process_reuses_the_rows_of_each_task(tmp_path, run_python):
+    lines = [{"text": text, "label": text.split()[0]} for text in texts(50)]
+    (tmp_path / "lines.txt").write_text("\n\n".join(line["text"] for line in lines))
+    files = {
+        "text-generation": jsonl(tmp_path / "texts.jsonl", lines),
+        "fill-mask": str(tmp_path / "lines.txt"),
+        "text-classification": jsonl(tmp_path / "labels.jsonl", lines),
+        "question-answering": jsonl(tmp_path / "questions.jsonl", questions(40)),
+        "generative-question-answering": jsonl(tmp_path / "same-questions.jsonl", questions(40)),
+        "translation": jsonl(tmp_path / "pairs.jsonl", counting(40)),
+    }
+    script = f"import sys\nsys.path.append({str(Path(__file__).parents[1])!r})\n{RUN}"
+    first, again = (
+        run_python(script, run, json.dumps(files), cache=tmp_path / "cache", installed=True)
+        for run in ("first", "again")
+    )
     assert again.returncode == 0, again.stderr
     assert first.stdout == again.stdout
+    assert first.stdout.count("\n") == 12
 
 
 def test_nothing_is_kept_if_caching_is_disabled(tmp_path, tokenizer, monkeypatch):
