@@ -10,9 +10,12 @@ the LSTM a little more context.
 
 import argparse
 import time
+from collections.abc import Callable
 
 import torch
+from datasets import Dataset
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from modeling_mini.inference.loading import load_checkpoint, recorded_arguments
@@ -60,15 +63,16 @@ def main() -> None:
     task = task_class("text-generation")(TaskArguments(**recorded_arguments(args.checkpoint)))
     transformer, tokenizer = load_checkpoint(args.checkpoint, task)
     examples = task.load()
-    rows = task.encode(examples["train"], tokenizer, "training").rows.with_format("torch")
+    rows = task.encode(examples["train"], tokenizer, "training").rows
+    collate = task.collator(tokenizer)
     torch.manual_seed(args.seed)
     width = width_for(transformer.num_parameters(), len(tokenizer), args.layers)
     model = LstmLanguageModel(len(tokenizer), width, args.layers)
-    updates = train(model, rows, args)
+    updates = train(model, rows, collate, args)
 
-    held_out = task.encode(examples["validation"], tokenizer, "validation").rows.with_format("torch")
+    held_out = task.encode(examples["validation"], tokenizer, "validation").rows
     with torch.no_grad():
-        losses = torch.cat([row_losses(model, batch) for batch in held_out.iter(32)])
+        losses = torch.cat([row_losses(model, batch) for batch in DataLoader(held_out, 32, collate_fn=collate)])
     nats, targets = losses.T.tolist()
     num_bytes = sum(len(text.encode()) for text in examples["validation"]["text"])
     scores = TextLoss(keep_in_memory=True).compute(nats=nats, targets=list(map(int, targets)), num_bytes=num_bytes)
@@ -79,7 +83,7 @@ def main() -> None:
     )
 
 
-def train(model: LstmLanguageModel, rows, args: argparse.Namespace) -> int:
+def train(model: LstmLanguageModel, rows: Dataset, collate: Callable, args: argparse.Namespace) -> int:
     """AdamW with a warm-up of 20 updates and linear decay over the given time; returns the number of updates."""
     optimizer = torch.optim.AdamW(
         model.parameters(), args.learning_rate, betas=(0.9, 0.95), weight_decay=args.weight_decay
@@ -87,7 +91,8 @@ def train(model: LstmLanguageModel, rows, args: argparse.Namespace) -> int:
     updates, start = 0, time.perf_counter()
     with tqdm(total=round(args.seconds), unit="s", disable=None) as progress:
         while True:
-            for batch in rows.shuffle(seed=args.seed + updates).iter(args.batch_size):
+            shuffled = rows.shuffle(seed=args.seed + updates)
+            for batch in DataLoader(shuffled, args.batch_size, collate_fn=collate):
                 elapsed = time.perf_counter() - start
                 if elapsed >= args.seconds:
                     return updates

@@ -521,13 +521,18 @@ DEFECTS = {
         ("data: training reads the test split", "_split_names", "for role in roles:", 'for role in (*roles, "test"):'),
     ],
     ("data/packing.py", "tasks/test_text_to_text.py"): [
-        ("data: prompts are learned", "PackExamples.__call__", "[IGNORED_LABEL] * length + ids[length:]", "ids"),
-        (
-            "data: examples of a row see each other",
-            "PackExamples.__call__",
-            "np.concatenate([np.arange(len(ids)) for ids, _ in row] + [np.arange(room)])",
-            "np.arange(self.block_size)",
-        ),
+        ("data: prompts are learned", "UnpackRows.__call__", "first : first + length", "first : first + 1"),
+        ("data: examples of a row see each other", "UnpackRows.__call__", "row_start[starts] = starts", "pass"),
+    ],
+    ("data/packing.py", "data/test_packing.py"): [
+        ("data: padding is learned", "UnpackRows.__call__", "row_labels[end:] = IGNORED_LABEL", "pass"),
+        ("data: documents are left out", "_EncodeBatch.__call__", "+ DOCUMENTS_PER_BATCH", "+ 999"),
+        ("data: rows of another text are reused", "encode_batches", "[content_hash(examples), ", "["),
+        ("data: large token ids overflow", "token_type", "max(tokenizer.get_vocab().values())", "255"),
+    ],
+    ("data/cache.py", "data/test_packing.py"): [
+        ("data: texts stay in the cache", "source_cache", "atexit.register(_remove_own, folder, os.getpid())", "pass"),
+        ("data: texts of a killed run stay", "_remove_abandoned", "_remove(folder, lock)", "lock.release()"),
     ],
     ("data/packing.py", "data/test_streaming.py"): [
         ("streaming: a stream ends", "pack", "shuffled.repeat(None)", "shuffled"),

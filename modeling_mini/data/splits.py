@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+import xxhash
 from datasets import Dataset, Features, IterableDataset, Value
 
 from ..errors import UserError
@@ -114,7 +116,8 @@ def _divide(examples: Dataset, args: DataArguments, group_column: str | None) ->
 
 
 def _divide_at_random(examples: Dataset, args: DataArguments, group_column: str | None) -> tuple[Dataset, Dataset]:
-    groups = None if group_column is None else Dataset.from_dict({"group": examples.unique(group_column)})
+    numbers = None if group_column is None else group_numbers(examples, group_column)
+    groups = None if numbers is None else Dataset.from_dict({"group": range(numbers.max() + 1)})
     try:
         halves = (groups or examples).train_test_split(test_size=args.validation_fraction, seed=args.split_seed)
     except ValueError as error:  # one part would be empty
@@ -125,8 +128,16 @@ def _divide_at_random(examples: Dataset, args: DataArguments, group_column: str 
         ) from error
     if groups is None:
         return halves["train"], halves["test"]
-    held_out = set(halves["test"]["group"])
-    indices = {True: [], False: []}
-    for index, group in enumerate(examples[group_column]):
-        indices[group in held_out].append(index)
-    return examples.select(indices[False]), examples.select(indices[True])
+    is_held_out = np.isin(numbers, halves["test"]["group"][:])
+    return examples.select(np.flatnonzero(~is_held_out)), examples.select(np.flatnonzero(is_held_out))
+
+
+def group_numbers(examples: Dataset, column: str) -> np.ndarray:
+    """Number of the group of each example, in the order in which the groups first occur; no text stays in memory."""
+    numbers = {}
+    hashes = (
+        xxhash.xxh3_128_digest(text.encode())
+        for batch in examples.select_columns([column]).iter(1000)
+        for text in batch[column]
+    )
+    return np.fromiter((numbers.setdefault(text_hash, len(numbers)) for text_hash in hashes), dtype=np.int64)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ..data.packing import row_lengths
 from ..loss_mini import IGNORED_LABEL
 
 
@@ -15,9 +17,8 @@ def forward_batches(
     model: PreTrainedModel, rows: Dataset, collate: Callable, batch_size: int, name: str
 ) -> Iterator[tuple[list[int], Mapping, ModelOutput]]:
     """Run the model without gradients: (indices of the rows, batch, outputs) for each batch."""
-    lengths = map(len, rows.with_format("numpy")["input_ids"])
     model.eval()
-    for indices in batches_of_like_length(lengths, batch_size, name):
+    for indices in batches_of_like_length(row_lengths(rows), batch_size, name):
         batch = collate([rows[index] for index in indices])
         batch = {key: value.to(model.device) for key, value in batch.items()}
         with torch.no_grad():
@@ -26,8 +27,7 @@ def forward_batches(
 
 def batches_of_like_length(lengths: Iterable[int], batch_size: int, name: str) -> Iterator[list[int]]:
     """Indices of the rows of each batch, shortest rows first to limit padding; with a progress bar."""
-    lengths = list(lengths)
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    order = np.argsort(np.array(list(lengths)), kind="stable").tolist()
     for start in tqdm(range(0, len(order), batch_size), desc=name, unit=" batches", disable=None):
         yield order[start : start + batch_size]
 

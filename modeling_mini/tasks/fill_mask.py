@@ -1,22 +1,22 @@
 """Fill-mask: predict masked tokens from both sides; the pretraining of an encoder (BERT)."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List
 from transformers import (
     DataCollatorForLanguageModeling,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    default_data_collator,
 )
 
 from ..configuration_mini import MiniConfig
 from ..data.examples import Examples
 from ..data.fingerprint import code_hash
-from ..data.packing import EncodedData
+from ..data.packing import EncodedData, UnpackRows, column_sum, encode_batches, smallest_type, token_type
 from ..errors import UserError
 from ..loss_mini import IGNORED_LABEL
 from ..metrics import TextLoss
@@ -51,19 +51,23 @@ class FillMask(TextGeneration):
         if tokenizer.mask_token_id is None:
             raise UserError("The tokenizer has no mask token; choose another.")
         data = super().encode(examples, tokenizer, name)
-        data.rows = data.rows.remove_columns("labels")
         if name != "training":
-            mask = MaskRows(self._masking(tokenizer, seed=0))
-            data.rows = data.rows.map(mask, batched=True, desc=f"Masking {name} rows")
-            if not (np.array(data.rows["labels"]) != IGNORED_LABEL).any():
+            data.rows = self._masked(data.rows, tokenizer, name)
+            if column_sum(data.rows, "num_masked") == 0:
                 raise UserError(f"{self.args.dataset}: no token of the {name} text is masked; give more text.")
         return data
 
-    def _masking(self, tokenizer: PreTrainedTokenizerBase, seed: int | None) -> DataCollatorForLanguageModeling:
-        return DataCollatorForLanguageModeling(tokenizer, mlm_probability=self.args.mask_probability, seed=seed)
+    def _masked(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, name: str) -> Dataset:
+        """Rows with `masked`, the indices of masked tokens, and `replacements`, the tokens that the model reads."""
+        index = smallest_type(self.args.block_size)
+        masks = {"masked": List(index), "replacements": List(token_type(tokenizer)), "num_masked": index}
+        features = Features({**rows.features, **masks})
+        mask = MaskRows(tokenizer, self.args.mask_probability)
+        one_process = replace(self.args, preprocessing_workers=None)  # because each mask depends on those before it
+        return encode_batches(rows, (mask,), features, one_process, f"Masking {name} rows")
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
-        return MaskUnmasked(self._masking(tokenizer, seed=None))
+        return UnpackMasked(DataCollatorForLanguageModeling(tokenizer, mlm_probability=self.args.mask_probability))
 
     @staticmethod
     def align(logits: torch.Tensor, batch: Mapping) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -81,36 +85,55 @@ class FillMask(TextGeneration):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
     ) -> tuple[dict, str]:
         """The first row of the examples, with the guess and the truth at each masked token."""
-        row = self.encode(examples.take(1), tokenizer, "validation").rows[0]
+        rows = self.encode(examples.take(1), tokenizer, "validation").rows
+        batch = self.collator(tokenizer)([rows[0]])
         with torch.no_grad():
-            batch = {key: value.to(model.device) for key, value in default_data_collator([row]).items()}
-            best = model.eval()(**batch).logits[0].argmax(-1)
+            best = model.eval()(**{key: value.to(model.device) for key, value in batch.items()}).logits[0].argmax(-1)
+        tokens, labels = (batch[key][0].tolist() for key in ("input_ids", "labels"))
         filled = [
             f"[{tokenizer.decode([guess])}|{tokenizer.decode([label])}]" if label >= 0 else tokenizer.decode([token])
-            for token, label, guess in zip(row["input_ids"], row["labels"], best.tolist(), strict=True)
+            for token, label, guess in zip(tokens, labels, best.tolist(), strict=True)
         ]
         scores = self.loss_by_position(model, tokenizer, examples)
         return scores, "[guess|truth] where a token was masked:\n" + "".join(filled)
 
 
 @dataclass
-class MaskUnmasked:
-    """A collator that masks tokens of rows that are not masked yet."""
+class UnpackMasked:
+    """Collator: packed rows -> a batch with masked tokens, and labels that are -100 at the others.
+
+    Rows without `masked` tokens get new ones in each call.
+    """
 
     mask: DataCollatorForLanguageModeling
 
     def __call__(self, rows: list[dict]) -> Mapping[str, torch.Tensor]:
-        return default_data_collator(rows) if "labels" in rows[0] else self.mask(rows)
+        batch = UnpackRows()(rows)
+        if "masked" not in rows[0]:
+            ids, positions = batch["input_ids"].tolist(), batch["position_ids"].tolist()
+            return self.mask([{"input_ids": i, "position_ids": p} for i, p in zip(ids, positions, strict=True)])
+        labels = torch.full_like(batch["labels"], IGNORED_LABEL)
+        for row, row_ids, row_labels in zip(rows, batch["input_ids"], labels, strict=True):
+            masked = torch.tensor(row["masked"], dtype=torch.long)
+            row_labels[masked] = row_ids[masked]
+            row_ids[masked] = torch.tensor(row["replacements"], dtype=torch.long)
+        return {**batch, "labels": labels}
 
 
 @dataclass
 class MaskRows:
-    """Batched map: rows -> rows with masked tokens, and `labels` that are -100 at unmasked tokens."""
+    """Batched map: rows -> rows with `masked`, `replacements` and `num_masked`, the same in each run."""
 
-    mask: DataCollatorForLanguageModeling
+    tokenizer: PreTrainedTokenizerBase
+    probability: float
     code: str = _THIS_CODE
 
+    @cached_property
+    def mask(self) -> DataCollatorForLanguageModeling:
+        return DataCollatorForLanguageModeling(self.tokenizer, mlm_probability=self.probability, seed=0)
+
     def __call__(self, batch: dict) -> dict:
-        rows = [{"input_ids": ids} for ids in batch["input_ids"]]
-        masked = self.mask(rows)
-        return {"input_ids": masked["input_ids"].tolist(), "labels": masked["labels"].tolist()}
+        masked = self.mask([{"input_ids": ids} for ids in batch["input_ids"]])
+        indices = [np.flatnonzero(labels != IGNORED_LABEL) for labels in masked["labels"].numpy()]
+        replacements = [ids[chosen] for ids, chosen in zip(masked["input_ids"].numpy(), indices, strict=True)]
+        return {**batch, "masked": indices, "replacements": replacements, "num_masked": list(map(len, indices))}

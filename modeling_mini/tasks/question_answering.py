@@ -12,13 +12,13 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
-from ..data.examples import Examples, map_options
+from ..data.examples import Examples
 from ..data.fingerprint import code_hash
-from ..data.packing import EncodedData, encoded_examples
+from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
 from ..errors import UserError
 from ..modeling_mini import MiniForQuestionAnswering
 from .base import Task
@@ -78,13 +78,10 @@ class QuestionAnswering(Task):
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride)
-        rows = examples.map(
-            encode,
-            batched=True,
-            remove_columns=examples.column_names,
-            **map_options(self.args, f"Tokenizing {name} examples"),
-        ).select_columns(["input_ids", *self.label_names])
-        return encoded_examples(rows, sum(len(text.encode()) for text in self.texts(examples)))
+        positions = dict.fromkeys(self.label_names, smallest_type(self.args.block_size))
+        features = Features({"input_ids": List(token_type(tokenizer)), **positions})
+        rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
+        return encoded_examples(rows, text_bytes(examples, list(self.text_columns)))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         padding_right = copy.deepcopy(tokenizer)  # start and end positions count from the left

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features, List
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
 from ..configuration_mini import MiniConfig
-from ..data.examples import Examples, map_options
+from ..data.examples import Examples, column_texts
 from ..data.fingerprint import code_hash
-from ..data.packing import EncodedData, encoded_examples
+from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
 from ..errors import UserError
 from ..modeling_mini import MiniForSequenceClassification
 from .base import Task, TaskArguments
@@ -75,10 +75,7 @@ class TextClassification(Task):
         return super().find_problem(example)
 
     def texts(self, examples: Examples) -> Iterator[str]:
-        for example in examples:
-            yield example["text"]
-            if "text_pair" in example:
-                yield example["text_pair"]
+        return column_texts(examples, ("text", "text_pair"))
 
     def configure(self, config: MiniConfig, train: Examples | None = None) -> None:
         super().configure(config, train)
@@ -96,13 +93,11 @@ class TextClassification(Task):
         self.labels = [config.id2label[number] for number in range(config.num_labels)]
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
-        rows = examples.map(
-            EncodeTexts(tokenizer, self.args.block_size, self.labels),
-            batched=True,
-            remove_columns=examples.column_names,
-            **map_options(self.args, f"Tokenizing {name} examples"),
-        )
-        return encoded_examples(rows, sum(len(text.encode()) for text in self.texts(examples)))
+        encode = EncodeTexts(tokenizer, self.args.block_size, self.labels)
+        features = Features({"input_ids": List(token_type(tokenizer)), "labels": smallest_type(len(self.labels))})
+        rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
+        texts = [column for column in ("text", "text_pair") if column in examples.column_names]
+        return encoded_examples(rows, text_bytes(examples, texts))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         return DataCollatorWithPadding(tokenizer)

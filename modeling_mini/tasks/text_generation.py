@@ -2,14 +2,14 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.examples import Examples
-from ..data.packing import EncodedData, check_training_rows, pack
+from ..data.packing import EncodedData, UnpackRows, check_training_rows, pack, text_bytes
 from ..data.splits import USED_IN_TRAINING, load_splits
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForCausalLM
@@ -65,6 +65,9 @@ class TextGeneration(Task):
             check_training_rows(data, self.args)
         return data
 
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
+        return UnpackRows()
+
     def evaluate(self, model, tokenizer, examples, batch_size=32) -> tuple[dict, list]:
         predictions = self.predict(model, tokenizer, examples, batch_size)
         scores = self.score(predictions, examples)
@@ -91,8 +94,9 @@ class TextGeneration(Task):
 
     def score(self, predictions: list[tuple[float, int]], examples: Dataset) -> dict:
         nats, targets = zip(*predictions, strict=True)
-        num_bytes = sum(len(text.encode()) for text in examples["text"])
-        scores = TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets, num_bytes=num_bytes)
+        scores = TextLoss(keep_in_memory=True).compute(
+            nats=nats, targets=targets, num_bytes=text_bytes(examples, ["text"])
+        )
         bits, error = scores["bits_per_byte"], scores["token_loss_margin"] / scores["token_loss"]
         return {**scores, "bits_per_byte_interval": [bits * (1 - error), bits * (1 + error)]}
 

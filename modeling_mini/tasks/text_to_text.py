@@ -1,15 +1,24 @@
 """Base class of tasks that write a text: a causal model reads a source and a separator, and writes the target."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.examples import Examples, map_options
-from ..data.packing import EncodedData, PackExamples
+from ..data.examples import Examples
+from ..data.packing import (
+    EncodedData,
+    PackExamples,
+    UnpackRows,
+    column_sum,
+    encode_batches,
+    packed_features,
+    smallest_type,
+)
 from ..errors import UserError
 from ..modeling_mini import MiniForCausalLM
 from .base import Task
@@ -55,18 +64,21 @@ class TextToTextTask(Task):
         return list(examples[self.columns[1]])
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
-        options = map_options(self.args, f"Tokenizing {name} examples")
-        encoded = examples.map(
-            EncodePairs(self, tokenizer), batched=True, remove_columns=examples.column_names, **options
-        )
+        block_size = self.args.block_size
+        index = smallest_type(block_size)
+        sizes = {"source_is_cut": index, "target_is_cut": index, "num_bytes": Value("int64")}
+        features = packed_features(tokenizer, block_size, prompt_lengths=List(index), **sizes)
+        steps = EncodePairs(self, tokenizer), PackExamples(block_size, tokenizer.pad_token_id)
+        rows = encode_batches(examples, steps, features, self.args, f"Encoding {name} examples")
         for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
-            if truncated := sum(encoded[f"{part}_is_cut"]):
-                share = 100 * truncated / len(encoded)
+            if truncated := column_sum(rows, f"{part}_is_cut"):
+                share = 100 * truncated / len(examples)
                 logger.info("%.1f%% of the %s examples have their %s truncated to %d tokens", share, name, part, limit)
-        pack = PackExamples(self.args.block_size, tokenizer.pad_token_id)
-        rows = encoded.map(pack, batched=True, remove_columns=encoded.column_names, desc=f"Packing {name} rows")
-        num_tokens = sum(map(len, encoded.with_format("numpy")["input_ids"]))
-        return EncodedData(rows, self.args.block_size, len(examples), sum(encoded["num_bytes"]), num_tokens)
+        num_bytes, num_tokens = (column_sum(rows, column) for column in ("num_bytes", "num_tokens"))
+        return EncodedData(rows, block_size, len(examples), num_bytes, num_tokens)
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
+        return UnpackRows()
 
     def predict(
         self,

@@ -89,6 +89,9 @@ class MiniTrainingArguments(TrainingArguments):
     prompt: str = field(default="The ", metadata={"help": "Prompt of the sample that is generated at the end."})
     # The log must show a loss that is nan or inf.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Exclude nan and inf from the logged loss."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must be false: the collator makes positions and labels from other columns."}
+    )
     save_total_limit: int | None = field(default=2, metadata={"help": "Number of checkpoints to keep."})
     # `bool`, so that the option needs no value; None until `choose_best_metric` knows whether the run evaluates.
     load_best_model_at_end: bool = field(

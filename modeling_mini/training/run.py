@@ -207,6 +207,10 @@ def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> No
         raise UserError(
             "--save_on_each_node would write a part of each checkpoint on each machine; use a shared --output_dir."
         )
+    if args.remove_unused_columns:
+        raise UserError(
+            "--remove_unused_columns would remove the columns from which positions and labels are made; leave it out."
+        )
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would drop validation rows from the metrics; leave it out.")
     if args.label_names:

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from modeling_mini import MiniConfig, MiniForCausalLM
 from modeling_mini.data.builtin.python_docs import python_documents
-from modeling_mini.data.packing import PackRows, check_training_rows, pack
+from modeling_mini.data.packing import PackRows, UnpackRows, check_training_rows, pack
 from modeling_mini.data.splits import load_splits
 from modeling_mini.errors import UserError
 from modeling_mini.loss_mini import IGNORED_LABEL
@@ -142,7 +142,8 @@ def test_streamed_rows_equal_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
         documents = load_documents(args)[0] if streaming else Dataset.from_dict({"text": TEXTS[4:]})
         packed = pack(documents, tokenizer, args, "training").rows
         packed = packed.take(len(rows[False])) if streaming else packed  # a stream is repeated
-        rows[streaming] = sorted([[int(x) for x in row[name]] for name in ("input_ids", "labels")] for row in packed)
+        batch = UnpackRows()(list(packed))
+        rows[streaming] = sorted(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True))
     assert rows[False] == rows[True]
 
 
@@ -188,17 +189,23 @@ def test_a_wrong_source_or_argument_is_refused_with_a_reason(tmp_path, make, arg
         load_documents(TaskArguments(dataset=str(make(tmp_path)), **arguments))
 
 
+def packed_batch(documents, block_size=8):
+    """The batch of all rows of documents of token ids."""
+    rows = PackRows(block_size, pad_token_id=0)({"input_ids": documents})
+    return UnpackRows()([dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)])
+
+
 def test_each_token_except_the_first_of_a_document_is_a_target_once():
     generator = np.random.default_rng(0)
     documents = [generator.integers(5, 99, size=size).tolist() for size in (3, 1, 17, 8, 2, 40, 1)]
-    rows = PackRows(block_size=8, pad_token_id=0)({"input_ids": documents})
+    rows = packed_batch(documents)
     targets = rows["labels"][:, 1:]
     targets = sorted(targets[targets != IGNORED_LABEL].tolist())
     assert targets == sorted(token for document in documents for token in document[1:])
 
 
 def test_positions_restart_with_each_document_and_each_row():
-    rows = PackRows(block_size=8, pad_token_id=0)({"input_ids": [[1, 11, 12, 2], [1, 21, 22, 23, 24, 25, 2]]})
+    rows = packed_batch([[1, 11, 12, 2], [1, 21, 22, 23, 24, 25, 2]])
     assert rows["input_ids"].tolist() == [[1, 11, 12, 2, 1, 21, 22, 23], [23, 24, 25, 2, 0, 0, 0, 0]]
     assert rows["position_ids"].tolist() == [[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 0, 1, 2, 3]]
     x = IGNORED_LABEL
@@ -210,8 +217,7 @@ def test_the_loss_of_packed_rows_equals_the_loss_of_separate_documents():
     model = MiniForCausalLM(MiniConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
     documents = [torch.randint(5, 64, (size,)).tolist() for size in (5, 9, 3, 12)]
     # 29 tokens in one row: no document is split, so the two sums must be equal
-    rows = PackRows(block_size=32, pad_token_id=0)({"input_ids": documents})
-    packed = model(**{name: torch.tensor(column) for name, column in rows.items()})
+    packed = model(**packed_batch(documents, block_size=32))
     separate = [model(torch.tensor([ids]), labels=torch.tensor([ids])).loss * (len(ids) - 1) for ids in documents]
     targets = sum(len(ids) - 1 for ids in documents)
     torch.testing.assert_close(packed.loss, sum(separate) / targets, rtol=1e-5, atol=1e-6)

@@ -153,3 +153,16 @@ def test_rotary_positions_are_those_of_llama(monkeypatch):
     cos, sin = LlamaRotaryEmbedding(config)(query, torch.arange(10)[None])
     expected = apply_rotary_pos_emb(query, key, cos, sin)
     torch.testing.assert_close((rotated(query, torch.arange(10)), rotated(key, torch.arange(10))), expected)
+
+
+@pytest.mark.slow
+def test_preparing_data(tmp_path):
+    arguments = ["--megabytes", "0.2", "--repeats", "1", "--vocab_size", "512", "--output", tmp_path]
+    printed = bench("data", *arguments)
+    runs = saved(tmp_path, "data")["0.2 MB"]
+    assert list(runs) == ["modeling_mini", "tokenizers alone", "run_clm"]
+    tokens = [run["tokens"][0] for run in runs.values()]
+    assert max(tokens) < 1.02 * min(tokens), "all ways read the whole text"
+    assert runs["tokenizers alone"]["bytes"][0] == 0
+    assert all(run["memory"][0] >= 0 and run["speed"][0] > 0 for run in runs.values())
+    assert printed.count("| 0.2 MB |") == 3

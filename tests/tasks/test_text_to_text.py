@@ -9,7 +9,7 @@ from datasets import Dataset
 from made_data import build, counting
 
 from modeling_mini import MiniForCausalLM
-from modeling_mini.data.packing import PackExamples
+from modeling_mini.data.packing import PackExamples, UnpackRows
 from modeling_mini.loss_mini import IGNORED_LABEL
 from modeling_mini.tasks.summarization import first_sentence
 
@@ -23,8 +23,9 @@ def test_packed_examples_are_whole_and_only_targets_have_labels():
     prompts = [len(ids) // 2 for ids in examples]
     rows = PackExamples(block_size=32, pad_token_id=0)({"input_ids": examples, "prompt_length": prompts})
     assert len(rows["input_ids"]) == 4  # 110 tokens: as few rows as possible
+    batch = UnpackRows()([dict(zip(rows, values)) for values in zip(*rows.values())])
     packed = []
-    for ids, positions, labels in zip(*(rows[name] for name in ("input_ids", "position_ids", "labels"))):
+    for ids, positions, labels in zip(*(batch[name].tolist() for name in ("input_ids", "position_ids", "labels"))):
         assert len(ids) == len(positions) == len(labels) == 32
         starts = [*np.flatnonzero(np.asarray(positions) == 0), 32]
         parts = [slice(start, end) for start, end in itertools.pairwise(starts)]

@@ -291,6 +291,7 @@ def test_a_folder_of_trained_weights_is_refused_as_a_shape(arguments, tiny_model
         (["--learning_rate", "1e30"], r"The \w+ is (nan|inf) at update"),
         (["--prompt", "the model " * 400], "the model reads at most 256; shorten it"),
         (["--dataloader_drop_last"], "leave it out"),
+        (["--remove_unused_columns"], "from which positions and labels are made; leave it out"),
         (["--resume_from_checkpoint", "absent"], r"absent is not a checkpoint: trainer_state\.json is missing"),
     ],
 )
