@@ -159,7 +159,8 @@ def _check_beginning(path: Path) -> None:
         if start.startswith(signature):
             raise UserError(f"{path} {sentence}")
     for parity in (0, 1):  # UTF-16 without a mark: every other byte of European text is 0
-        if start[parity::2].count(0) > len(start) / 4:
+        zeros, others = start[parity::2].count(0), start[1 - parity :: 2].count(0)
+        if zeros > 0.4 * len(start) and others == 0:
             raise UserError(f"{path} is in UTF-16; convert it to UTF-8, for example with iconv.")
 
 

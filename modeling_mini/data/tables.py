@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ class Table:
             UserError: a file cannot be read, a value has the wrong type, no row remains, or the cache is full.
         """
         with _writable_cache():
-            index = source_cache() / f"{self._key}.json"
+            index = source_cache() / f"{self._key}.index"
             if not index.exists():
                 self._write(index)
             parts = json.loads(index.read_text())
@@ -212,9 +212,12 @@ class Table:
                         f"{place_of(dict(self.files)[row[FILE]], row[LINE], row[ID])}: a text has more than 2 GB; "
                         "choose --text_unit line or paragraph."
                     ) from error
-        finally:
             for writer in writers.values():
                 writer.close()
+        except BaseException:
+            for writer in writers.values():
+                writer.abandon()
+            raise
         parts = [(split, writer.publish(), f"{index.stem}{i}") for i, (split, writer) in enumerate(writers.items())]
         part = index.with_suffix(f".{os.getpid()}")
         part.write_text(json.dumps(parts))
@@ -244,11 +247,14 @@ class _Writer:
             self.stream.write_batch(pa.RecordBatch.from_pylist(rows, schema=self.schema))
 
     def close(self) -> None:
-        try:
-            self.flush()
-            self.stream.close()
-        finally:
+        self.flush()
+        self.stream.close()
+        self.sink.close()
+
+    def abandon(self) -> None:
+        with suppress(OSError):  # the disk is full
             self.sink.close()
+        self.part.unlink(missing_ok=True)
 
     def publish(self) -> str:
         self.part.replace(self.path)
