@@ -7,6 +7,9 @@ from ..errors import UserError
 from .builtin import BUILTIN
 
 
+FILE_ARGUMENTS = ("train_file", "validation_file", "test_file")
+
+
 @dataclass
 class DataArguments:
     """Where examples come from, and how they become rows."""
@@ -14,10 +17,20 @@ class DataArguments:
     dataset: str | None = field(
         default=None,
         metadata={
-            "help": "A local .txt, .jsonl, .json, .csv or .parquet file, a folder of such files, a data set on the "
-            f"Hub, or a built-in one that needs no download ({', '.join(BUILTIN)}); by default the task's own "
-            "built-in data."
+            "help": "A local .txt, .jsonl, .json, .csv or .parquet file (also with .gz), a folder of such files, a "
+            f"data set on the Hub, or a built-in one that needs no download ({', '.join(BUILTIN)}); by default the "
+            "task's own built-in data."
         },
+    )
+    train_file: str | None = field(
+        default=None,
+        metadata={"help": "File or folder to train on, instead of --dataset; its name does not matter."},
+    )
+    validation_file: str | None = field(
+        default=None, metadata={"help": "File or folder to validate on; needs --train_file for training."}
+    )
+    test_file: str | None = field(
+        default=None, metadata={"help": "File or folder that only `modeling-mini eval` reads."}
     )
     dataset_config: str | None = field(
         default=None,
@@ -28,6 +41,17 @@ class DataArguments:
         metadata={
             "help": "Maps the task's columns to those of the data set where the names differ: document=article "
             "summary=highlights, or source=translation.en for a nested column."
+        },
+    )
+    split_column: str | None = field(
+        default=None,
+        metadata={"help": "Column whose values divide the rows into train, validation (valid, val, dev) and test."},
+    )
+    where: str | None = field(
+        default=None,
+        metadata={
+            "help": "Use only the rows for which this condition on columns holds: \"domain == 'movies' and year >= "
+            "2000\", \"lang in ['en', 'de']\", \"not 'draft' in tags\"."
         },
     )
     text_unit: Literal["document", "paragraph", "line"] = field(
@@ -42,11 +66,15 @@ class DataArguments:
         default=0.05, metadata={"help": "Share of the documents to validate on when there is no validation split."}
     )
     max_train_documents: int | None = field(
-        default=None, metadata={"help": "Train on at most this number of documents."}
+        default=None,
+        metadata={"help": "Train on at most this number of documents, drawn at random; the first ones of a stream."},
     )
     max_validation_documents: int | None = field(
         default=None,
-        metadata={"help": "Validate on at most this number of documents; 500 by default for a stream."},
+        metadata={
+            "help": "Validate on at most this number of documents, drawn at random; the first ones of a stream, by "
+            "default 500."
+        },
     )
     streaming: bool = field(
         default=False,
@@ -56,15 +84,43 @@ class DataArguments:
     block_size: int = field(default=256, metadata={"help": "Tokens in a row."})
     preprocessing_workers: int | None = field(default=None, metadata={"help": "Number of processes that tokenize."})
     split_seed: int = field(
-        default=0, metadata={"help": "Seed of the split into training and validation, and of the order of a stream."}
+        default=0,
+        metadata={
+            "help": "Seed of the split into training and validation, of documents drawn at random, and of the order "
+            "of a stream."
+        },
     )
+
+    @property
+    def split_files(self) -> dict[str, str]:
+        """Split -> the file or folder that is named for it."""
+        paths = {name.removesuffix("_file"): getattr(self, name) for name in FILE_ARGUMENTS}
+        return {split: path for split, path in paths.items() if path is not None}
+
+    @property
+    def source_name(self) -> str:
+        """The data as errors and reports name them."""
+        return self.dataset or ", ".join(self.split_files.values())
 
     def check(self) -> None:
         """Refuse values that no task can use, before anything is read. Raises `UserError`."""
+        self.check_source()
         self.check_shares("validation_fraction")
         if self.block_size < 8:
             raise UserError(f"--block_size is {self.block_size}; give at least 8 tokens.")
         self.check_minimums(max_train_documents=1, max_validation_documents=1, preprocessing_workers=1)
+
+    def check_source(self) -> None:
+        """Raises `UserError` if the data are named twice, or by an empty name."""
+        if self.dataset is not None and not self.dataset.strip():
+            raise UserError("--dataset is empty; name a file, a folder or a data set, or leave it out.")
+        if not self.split_files:
+            return
+        option = f"--{next(iter(self.split_files))}_file"
+        if self.dataset not in (None, next(iter(self.split_files.values()))):
+            raise UserError(f"--dataset and {option} both name the data; leave one of them out.")
+        if self.split_column is not None:
+            raise UserError(f"--split_column divides the rows of --dataset; leave out {option}.")
 
     def check_shares(self, *names: str) -> None:
         """Raises `UserError` for an argument that is not a share between 0 and 1."""

@@ -2,8 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,13 +11,21 @@ from datasets import Dataset, IterableDataset
 
 from ..errors import UserError
 from .arguments import DataArguments
-from .files import first_bad_json_line, row_location
+from .columns import ColumnType, name_some
 from .fingerprint import code_hash
+from .tables import FILE, ID, LINE, PLACE, place_of
 
 
 logger = logging.getLogger(__name__)
 
 Examples = Dataset | IterableDataset
+MAX_WRONG_SHARE = 0.1  # of the examples of a local file with a `SkippableProblem`
+
+
+class SkippableProblem(str):
+    """What is wrong with an example that is left out, unless too many are wrong."""
+
+    __slots__ = ()
 
 
 class ExampleFormat:
@@ -26,12 +34,14 @@ class ExampleFormat:
     Attributes:
         columns: columns of an example; those in `text_columns` must hold text that is not blank.
         optional_columns: columns that it may also hold.
+        column_types: what a column of a local file holds, if it is not text.
         group_column: examples with the same value in it are never split between training and validation.
     """
 
     columns: ClassVar[tuple[str, ...]]
     text_columns: ClassVar[tuple[str, ...]]
     optional_columns: ClassVar[tuple[str, ...]] = ()
+    column_types: ClassVar[dict[str, ColumnType]] = {}
     group_column: ClassVar[str | None] = None
 
     def __init__(self, args: DataArguments):
@@ -43,8 +53,12 @@ class ExampleFormat:
         classes = [parent for parent in type(self).__mro__ if parent.__module__.partition(".")[0] == "modeling_mini"]
         return tuple(code_hash(inspect.getfile(parent)) for parent in classes)
 
-    def read_file(self, path: Path) -> Dataset | None:
-        """Examples of a file in a format of the application's own, or None if `datasets` reads the file."""
+    def expand_row(self, row: dict) -> Iterable[dict] | None:
+        """The rows that an object in a JSON file stands for, or None if it is itself a row.
+
+        Raises:
+            WrongValue: the object is in a known format, but not quite.
+        """
         return None
 
     def prepare(self, examples: Examples) -> Examples:
@@ -80,47 +94,62 @@ def column_texts(examples: Examples, columns: Iterable[str]) -> Iterator[str]:
             yield from texts
 
 
-def check_examples(examples: Examples, split: str, args: DataArguments, example_format: ExampleFormat) -> Examples:
+def check_examples(
+    examples: Examples, split: str, args: DataArguments, example_format: ExampleFormat, files: Sequence[Path] = ()
+) -> Examples:
     """The format's columns, under the format's names, without the examples that it does not use.
 
-    Single wrong examples of a data set that is not a local file are skipped and counted.
+    Wrong examples of a data set that is not a local file are skipped and counted. Of local `files`, only those with a
+    `SkippableProblem` are.
 
     Raises:
-        UserError: a column is missing, an example of a local file is wrong, or all examples of another data set are.
+        UserError: a column is missing, an example of a local file is wrong, or too many examples are.
     """
-    if isinstance(examples, Dataset):
-        examples = examples.flatten()
-    columns = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
-    sources = _map_columns(columns, args, example_format)
-    examples = examples.select_columns(list(sources.values()))
-    renamed = {source: column for column, source in sources.items() if source != column}
-    if renamed:
-        examples = examples.rename_columns(renamed)
+    if files:
+        named = dict(item.partition("=")[::2] for item in args.columns)
+        sources = {column: named.get(column, column) for column in examples.column_names if column not in PLACE}
+    else:
+        if isinstance(examples, Dataset):
+            examples = examples.flatten()
+        columns = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
+        sources = map_columns(columns, args, example_format)
+        examples = examples.select_columns(list(sources.values()))
+        renamed = {source: column for column, source in sources.items() if source != column}
+        if renamed:
+            examples = examples.rename_columns(renamed)
     examples = example_format.prepare(examples)
-    check = _CheckExample(example_format, args.dataset, split, sources)
-    used = examples.filter(check, with_indices=True, **map_options(args, f"Checking the {split} split"))
-    if not check.is_local and isinstance(examples, Dataset) and len(used) < len(examples):
-        _report_skipped(examples, check, args)
-    return used
+    check = _CheckExample(example_format, args.source_name, split, sources, list(files))
+    used = examples.filter(check, **map_options(args, f"Checking the {split} split"))
+    if isinstance(examples, Dataset) and len(used) < len(examples):
+        _report_skipped(examples, used, check, args)
+    return used.remove_columns(list(PLACE)) if files else used
 
 
-def _report_skipped(examples: Dataset, check: "_CheckExample", args: DataArguments) -> None:
-    """Log how many examples are skipped. Raises `UserError` if all are wrong."""
+def _report_skipped(examples: Dataset, used: Dataset, check: "_CheckExample", args: DataArguments) -> None:
+    """Log how many examples are skipped. Raises `UserError` if too many are wrong."""
     counting = map_options(args, f"Counting wrong examples in the {check.split} split")
     wrong = examples.filter(check.is_wrong, **counting)
+    if empty := len(examples) - len(used) - len(wrong):
+        counts = f"{empty:,} of {len(examples):,}"
+        logger.info("%s: %s documents of %r are empty and are not used", check.dataset, counts, check.split)
     if len(wrong) == 0:
         return
-    reason = check.problem(wrong[0]).partition(";")[0]  # without the advice, which is for the user's own file
-    if len(wrong) == len(examples):
-        raise UserError(
-            f"{args.dataset}: no example of the split {check.split!r} can be used: {reason}; choose another data set."
-        )
+    problem, advice = check.problem(wrong[0]).partition(";")[::2]
     count = f"{len(wrong):,} of {len(examples):,}"
-    logger.warning("%s: %s examples of %r are skipped: %s", args.dataset, count, check.split, reason)
+    if check.files:
+        problem = f"{check.place(wrong[0])}: {problem}"
+        if len(wrong) > MAX_WRONG_SHARE * len(examples):
+            raise UserError(f"{count} examples of the split {check.split!r} are wrong. {problem};{advice}")
+    elif len(wrong) == len(examples):  # without the advice, which is for the user's own file
+        raise UserError(
+            f"{check.dataset}: no example of the split {check.split!r} can be used: {problem}; choose another data "
+            "set."
+        )
+    logger.warning("%s: %s examples of %r are skipped: %s", check.dataset, count, check.split, problem)
 
 
-def _map_columns(columns: list[str], args: DataArguments, example_format: ExampleFormat) -> dict[str, str]:
-    """Column of the format -> column of the data set."""
+def map_columns(columns: list[str], args: DataArguments, example_format: ExampleFormat) -> dict[str, str]:
+    """Column of the format -> column of the data set. Raises `UserError` for a column that does not exist."""
     accepted = [*example_format.columns, *example_format.optional_columns]
     named = {}
     for item in args.columns:
@@ -136,15 +165,21 @@ def _map_columns(columns: list[str], args: DataArguments, example_format: Exampl
     optional = [column for column in example_format.optional_columns if column in {*named, *columns}]
     sources |= {column: named.get(column, column) for column in optional}
     for column, source in sources.items():
-        if source not in columns:
-            # If one line has another type of value, `datasets` does not see the columns nested in the other lines.
-            if "." in source and (reason := first_bad_json_line(Path(args.dataset))):
-                raise UserError(f"{args.dataset}: {reason}; correct it, or remove it.")
-            raise UserError(
-                f"{args.dataset} has no column {source!r}; choose the {column} from {', '.join(columns)} with "
-                f"--columns {column}=NAME."
-            )
+        if columns and source not in columns:
+            raise UserError(missing_column(args.source_name, column, source, columns))
     return sources
+
+
+def missing_column(where: str, column: str, source: str, columns: Sequence[str]) -> str:
+    """The sentence about a data set or file without a column."""
+    hint = ""
+    if len(columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in columns[0]), None)):
+        name = {"\t": "tabs"}.get(mark, repr(mark))
+        hint = f" Its cells seem to be separated by {name}; separate them by commas."
+    return (
+        f"{where} has no column {source!r}; choose the {column} from {name_some(columns)} with --columns "
+        f"{column}=NAME.{hint}"
+    )
 
 
 @dataclass
@@ -155,20 +190,20 @@ class _CheckExample:
     dataset: str
     split: str
     sources: dict[str, str]
+    files: list[Path] = field(default_factory=list)
     code: tuple[str, ...] = ()
 
     def __post_init__(self):
         self.code = self.example_format.code
 
-    @property
-    def is_local(self) -> bool:
-        return Path(self.dataset).exists()
-
-    def __call__(self, example: dict, index: int) -> bool:
-        problem = self.problem(example)
-        if problem is not None and self.is_local:
-            raise UserError(f"{row_location(self.dataset, self.split, index)}: {problem}")
+    def __call__(self, example: dict) -> bool:
+        problem = self.example_format.find_problem(example)
+        if problem is not None and self.files and not isinstance(problem, SkippableProblem):
+            raise UserError(f"{self.place(example)}: {self.problem(example)}")
         return problem is None and self.example_format.is_used(example)
+
+    def place(self, example: dict) -> str:
+        return place_of(self.files[example[FILE]], example[LINE], example[ID])
 
     def problem(self, example: dict) -> str | None:
         problem = self.example_format.find_problem(example)
@@ -177,7 +212,7 @@ class _CheckExample:
         return problem
 
     def is_wrong(self, example: dict) -> bool:
-        return self.problem(example) is not None
+        return self.example_format.find_problem(example) is not None
 
 
 def map_options(args: DataArguments, description: str) -> dict:

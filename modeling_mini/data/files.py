@@ -1,128 +1,170 @@
-"""Local files: reading a file or a folder, and finding the line or row that is wrong."""
+"""Local files: whether a path can be read, and which files of a folder belong to which split."""
 
-import json
+import logging
+import os
 import re
-from collections.abc import Mapping
+import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from datasets import Dataset, load_dataset
 
 from ..errors import UserError
-from .arguments import DataArguments
+from .columns import name_some
+from .formats import FORMATS, format_of
 
 
-if TYPE_CHECKING:
-    from .examples import ExampleFormat, Examples
+logger = logging.getLogger(__name__)
 
-FILE_FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-_SPLIT_WORDS = {"train": "train", "valid": "validation", "dev": "validation", "test": "test"}
+# The words in the names of files and in `--split_column`, as `datasets` knows them.
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+_ABOUT_THE_DATA = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|citation|authors|contributing)\b", re.IGNORECASE
+)
+_METADATA = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.")  # as the Hub stores a split
 
 
-def read_file(path: Path, args: DataArguments, example_format: "ExampleFormat") -> Mapping[str, "Examples"]:
-    """The examples of a file, as the split `train`: by `datasets`, or by the application if the format is its own.
+def check_path(option: str, path: str) -> Path:
+    """The path of a file or folder that exists.
 
     Raises:
-        UserError: the file is empty, has an unknown extension, or is a stream with a wrong line.
+        UserError: there is no such file or folder, or it cannot be read.
     """
+    shown = path if len(path) <= 200 else f"{path[:197]}..."
+    if not path.strip():
+        raise UserError(f"{option} is empty; name a file or a folder.")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f"{option} {shown} is a link to {os.readlink(path)}, which does not exist; correct the link.")
+    if not os.path.exists(path):
+        raise UserError(f"{option} {shown}: there is no such file or folder; check the spelling.")
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{option} {shown} is a pipe or a device, not a file; write the data to a file first.")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{option} {shown} cannot be read: permission denied.")
+    return Path(path)
+
+
+def check_file(option: str, path: Path) -> None:
+    """Raises `UserError` for a file that is empty or has an unknown extension."""
     if path.stat().st_size == 0:
-        raise UserError(f"{args.dataset} is empty; give a file with at least two examples.")
-    if args.streaming and (reason := first_bad_json_line(path)):  # otherwise training would stop at that line
-        raise UserError(f"{args.dataset} could not be read: {reason}")
-    kind = file_format(path)
-    if (examples := example_format.read_file(path)) is not None:
-        return {"train": examples}
-    return load_dataset(kind, streaming=args.streaming, data_files=str(path), **_text_options(kind, args))
+        raise UserError(f"{path} is empty; give a file with at least two examples.")
+    if format_of(path) is None:
+        raise UserError(
+            f"{option} {path}: its extension is not one of {', '.join(FORMATS)}; convert or rename the file."
+        )
 
 
-def read_folder(folder: Path, args: DataArguments, example_format: "ExampleFormat") -> Mapping[str, "Examples"]:
-    """The splits of a folder: by `datasets`, or from files in a format of the application's own."""
-    if splits := _read_own_files(folder, example_format):
-        return splits
-    kind = "text" if any(folder.rglob("*.txt")) else None
-    return load_dataset(str(folder), streaming=args.streaming, **_text_options(kind, args))
+def data_files(option: str, path: Path, with_text: bool) -> list[Path]:
+    """The file, or all data files of a folder and the folders in it, in the order of their names.
+
+    Args:
+        option: the option that names the path, for errors.
+        path: a file or folder.
+        with_text: whether plain text files hold examples. Otherwise they are data only if there is no other file.
+
+    Raises:
+        UserError: the file is empty or of an unknown format, or the folder holds no data file.
+    """
+    if path.is_file():
+        check_file(option, path)
+        return [path]
+    found, skipped = [], []
+    for file in _walk(option, path):
+        is_data = file.name in _METADATA or _ABOUT_THE_DATA.match(file.name) or format_of(file) is None
+        (skipped if is_data or _is_hidden(file.name) else found).append(file)
+    if not found:
+        found = [file for file in skipped if format_of(file) == "text" and not _is_hidden(file.name)]
+    tables = [file for file in found if format_of(file) != "text"]
+    if tables and not with_text:
+        found = tables
+    if not found:
+        raise UserError(f"{option} {path}: the folder holds no file with the extension {', '.join(FORMATS)}.")
+    skipped = sorted({*skipped, *_walk(option, path)} - {*found}, key=Path.as_posix)
+    if skipped:
+        names = name_some((file.relative_to(path).as_posix() for file in skipped), count=5)
+        logger.info("Not read in %s, because these are not data files: %s", path, names)
+    return found
 
 
-def _read_own_files(folder: Path, example_format: "ExampleFormat") -> dict[str, Dataset]:
-    """Splits from files in a format of the application's own, whose names contain the name of the split."""
-    splits = {}
-    for path in sorted(folder.glob("*.json")):
-        split = split_in_name(path)
-        if split is not None and (examples := example_format.read_file(path)) is not None:
-            splits[split] = examples
-    return splits
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
 
 
-def _text_options(kind: str | None, args: DataArguments) -> dict:
-    return {"sample_by": args.text_unit} if kind == "text" else {}
+def _walk(option: str, folder: Path) -> list[Path]:
+    """The files of a folder and the folders in it. A hidden folder is one entry."""
+
+    def refuse(error: OSError):
+        raise UserError(f"{option} {error.filename} cannot be read: {error.strerror}.") from error
+
+    files, visited = [], set()
+    for name, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(name)) in visited:  # a link to a folder above
+            folders.clear()
+            continue
+        visited.add(real)
+        hidden = [inner for inner in folders if _is_hidden(inner)]
+        folders[:] = [inner for inner in folders if not _is_hidden(inner)]
+        files += [Path(name, inner) for inner in (*names, *hidden)]
+    return sorted(files, key=Path.as_posix)
 
 
-def file_format(path: Path) -> str:
-    """The name of a file's format in `datasets`. Raises `UserError` for an unknown extension."""
-    name = path.name.removesuffix(".gz")
-    for extension, file_format in FILE_FORMATS.items():
-        if name.endswith(extension):
-            return file_format
-    raise UserError(
-        f"--dataset {path}: its extension is not one of {', '.join(FILE_FORMATS)}; convert or rename the file."
-    )
+def divide_into_splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
+    """Split -> its files, by the words in the names of the files and of the folders that they are in.
+
+    Without any such word, all files are the training split. Files without a word are training files if no name has
+    a word for training; otherwise they are not read, and a warning names them.
+
+    Raises:
+        UserError: a name has words for two splits.
+    """
+    splits, others = {}, []
+    for file in files:
+        split = split_in_name(file.relative_to(folder))
+        (others if split is None else splits.setdefault(split, [])).append(file)
+    if others and splits:
+        names = name_some((file.relative_to(folder).as_posix() for file in others), count=5)
+        if "train" in splits:
+            logger.warning(
+                "Not read in %s, because their names hold none of the words train, validation and test: %s",
+                folder,
+                names,
+            )
+        else:
+            logger.info("Training files of %s, because no name in it holds the word train: %s", folder, names)
+    if others and "train" not in splits:
+        splits["train"] = others
+    order = ("train", "validation", "test")
+    return {
+        name: splits[name] for name in (*(n for n in order if n in splits), *(n for n in splits if n not in order))
+    }
 
 
 def split_in_name(path: Path) -> str | None:
-    """The split that the name of a file contains, or None."""
-    return next((split for word, split in _SPLIT_WORDS.items() if word in path.name.lower()), None)
+    """The split that the folders in a relative path name, the innermost first, or else its file; or None.
 
-
-def first_bad_json_line(path: Path) -> str | None:
-    """The first line of a JSON Lines file, or of such files in a folder, that is not a row of a table, and why.
-
-    `datasets` names only a row of a block.
+    Only whole words count: `test_2.csv` holds the word test, `latest.csv` does not. In a folder `data`, names as on
+    the Hub (`train_sft-00000-of-00002.parquet`) may name any split. Raises `UserError` for two splits in a name.
     """
-    if path.is_dir():
-        reasons = ((file, first_bad_json_line(file)) for file in sorted(path.rglob("*.jsonl")))
-        return next((f"{file.relative_to(path)}, {reason}" for file, reason in reasons if reason), None)
-    if not (path.name.endswith(".jsonl") and path.is_file()):
-        return None
-    types = {}
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                return f"line {number} is not JSON ({error})"
-            if not isinstance(row, dict):
-                return f"line {number} is not a JSON object of columns and values"
-            for column, value in row.items():
-                earlier = types.setdefault(column, type(value)) if value is not None else None
-                if earlier not in (None, type(value)) and {earlier, type(value)} != {int, float}:
-                    return (
-                        f"line {number} has {type(value).__name__} in {column!r}, but the lines before it have "
-                        f"{earlier.__name__}"
-                    )
+    if (shard := _SHARD.match(path.name)) and path.parent.name == "data":
+        return SPLIT_WORDS.get(shard[1].lower(), shard[1])
+    for name in (*reversed(path.parent.parts), path.name):
+        words = re.split(r"[\W\d_]+", name.lower())
+        splits = list(dict.fromkeys(SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS))
+        if len(splits) > 1:
+            raise UserError(
+                f"{path} is named after two splits, {splits[0]} and {splits[1]}; rename it, or name the files with "
+                "--train_file, --validation_file and --test_file."
+            )
+        if splits:
+            return splits[0]
     return None
-
-
-def row_location(dataset: str, split: str, index: int) -> str:
-    """File and line of the row `index` of a split, or its row number if lines do not correspond to rows."""
-    path = _file_of_split(Path(dataset), split)
-    if path.name.endswith(".jsonl") and path.is_file():
-        with path.open("rb") as lines:
-            filled = [number for number, line in enumerate(lines, start=1) if line.strip()]
-        return f"{path}, line {filled[index]}"
-    return f"{path if path.is_file() else dataset}, row {index + 1} of the split {split!r}"
-
-
-def _file_of_split(path: Path, split: str) -> Path:
-    """The file of a folder that holds the split, or the folder if several files or none do."""
-    files = [file for file in path.rglob("*") if file.suffix in FILE_FORMATS and split_in_name(file) == split]
-    return files[0] if len(files) == 1 else path
-
-
-def read_failure(error: BaseException) -> str:
-    """Why a source could not be read, in the user's terms if they are known."""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    if isinstance(error, UnicodeDecodeError):
-        return f"{reason}; convert the file to UTF-8"
-    if empty := re.match(r"Instruction \"(\w+)\" corresponds to no data", reason):
-        return f"there is no example for {empty[1]}; fill the file, or remove it."
-    return reason

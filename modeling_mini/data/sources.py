@@ -1,52 +1,290 @@
-"""Reads the splits of a file, a folder, a Hub data set or a built-in data set, without changing them."""
+"""Reads the splits of local files, a Hub data set or a built-in data set, without changing them."""
 
+import errno
+import logging
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from datasets import load_dataset
+from datasets import Dataset, concatenate_datasets, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import UserError
+from . import filters
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
-from .examples import ExampleFormat, Examples
-from .files import FILE_FORMATS, first_bad_json_line, read_failure, read_file, read_folder
+from .columns import TEXT, WrongValue, name_some
+from .examples import ExampleFormat, Examples, map_columns, map_options, missing_column
+from .files import check_path, data_files, divide_into_splits
+from .fingerprint import code_hash
+from .formats import FORMATS, file_columns
+from .tables import Table, cache_failure, warn_about_splits
 
 
-def read_source(args: DataArguments, example_format: ExampleFormat) -> Mapping[str, Examples]:
-    """All splits of the source, unchanged. Raises `UserError` for a file that cannot be read."""
-    path = Path(args.dataset)
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Source:
+    """Splits by name, and the files that they come from, if they are local."""
+
+    splits: Mapping[str, Examples]
+    files: list[Path] = field(default_factory=list)
+
+
+def read_source(args: DataArguments, example_format: ExampleFormat) -> Source:
+    """All splits of the source, unchanged, except that `--where` and `--split_column` are applied.
+
+    The splits of local files are read when they are taken from the mapping.
+
+    Raises:
+        UserError: a path does not exist or cannot be read, or `--where` or `--split_column` is wrong.
+    """
+    where = None if args.where is None else filters.Where(args.where)
+    if paths := args.split_files:
+        check = {split: check_path(f"--{split}_file", path) for split, path in paths.items()}
+        with_text = _is_plain_text(example_format)
+        splits = {split: data_files(f"--{split}_file", path, with_text) for split, path in check.items()}
+        return _local(LocalSplits(args, example_format, splits, where))
     if args.dataset in BUILTIN:
         splits = load_builtin(args.dataset, args.dataset_config)
-        return {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
-    if path.is_file():
-        return read_file(path, args, example_format)
-    if path.is_dir():
-        return read_folder(path, args, example_format)
-    return load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
+        splits = {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
+    elif os.path.lexists(args.dataset) or _looks_like_a_path(args.dataset):
+        path = check_path("--dataset", args.dataset)
+        files = data_files("--dataset", path, _is_plain_text(example_format))
+        one_split = path.is_file() or args.split_column is not None
+        splits = {"train": files} if one_split else divide_into_splits(path, files)
+        return _local(LocalSplits(args, example_format, splits, where))
+    else:
+        check_cache()
+        splits = load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
+    return Source(_divided(splits, args, where))
+
+
+def _is_plain_text(example_format: ExampleFormat) -> bool:
+    return tuple(example_format.columns) == ("text",)
+
+
+def _looks_like_a_path(name: str) -> bool:
+    """Whether a name that does not exist was meant as a path; names on the Hub are OWNER/NAME."""
+    return (
+        len(name) > 100
+        or name.startswith((".", "/", "~"))
+        or name.count("/") > 1
+        or name.lower().endswith((*FORMATS, ".gz"))
+    )
+
+
+class LocalSplits(Mapping):
+    """Split -> its rows, read from local files when the split is taken. Streams are read once, to check them."""
+
+    def __init__(
+        self,
+        args: DataArguments,
+        example_format: ExampleFormat,
+        files: dict[str, list[Path]],
+        where: filters.Where | None,
+    ):
+        self.args = args
+        self.example_format = example_format
+        self.where = where
+        self.paths = [path for paths in files.values() for path in paths]
+        numbered = list(enumerate(self.paths))
+        self.files = {}
+        for split, paths in files.items():
+            self.files[split], numbered = numbered[: len(paths)], numbered[len(paths) :]
+        self.divided = self._divide() if args.split_column is not None else None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files if self.divided is None else self.divided)
+
+    def __len__(self) -> int:
+        return len(self.files if self.divided is None else self.divided)
+
+    def __getitem__(self, split: str) -> Examples:
+        if self.divided is not None:
+            return self.divided[split]
+        table = self._table(self.files[split])
+        if self.args.streaming:
+            self._check_rows(table, split, table.count()[None])
+            return table.stream()
+        examples = table.read()[None]
+        self._check_rows(table, split, len(examples))
+        return examples
+
+    def _divide(self) -> dict[str, Examples]:
+        table = self._table([file for files in self.files.values() for file in files])
+        if self.args.streaming:
+            splits = {split: table.stream(split) for split in table.count()}
+        else:
+            splits = table.read()
+        if not splits:
+            self._check_rows(table, "train", 0)
+        return splits
+
+    @staticmethod
+    def _check_rows(table: Table, split: str, count: int) -> None:
+        if count == 0:
+            raise UserError(f"{table.name}: there is no example for {split}; fill the file, or remove it.")
+
+    def _table(self, files: list[tuple[int, Path]]) -> Table:
+        expand = self.example_format.expand_row
+        found = {path: file_columns(path, expand) for _, path in files}
+        columns = list(dict.fromkeys(name for names in found.values() for name in names))
+        sources = map_columns(columns, self.args, self.example_format)
+        for path, names in found.items() if columns else ():
+            for column, source in sources.items():
+                is_optional = column in self.example_format.optional_columns
+                if names and source not in names and not is_optional:
+                    raise UserError(missing_column(str(path), column, source, names))
+        name = str(files[0][1]) if len(files) == 1 else self.args.source_name
+        if self.where is not None and columns:
+            self.where.check_columns(columns, name)
+        if (split_column := self.args.split_column) is not None and columns and split_column not in columns:
+            raise UserError(
+                f"--split_column: {name} has no column {split_column!r}; its columns are {name_some(columns)}."
+            )
+        return Table(
+            files,
+            sources,
+            {column: self.example_format.column_types.get(column, TEXT) for column in sources},
+            [column for column in self.example_format.optional_columns if column not in sources],
+            self.args.text_unit,
+            expand,
+            self.example_format.code,
+            self.where,
+            split_column,
+            None if split_column is not None else _split_like(columns, sources),
+        )
+
+
+def _local(splits: LocalSplits) -> Source:
+    return Source(splits, splits.paths)
+
+
+def _split_like(columns: list[str], used: Mapping[str, str]) -> str | None:
+    """A column whose name says that it divides the rows into splits."""
+    names = (name for name in columns if name.lower() in filters.USUAL_SPLIT_COLUMNS and name not in used.values())
+    return next(names, None)
+
+
+# Data sets of `datasets`
+
+
+def _divided(
+    splits: Mapping[str, Examples], args: DataArguments, where: filters.Where | None
+) -> Mapping[str, Examples]:
+    """The splits with `--where` and `--split_column` applied."""
+    if where is not None:
+        splits = {name: _filtered(split, name, args, where) for name, split in splits.items()}
+    column = args.split_column
+    if column is None:
+        for name, split in splits.items():
+            watched = _split_like(split.column_names, {}) if isinstance(split, Dataset) else None
+            if watched and getattr(split.features[watched], "dtype", None) == "string":
+                warn_about_splits(f"{args.dataset}, {name}", watched, {*split.unique(watched)[:20]} - {None, ""})
+        return splits
+    if args.streaming:
+        raise UserError("--split_column: only local files can be streamed and divided; leave out --streaming.")
+    for name, split in splits.items():
+        if column not in split.column_names:
+            raise UserError(
+                f"--split_column: {args.dataset} has no column {column!r} in {name}; its columns are "
+                f"{name_some(split.column_names)}."
+            )
+    rows = concatenate_datasets(list(splits.values()))
+    options = map_options(args, "Dividing by --split_column")
+    try:
+        names = {value: filters.split_of(value) for value in rows.unique(column)}
+    except WrongValue as error:
+        raise UserError(f"{args.dataset}: {column!r} {error}") from error
+    return {name: rows.filter(_IsIn(column, name, names), **options) for name in dict.fromkeys(names.values())}
+
+
+@dataclass
+class _IsIn:
+    """A filter that keeps the rows of one split."""
+
+    column: str
+    split: str
+    names: dict[str, str]
+
+    def __call__(self, example: dict) -> bool:
+        return self.names[example[self.column]] == self.split
+
+
+@dataclass
+class _Matches:
+    """A filter that keeps the rows for which a condition holds."""
+
+    where: filters.Where
+    dataset: str
+    code: str = code_hash(filters.__file__)
+
+    def __call__(self, example: dict) -> bool:
+        try:
+            return self.where.matches(example)
+        except WrongValue as error:
+            raise UserError(f"--where {self.where.expression}: {self.dataset}: {error}") from error
+
+
+def _filtered(split: Examples, name: str, args: DataArguments, where: filters.Where) -> Examples:
+    columns = split.flatten().column_names if isinstance(split, Dataset) else list(next(iter(split), {}))
+    where.check_columns(columns, f"{args.dataset}, split {name!r},")
+    remaining = split.filter(_Matches(where, args.dataset), **map_options(args, f"Filtering the {name} split"))
+    if isinstance(split, Dataset):
+        logger.info(
+            "--where %s: %s of %s rows of %r remain", where.expression, f"{len(remaining):,}", f"{len(split):,}", name
+        )
+        if len(remaining) == 0 < len(split) and name == args.train_split:
+            raise UserError(f"--where {where.expression}: no row of {args.dataset} remains; correct the condition.")
+    return remaining
+
+
+# Errors
+
+
+def check_cache() -> None:
+    """Raises `UserError` if `datasets` cannot write its cache, which it would report as a missing data set."""
+    folder = Path(config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0" * 4096)
+    except OSError as error:
+        raise UserError(cache_failure(error)) from error
 
 
 @contextmanager
 def readable_errors(args: DataArguments) -> Iterator[None]:
-    """Turn the errors of `datasets` into a `UserError` that names the file, and the line if it is known."""
-    path = Path(args.dataset)
+    """Turn the errors of `datasets` for a data set of the Hub into a `UserError`."""
     try:
         yield
     except DatasetGenerationError as error:
-        reason = first_bad_json_line(path) or read_failure(error.__cause__ or error)
-        raise UserError(f"{args.dataset} could not be read: {reason}") from error
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _CACHE_ERRORS:
+            raise UserError(cache_failure(error.__cause__)) from error
+        raise UserError(f"{args.dataset} could not be read: {_first_line(error.__cause__ or error)}") from error
     except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is a FileNotFoundError
-        if path.is_dir():
-            extensions = ", ".join(FILE_FORMATS)
-            raise UserError(f"--dataset {path}: the folder holds no file with the extension {extensions}.") from error
         raise UserError(
             f"--dataset {args.dataset}: there is no such file or folder, {_nearest_builtin(args)}"
         ) from error
+    except OSError as error:
+        if error.errno not in _CACHE_ERRORS:
+            raise
+        raise UserError(cache_failure(error)) from error
     except (ValueError, RuntimeError) as error:  # a stream, a wrong configuration, a data set that is a script
-        bad_line = first_bad_json_line(path) if path.is_file() else None
-        raise UserError(f"--dataset {args.dataset}: {bad_line or read_failure(error)}") from error
+        raise UserError(f"--dataset {args.dataset}: {_first_line(error)}") from error
+
+
+_CACHE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _nearest_builtin(args: DataArguments) -> str:

@@ -9,7 +9,7 @@ from datasets import Dataset, Features, IterableDataset, Value
 from ..errors import UserError
 from .arguments import DataArguments
 from .examples import ExampleFormat, Examples, check_examples
-from .sources import read_source, readable_errors
+from .sources import Source, read_source, readable_errors
 
 
 USED_IN_TRAINING = ("train", "validation")
@@ -29,15 +29,18 @@ def load_splits(
     last part is set aside, from the start of a line. For a stream, the first documents are set aside. With
     `divide=False` nothing is set aside.
 
+    `max_train_documents` and `max_validation_documents` are drawn at random, by `split_seed`. Of a stream, they are
+    the first ones.
+
     Raises:
         UserError: the source, the split or a column does not exist, a file does not parse, an example is wrong, or
             there is no example.
     """
     args.check()
     with readable_errors(args):
-        splits = read_source(args, example_format)
-        names = _split_names(splits, args, roles, needs_train)
-        return _choose_splits(splits, names, args, example_format, divide)
+        source = read_source(args, example_format)
+        names = _split_names(source.splits, args, roles, needs_train)
+        return _choose_splits(source, names, args, example_format, divide)
 
 
 def _split_names(
@@ -52,6 +55,8 @@ def _split_names(
             if role == "train" or name != args.train_split:
                 names[role] = name
         elif is_named or (role == "train" and needs_train):
+            if args.split_files:
+                raise UserError(f"There is no {role} file; name one with --{role}_file.")
             raise UserError(
                 f"{args.dataset} has no split {name!r}; choose one of {', '.join(splits)} with --{role}_split."
             )
@@ -61,7 +66,7 @@ def _split_names(
 
 
 def _choose_splits(
-    splits: Mapping[str, Examples],
+    source: Source,
     names: dict[str, str],
     args: DataArguments,
     example_format: ExampleFormat,
@@ -69,7 +74,7 @@ def _choose_splits(
 ) -> dict[str, Examples]:
     # The training split comes first, because it defines the labels.
     chosen = {
-        role: check_examples(splits[names[role]], names[role], args, example_format)
+        role: check_examples(source.splits[names[role]], names[role], args, example_format, source.files)
         for role in ("train", "validation", "test")
         if role in names
     }
@@ -79,12 +84,24 @@ def _choose_splits(
         chosen["train"], chosen["validation"] = _divide(chosen["train"], args, example_format.group_column)
     for role, limit in (("train", args.max_train_documents), ("validation", args.max_validation_documents)):
         if limit is not None and role in chosen:
-            chosen[role] = chosen[role].take(limit)
+            chosen[role] = draw(chosen[role], limit, args.split_seed)
     for role, examples in chosen.items():
         if isinstance(examples, Dataset) and len(examples) == 0:
             name = {"train": "training"}.get(role, role)
             raise UserError(f"{args.dataset} has no {name} text; give documents that are not empty.")
     return chosen
+
+
+def draw(examples: Examples, count: int, seed: int) -> Examples:
+    """At most `count` examples, drawn at random, in their order; of a stream, the first ones.
+
+    A smaller count with the same seed draws a part of the same examples.
+    """
+    if isinstance(examples, IterableDataset):
+        return examples.take(count)
+    if count >= len(examples):
+        return examples
+    return examples.select(np.sort(np.random.default_rng(seed).permutation(len(examples))[:count]))
 
 
 def _divide_stream(train: IterableDataset, validation: IterableDataset | None, args: DataArguments):

@@ -1,6 +1,7 @@
 """`modeling-mini eval`: a checkpoint and the baselines of its task on the same examples, in one table."""
 
 import json
+import logging
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -11,6 +12,7 @@ from datasets import Dataset, IterableDataset
 from matplotlib.figure import Figure
 
 from ..data.examples import Examples
+from ..data.splits import draw
 from ..errors import UserError
 from ..parsing import parse_dataclasses
 from ..tables import markdown_table
@@ -19,6 +21,8 @@ from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
 from ..tasks.batches import describe_positions
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
 
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("test", "validation", "train")  # in order of preference
 STREAMED_EXAMPLES = 500  # default number of evaluated examples of a stream
@@ -36,7 +40,9 @@ class EvalArguments:
             "given with --dataset, all of it."
         },
     )
-    max_examples: int | None = field(default=None, metadata={"help": "Evaluate only the first N examples."})
+    max_examples: int | None = field(
+        default=None, metadata={"help": "Evaluate on at most N examples, drawn at random."}
+    )
     baselines: bool = field(default=True, metadata={"help": "Score the baselines of the task as well."})
     batch_size: int = field(default=32, metadata={"help": "Examples, or rows, in a batch."})
     output: str | None = field(
@@ -57,11 +63,17 @@ def evaluate(argv: list[str]) -> None:
     task_args, args = parse_dataclasses((TaskArguments, EvalArguments), options, "modeling-mini eval [CHECKPOINT]")
     explicit = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in options if word.startswith("--")}
     explicit |= {name.removeprefix("no_") for name in explicit}
-    divide = "dataset" not in explicit
+    task_args.check_source()
+    if task_args.split_files:
+        explicit.add("dataset")
+        task_args.dataset = next(iter(task_args.split_files.values()))
+    divide = "dataset" not in explicit or task_args.train_file is not None
     if checkpoint is not None:
         recorded = recorded_arguments(checkpoint)
         check_same_task(checkpoint, recorded, task_args.task if "task" in explicit else None)
-        if is_same_data(task_args.dataset, recorded.get("dataset")):  # never test on the rows it was trained on
+        warn_about_training_data(task_args, recorded)
+        # Never test on the rows it was trained on.
+        if not task_args.split_files and is_same_data(task_args.dataset, recorded.get("dataset")):
             divide, task_args.dataset = True, recorded["dataset"]
         task_args = _completed(task_args, recorded, explicit, checkpoint)
     choose_dataset(task_args)
@@ -84,8 +96,9 @@ def evaluate(argv: list[str]) -> None:
     if not systems:
         hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
         raise UserError(f"{task.name} has no baselines here; {hint}name a checkpoint.")
-    dataset = task_args.dataset
-    sys.stdout.write(f"{task.name}: {dataset}, {split}, {len(examples):,} examples\n\n{table(systems)}\n")
+    dataset = task_args.split_files.get(split, task_args.dataset)
+    name = heading(task_args, split, divide)
+    sys.stdout.write(f"{task.name}: {name}, {len(examples):,} examples\n\n{table(systems)}\n")
     if args.output is not None:
         about = {"checkpoint": checkpoint, "dataset": dataset, "split": split, "examples": len(examples)}
         _write(Path(args.output), {"task": task.name, **about}, systems, examples, predictions, task)
@@ -116,6 +129,21 @@ def is_same_data(dataset: str | None, recorded: str | None) -> bool:
     return dataset == recorded or (Path(dataset).exists() and Path(dataset).resolve() == Path(recorded).resolve())
 
 
+def heading(args: TaskArguments, split: str, divide: bool) -> str:
+    """The evaluated data: the file alone, if it is evaluated as a whole; otherwise the data set and the split."""
+    dataset = args.split_files.get(split, args.dataset)
+    is_whole = not divide and args.split_column is None and Path(dataset).is_file()
+    return dataset if is_whole else f"{dataset}, {split}"
+
+
+def warn_about_training_data(args: TaskArguments, recorded: dict) -> None:
+    """Warn if a file to evaluate on is the one that the checkpoint was trained on."""
+    for split in ("validation", "test"):
+        path = args.split_files.get(split)
+        if is_same_data(path, recorded.get("train_file") or recorded.get("dataset")):
+            logger.warning("The checkpoint was trained on %s: these scores say nothing about other data.", path)
+
+
 def make_folder(path: str) -> None:
     """Create the output folder, before any long work. Raises `UserError`."""
     try:
@@ -132,14 +160,15 @@ def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset
     if split not in splits:
         raise UserError(f"--split {split}: {task.args.dataset} has {', '.join(splits)}; choose one of them.")
     train = splits["train"] if split != "train" and "train" in splits else None
-    examples = _stored(splits[split], args.max_examples, STREAMED_EXAMPLES)
-    return split, examples, train and _stored(train, None, STREAMED_TRAINING_EXAMPLES)
+    seed = task.args.split_seed
+    examples = _stored(splits[split], args.max_examples, STREAMED_EXAMPLES, seed)
+    return split, examples, train and _stored(train, None, STREAMED_TRAINING_EXAMPLES, seed)
 
 
-def _stored(examples: Examples, limit: int | None, limit_of_stream: int) -> Dataset:
+def _stored(examples: Examples, limit: int | None, limit_of_stream: int, seed: int) -> Dataset:
     if isinstance(examples, IterableDataset):
         return Dataset.from_list(list(examples.take(limit or limit_of_stream)))
-    return examples if limit is None else examples.take(min(limit, len(examples)))
+    return examples if limit is None else draw(examples, limit, seed)
 
 
 def _completed(task_args: TaskArguments, recorded: dict, explicit: set[str], checkpoint: str) -> TaskArguments:

@@ -30,7 +30,12 @@ def task_class(name: str) -> type["Task"]:
 
 
 def choose_dataset(args: "TaskArguments") -> None:
-    """Take the task's built-in data where no data set is named. Raises `UserError` if the task has none."""
-    args.dataset = args.dataset or task_class(args.task).default_dataset
+    """Take the task's built-in data where no data are named. Raises `UserError` if the task has none.
+
+    The first of `--train_file`, `--validation_file` and `--test_file` becomes the name of the data set.
+    """
+    args.check_source()
+    if args.dataset is None:
+        args.dataset = next(iter(args.split_files.values()), task_class(args.task).default_dataset)
     if args.dataset is None:
         raise UserError(f"{args.task} has no built-in data; name a data set with --dataset.")

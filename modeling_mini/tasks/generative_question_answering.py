@@ -1,14 +1,20 @@
 """Generative question answering: write the answer to a question about a text, or nothing if the text has none."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from datasets import Dataset
 
 from .. import metrics
+from ..data.columns import TEXTS
 from ..data.examples import Examples
-from .question_answering import NO_ANSWER, question_and_context, read_squad, trivial_answers
+from .question_answering import (
+    NO_ANSWER,
+    question_and_context,
+    squad_questions,
+    trivial_answers,
+    with_clean_answers,
+)
 from .text_to_text import TextToTextTask
 
 
@@ -25,6 +31,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
     card_input = '{prompt!r} + "\\nWhat is it?" + tokenizer.eos_token'
     columns = ("question", "context", "answers.text")
     text_columns = input_columns = ("question", "context")
+    column_types = {"answers.text": TEXTS}
     group_column = "context"
     truncation_side = "left"
     default_dataset = "docstring-questions"
@@ -32,8 +39,11 @@ class GenerativeQuestionAnswering(TextToTextTask):
     score_names = ("exact_match", "f1")
     pretrained_result = "exact match 67.2"
 
-    def read_file(self, path: Path) -> Dataset | None:
-        return read_squad(path)
+    def expand_row(self, row: dict) -> Iterable[dict] | None:
+        return squad_questions(row)
+
+    def prepare(self, examples: Examples) -> Examples:
+        return with_clean_answers(examples)
 
     def find_problem(self, example: dict) -> str | None:
         texts = example["answers.text"]

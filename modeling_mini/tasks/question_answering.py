@@ -2,12 +2,10 @@
 
 import copy
 import heapq
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -16,7 +14,8 @@ from datasets import Dataset, Features, List
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
-from ..data.examples import Examples
+from ..data.columns import NUMBERS, TEXTS, WrongValue
+from ..data.examples import Examples, SkippableProblem
 from ..data.fingerprint import code_hash
 from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
 from ..errors import UserError
@@ -42,6 +41,7 @@ class QuestionAnswering(Task):
     model_class = MiniForQuestionAnswering
     columns = ("question", "context", "answers.text", "answers.answer_start")
     text_columns = input_columns = ("question", "context")
+    column_types = {"answers.text": TEXTS, "answers.answer_start": NUMBERS}
     group_column = "context"
     card_input = '"What is it?", {prompt!r}'
     default_dataset = "docstring-questions"
@@ -51,8 +51,11 @@ class QuestionAnswering(Task):
     logit_names = ("start_logits", "end_logits")
     label_names = ("start_positions", "end_positions")
 
-    def read_file(self, path: Path) -> Dataset | None:
-        return read_squad(path)
+    def expand_row(self, row: dict) -> Iterable[dict] | None:
+        return squad_questions(row)
+
+    def prepare(self, examples: Examples) -> Examples:
+        return with_clean_answers(examples)
 
     def find_problem(self, example: dict) -> str | None:
         texts, starts = example["answers.text"], example["answers.answer_start"]
@@ -66,8 +69,8 @@ class QuestionAnswering(Task):
         for text, start in zip(texts, starts, strict=True):
             if not (isinstance(text, str) and isinstance(start, int)):
                 return f"the answer {text!r} at {start!r} is not a text and a number; correct it, or remove the row."
-            if example["context"] and example["context"][start : start + len(text)] != text:
-                return (
+            if example["context"] and (start < 0 or example["context"][start : start + len(text)] != text):
+                return SkippableProblem(
                     f"the answer {text!r} is not at character {start} of its context; correct answer_start, which "
                     "counts characters from 0."
                 )
@@ -168,31 +171,82 @@ def question_and_context(texts: list[str], stream: TextIO) -> list[dict]:
     return [{"question": question, "context": context}]
 
 
-def read_squad(path: Path) -> Dataset | None:
-    """The nested JSON of the official SQuAD files as one row per question; None for any other file."""
-    if not path.name.endswith(".json"):
-        return None
-    try:
-        articles = json.loads(path.read_text(encoding="utf-8"))["data"]
-        questions = [
-            (paragraph["context"], question)
-            for article in articles
-            for paragraph in article["paragraphs"]
-            for question in paragraph["qas"]
-        ]
-    except (ValueError, KeyError, TypeError):  # a table in JSON, or invalid JSON, which `datasets` reports
-        return None
-    return Dataset.from_list([_squad_row(path, context, question) for context, question in questions])
+def squad_questions(row: dict) -> Iterator[dict] | None:
+    """The questions of an object in the nested JSON of SQuAD: a file, an article or a paragraph. None for any other.
+
+    Raises:
+        WrongValue: a question is not in SQuAD format.
+    """
+    if isinstance(articles := row.get("data"), list) and all(_has_list(article, "paragraphs") for article in articles):
+        return (question for article in articles for question in squad_questions(article))
+    if _has_list(row, "paragraphs"):
+        return (question for paragraph in row["paragraphs"] for question in _questions_of(paragraph))
+    return _questions_of(row) if _has_list(row, "qas") and "context" in row else None
 
 
-def _squad_row(path: Path, context: str, question: dict) -> dict:
-    try:
-        answers = {key: [answer[key] for answer in question.get("answers", [])] for key in ("text", "answer_start")}
-        return {"question": question["question"], "context": context, "answers": answers}
-    except (KeyError, TypeError) as error:
-        name = question.get("id", "without an id") if isinstance(question, dict) else question
-        reason = f"key {error} is missing" if isinstance(error, KeyError) else error
-        raise UserError(f"{path}: question {name} is not in SQuAD format: {reason}; correct it.") from error
+def _has_list(value: object, key: str) -> bool:
+    return isinstance(value, dict) and isinstance(value.get(key), list)
+
+
+def _questions_of(paragraph: dict) -> Iterator[dict]:
+    if not (_has_list(paragraph, "qas") and "context" in paragraph):
+        raise WrongValue("a paragraph is not in SQuAD format: it must have a context and a list qas; correct it.")
+    for question in paragraph["qas"]:
+        name = question.get("id", "without an id") if isinstance(question, dict) else repr(question)
+        try:
+            answers = question.get("answers", [])
+            if answers is None and question.get("is_impossible"):
+                answers = []
+            if not isinstance(answers, list):
+                raise TypeError(f"answers holds {'null' if answers is None else type(answers).__name__}, not a list")
+            yield {
+                "id": question.get("id"),
+                "question": question["question"],
+                "context": paragraph["context"],
+                "answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")},
+            }
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = f"key {error} is missing" if isinstance(error, KeyError) else error
+            raise WrongValue(f"question {name} is not in SQuAD format: {reason}; correct it.") from error
+
+
+def with_clean_answers(examples: Examples) -> Examples:
+    """The examples without blank answers, and with each answer at the character where the context has its text.
+
+    Published copies of SQuAD have answers that are off by a character or two.
+    """
+    columns = [name for name in ("context", "answers.text", "answers.answer_start") if name in examples.column_names]
+    clean = CleanAnswers()
+    if all(clean(example).items() <= example.items() for example in examples.select_columns(columns)):
+        return examples  # as nearly always; a copy would store all contexts again
+    return examples.map(clean)
+
+
+@dataclass
+class CleanAnswers:
+    """Map: an example -> its answers without blank ones, each where `nearest_start` finds it."""
+
+    code: str = _THIS_CODE
+
+    def __call__(self, example: dict) -> dict:
+        texts, starts = example["answers.text"], example.get("answers.answer_start")
+        if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+            return {}
+        kept = [index for index, text in enumerate(texts) if text.strip()]
+        if starts is None:
+            return {"answers.text": [texts[index] for index in kept]}
+        if not (isinstance(starts, list) and len(starts) == len(texts) and isinstance(example["context"], str)):
+            return {}
+        return {
+            "answers.text": [texts[index] for index in kept],
+            "answers.answer_start": [nearest_start(example["context"], texts[i], starts[i]) for i in kept],
+        }
+
+
+def nearest_start(context: str, text: str, start: int) -> int:
+    """Where the context has the answer, at most two characters from `start`; or `start`, if it is not there."""
+    places = [start + offset for offset in (0, -1, 1, -2, 2)] if isinstance(start, int) and start >= 0 else []
+    return next((place for place in places if place >= 0 and context.startswith(text, place)), start)
 
 
 def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:

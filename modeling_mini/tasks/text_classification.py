@@ -12,6 +12,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from .. import metrics
 from ..configuration_mini import MiniConfig
+from ..data.columns import LABEL
 from ..data.examples import Examples, column_texts
 from ..data.fingerprint import code_hash
 from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
@@ -36,6 +37,7 @@ class TextClassification(Task):
     columns = ("text", "label")
     text_columns = input_columns = ("text",)
     optional_columns = ("text_pair",)
+    column_types = {"label": LABEL}
     default_dataset = "docstring-fields"
     requires = ("sklearn",)
     metric = "macro_f1"
@@ -194,4 +196,7 @@ class EncodeTexts:
 
 
 def _label_order(name: str) -> tuple:
-    return (0, int(name), "") if name.isdigit() else (1, 0, name)
+    """Whole numbers first, in their order, and then names; `01` after `1`."""
+    is_number = name.isascii() and name.isdecimal()
+    digits = name.lstrip("0") if is_number else ""
+    return (not is_number, len(digits), digits, name)

@@ -12,6 +12,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
+from ..data.arguments import FILE_ARGUMENTS
 from ..errors import UserError
 from ..parsing import argument_names, nearest_argument, parse_dataclasses
 from ..presets import configuration_path
@@ -171,6 +172,10 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
     recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
     overrides = recipe.pop("config_overrides", None) or {}
+    if any(word.lstrip("-").partition("=")[0].replace("-", "_") in FILE_ARGUMENTS for word in argv):
+        recipe = {
+            name: value for name, value in recipe.items() if name not in ("dataset", "dataset_config", "columns")
+        }
     argv = [*_to_argv(recipe), *argv[has_recipe:]]
     arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon)
     model_arguments, data_arguments, _ = arguments

@@ -170,11 +170,15 @@ def test_streamed_rows_equal_the_rows_of_the_stored_corpus(tmp_path, tokenizer):
             {"streaming": True},
             "line 701 is not JSON",
         ),
-        (lambda d: d.joinpath("a.txt").write_bytes(b"caf\xe9 \n" * 9) and d / "a.txt", {}, "can't decode byte 0xe9"),
+        (
+            lambda d: d.joinpath("a.txt").write_bytes(b"caf\xe9 \n" * 9) and d / "a.txt",
+            {},
+            r"a\.txt is not UTF-8 \(byte 0xE9 at line 1\); convert it",
+        ),
         (
             lambda d: d.joinpath("a.txt").write_bytes(b"caf\xe9 \n" * 9) and d / "a.txt",
             {"streaming": True},
-            "can't decode byte 0xe9",
+            r"a\.txt is not UTF-8 \(byte 0xE9 at line 1\); convert it",
         ),
         (lambda d: d.joinpath("a.docx").write_text("x") and d / "a.docx", {}, "its extension is not one of"),
         (lambda d: with_truncated_line(write(d / "a.jsonl", TEXTS)), {}, "line 4 is not JSON"),

@@ -31,7 +31,7 @@ def test_labels_can_be_names_numbers_or_classes(tmp_path):
 
 def test_a_row_without_a_label_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\none,0\ntwo,\nthree,1\n")
-    with pytest.raises(UserError, match="row 2 of the split 'train': there is no label"):
+    with pytest.raises(UserError, match=r"a\.csv, line 3: there is no label in 'label'"):
         build("text-classification", dataset=str(tmp_path / "a.csv")).load()
 
 

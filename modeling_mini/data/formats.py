@@ -1,0 +1,394 @@
+"""Reads one local file row by row: CSV, JSON, JSON Lines, plain text or Parquet, plain or compressed with gzip.
+
+A row is a pair of its line (in Parquet, its number, from 1) and its columns. All values of CSV are text. Text is
+UTF-8; nothing is guessed.
+"""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import ClassLabel, Features
+
+from ..errors import UserError
+from .columns import WrongValue, column_names
+
+
+Row = tuple[int, Mapping]
+Expand = Callable[[dict], Iterable[dict] | None]
+
+FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_CHARACTERS = 10 << 20  # of a text file that are read at a time
+_ROWS_WITH_ALL_COLUMNS = 1000  # first rows of a JSON file, whose columns are those of the file
+_SIGNATURES = {
+    b"\x1f\x8b": "is compressed with gzip; add .gz to its name.",
+    b"PK\x03\x04": "is a zip archive; unpack it.",
+    b"PAR1": "is a Parquet file; let its name end in .parquet.",
+    b"version https://git-lfs": "is a pointer of Git LFS instead of the data; download them with `git lfs pull`.",
+}
+# The mark of UTF-32 begins with that of UTF-16.
+_OTHER_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
+
+def format_of(path: Path) -> str | None:
+    """The format of a file by its extension, in capital or small letters, with or without `.gz`; or None."""
+    name = path.name.lower().removesuffix(".gz")
+    return next((kind for extension, kind in FORMATS.items() if name.endswith(extension)), None)
+
+
+def read_rows(path: Path, columns: Collection[str], text_unit: str, expand: Expand) -> Iterator[Row]:
+    """The rows of a file, with at least those of `columns` that it has.
+
+    Args:
+        path: a file whose format `format_of` knows.
+        columns: names as `columns.lookup` takes them.
+        text_unit: what a row of a plain text file is: the `document`, a `paragraph` or a `line`.
+        expand: the rows that an object of a JSON file stands for, or None for the object itself.
+
+    Raises:
+        UserError: the file cannot be read to its end. The sentence names the line.
+    """
+    kind = format_of(path)
+    with _readable(path):
+        if kind == "parquet":
+            yield from _read_parquet(path, columns)
+            return
+        _check_beginning(path)
+        with _open(path) as file:
+            if kind == "json":
+                yield from _read_json(path, file, columns, expand)
+            elif kind == "csv":
+                yield from _read_csv(path, file, columns)
+            else:
+                yield from _read_text(file, text_unit)
+
+
+def file_columns(path: Path, expand: Expand) -> list[str]:
+    """The names of the columns of a file; of JSON, those of the first rows. Raises `UserError`."""
+    kind = format_of(path)
+    if kind == "text":
+        return ["text"]
+    if kind == "json":
+        first = zip(range(_ROWS_WITH_ALL_COLUMNS), read_rows(path, (), "line", expand), strict=False)
+        return list(dict.fromkeys(name for _, (_, row) in first for name in column_names(row)))
+    with _readable(path):
+        if kind == "parquet":
+            with _open_parquet(path) as file:
+                return [leaf for field in file.schema_arrow for leaf in _leaves(field)]
+        _check_beginning(path)
+        with _open(path) as file:
+            return _header(path, _csv_reader(file))
+
+
+def class_names(path: Path, column: str) -> list[str] | None:
+    """The names of the classes that a column of a Parquet file holds as numbers, if `datasets` has written them."""
+    if format_of(path) != "parquet":
+        return None
+    with _readable(path), _open_parquet(path) as file:
+        try:
+            feature = Features.from_arrow_schema(file.schema_arrow).get(column)
+        except (ValueError, TypeError, KeyError, AttributeError):  # metadata of another program, or another version
+            return None
+    return feature.names if isinstance(feature, ClassLabel) else None
+
+
+# Every error of a file, with its line where it has lines
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(_wrong_byte(path)) from error
+    except EOFError as error:
+        raise UserError(
+            f"{path} is truncated: the compressed data end too early; copy or download it again."
+        ) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is not compressed with gzip, or damaged ({error}); copy it again, or rename it."
+        ) from error
+    except pa.ArrowException as error:
+        raise UserError(
+            f"{path} is not a Parquet file, or damaged ({_first_line(error)}); copy or download it again."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or _first_line(error)}.") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _wrong_byte(path: Path) -> str:
+    """The sentence about the first line that is not UTF-8."""
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                byte = f"0x{line[error.start]:02X}"
+                return f"{path} is not UTF-8 (byte {byte} at line {number}); convert it, for example with iconv."
+    return f"{path} is not UTF-8; convert it, for example with iconv."
+
+
+def _check_beginning(path: Path) -> None:
+    """Raises `UserError` for a file of another kind or encoding, as its first bytes show."""
+    with _open(path) as file:
+        start = file.read(4096)
+    for mark, encoding in _OTHER_MARKS.items():
+        if start.startswith(mark):
+            raise UserError(f"{path} is in {encoding}; convert it to UTF-8, for example with iconv.")
+    for signature, sentence in _SIGNATURES.items():
+        if start.startswith(signature):
+            raise UserError(f"{path} {sentence}")
+    for parity in (0, 1):  # UTF-16 without a mark: every other byte of European text is 0
+        zeros, others = start[parity::2].count(0), start[1 - parity :: 2].count(0)
+        if zeros > 0.4 * len(start) and others == 0:
+            raise UserError(f"{path} is in UTF-16; convert it to UTF-8, for example with iconv.")
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+# Plain text
+
+
+def _read_text(file: BinaryIO, unit: str) -> Iterator[Row]:
+    text = io.TextIOWrapper(file, encoding="utf-8-sig")
+    if unit == "document":
+        yield 1, {"text": text.read()}
+    elif unit == "line":
+        for number, line in enumerate(text, start=1):
+            yield number, {"text": line.removesuffix("\n")}
+    else:
+        yield from _paragraphs(text)
+
+
+def _paragraphs(text: io.TextIOBase) -> Iterator[Row]:
+    """What stands between empty lines."""
+    line, rest = 1, ""
+    while batch := text.read(_CHARACTERS):
+        *paragraphs, rest = (rest + batch + text.readline()).split("\n\n")
+        for paragraph in paragraphs:
+            if paragraph:
+                yield line, {"text": paragraph}
+            line += paragraph.count("\n") + 2
+    if rest:
+        yield line, {"text": rest}
+
+
+# CSV
+
+
+def _csv_reader(file: BinaryIO):
+    csv.field_size_limit(2**31 - 1)
+    # Strict: otherwise a quote that is never closed would make one cell of the rest of the file.
+    return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+
+
+def _header(path: Path, reader) -> list[str]:
+    with _csv_errors(path, reader):
+        return next((cells for cells in reader if cells), [])
+
+
+def _read_csv(path: Path, file: BinaryIO, columns: Collection[str]) -> Iterator[Row]:
+    reader = _csv_reader(file)
+    header = _header(path, reader)
+    if repeated := next((name for name in columns if header.count(name) > 1), None):
+        raise UserError(f"{path} has several columns {repeated!r}; rename or remove all but one.")
+    places = [(name, header.index(name)) for name in columns if name in header]
+    with _csv_errors(path, reader):
+        line = reader.line_num + 1
+        for cells in reader:
+            if len(cells) > len(header):
+                raise UserError(
+                    f"{path}, line {line} has {len(cells)} cells, but the header has {len(header)}; put quotes around "
+                    "text with commas."
+                )
+            if cells:
+                yield line, {name: cells[place] for name, place in places if place < len(cells)}
+            line = reader.line_num + 1
+
+
+@contextmanager
+def _csv_errors(path: Path, reader) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {max(reader.line_num, 1)} is not CSV ({error}); correct the quotes: a quote inside a "
+            'quoted cell is written twice ("").'
+        ) from error
+
+
+# JSON and JSON Lines
+
+
+class _RepeatedKey(Exception):
+    pass
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_DECODER = json.JSONDecoder()
+_DECODER_OF_LONG_NUMBERS = json.JSONDecoder(parse_int=str)  # Python does not convert thousands of digits
+
+
+def _read_json(path: Path, file: BinaryIO, columns: Collection[str], expand: Expand) -> Iterator[Row]:
+    keys = {part for column in columns for part in (column, *column.split("."))}
+    is_first = True
+    for line, content in enumerate(file, start=1):
+        text = (content.removeprefix(codecs.BOM_UTF8) if line == 1 else content).decode()
+        if not text.strip():
+            continue
+        if is_first and _continues(path, text):
+            yield from _read_values(path, text + file.read().decode(), line, keys, expand)
+            return
+        is_first = False
+        text = text.rstrip()  # otherwise an error at its end is one of the next line
+        start = _SPACE.match(text).end()
+        with _json_errors(path, line, line):
+            value, end = _decode(text, start, keys)
+            if _SPACE.match(text, end).end() < len(text):
+                raise json.JSONDecodeError("Extra data", text, end)
+        yield from _rows_of(path, line, value, expand)
+
+
+def _continues(path: Path, text: str) -> bool:
+    """Whether a JSON value goes on after the first line of the file: an array, or an object on several lines."""
+    if text.lstrip().startswith("["):
+        return True
+    if text.strip() != "{" and path.name.lower().endswith((".jsonl", ".jsonl.gz")):
+        return False
+    try:
+        _decode(text, _SPACE.match(text).end())
+    except (json.JSONDecodeError, RecursionError):
+        return True
+    return False
+
+
+def _read_values(path: Path, text: str, first_line: int, keys: set[str], expand: Expand) -> Iterator[Row]:
+    """The rows of an array, or of objects that follow each other."""
+    position = _SPACE.match(text).end()
+    in_array = text.startswith("[", position)
+    position += in_array
+    line, counted = first_line, 0
+    while True:
+        position = _SPACE.match(text, position).end()
+        line, counted = line + text.count("\n", counted, position), position
+        if position == len(text) and not in_array:
+            return
+        with _json_errors(path, first_line, line):
+            if in_array and text.startswith("]", position):
+                if _SPACE.match(text, position + 1).end() < len(text):
+                    raise json.JSONDecodeError("Extra data", text, position + 1)
+                return
+            value, end = _decode(text, position, keys)
+            position = _SPACE.match(text, end).end()
+            if in_array and not text.startswith(("]", ","), position):
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
+            position += text.startswith(",", position) and in_array
+        is_text = in_array and isinstance(value, str)
+        yield from _rows_of(path, line, {"text": value} if is_text else value, expand)
+
+
+def _decode(text: str, start: int, keys: Collection[str] = ()) -> tuple[Any, int]:
+    """The JSON value at `start`, and its end. Raises `_RepeatedKey` if an object has one of `keys` twice."""
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        value, end = _DECODER_OF_LONG_NUMBERS.raw_decode(text, start)
+    # Counting is fast, and rules out a repeated key for most rows.
+    if any(text.count(json.dumps(key, ensure_ascii=False), start, end) > 1 for key in keys):
+        json.JSONDecoder(object_pairs_hook=lambda pairs: _check_keys(pairs, keys), parse_int=str).raw_decode(
+            text, start
+        )
+    return value, end
+
+
+def _check_keys(pairs: list[tuple[str, Any]], keys: Collection[str]) -> None:
+    names = [name for name, _ in pairs if name in keys]
+    if len(names) > len(set(names)):
+        raise _RepeatedKey(max(names, key=names.count))
+
+
+@contextmanager
+def _json_errors(path: Path, first_line: int, line: int) -> Iterator[None]:
+    """Errors of a value at `line`, in a text that begins at `first_line`."""
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        place = f"{path}, line {first_line - 1 + error.lineno}"
+        raise UserError(
+            f"{place} is not JSON ({error.msg} at column {error.colno}); correct it, or remove it."
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}, line {line} is nested too deeply; correct it, or remove it.") from error
+    except _RepeatedKey as error:
+        raise UserError(f"{path}, line {line} has the key '{error}' twice; remove one of the two.") from error
+
+
+def _rows_of(path: Path, line: int, value: Any, expand: Expand) -> Iterator[Row]:
+    if not isinstance(value, dict):
+        name = "null" if value is None else type(value).__name__
+        raise UserError(
+            f"{path}, line {line} holds {name}, but must hold a JSON object of columns and "
+            "values; correct it, or remove it."
+        )
+    try:
+        rows = expand(value)
+        yield from ((line, row) for row in (rows if rows is not None else (value,)))
+    except WrongValue as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+# Parquet
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    with _open(path) as file:
+        compressed = path.name.lower().endswith(".gz")
+        with pq.ParquetFile(pa.BufferReader(file.read()) if compressed else path) as parquet:
+            yield parquet
+
+
+def _read_parquet(path: Path, columns: Collection[str]) -> Iterator[Row]:
+    with _open_parquet(path) as file:
+        names = set(file.schema_arrow.names)
+        roots = {column if column in names else column.partition(".")[0] for column in columns}
+        number = 0
+        for batch in file.iter_batches(columns=sorted(roots & names)):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+def _leaves(field: pa.Field, prefix: str = "") -> Iterator[str]:
+    name, kind = prefix + field.name, field.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        for nested in kind:
+            yield from _leaves(nested, f"{name}.")
+    else:
+        yield name
