@@ -252,111 +252,125 @@ _DECODER_OF_LONG_NUMBERS = json.JSONDecoder(parse_int=str)  # Python does not co
 
 
 def _read_json(path: Path, file: BinaryIO, columns: Collection[str], expand: Expand) -> Iterator[Row]:
-    keys = {part for column in columns for part in (column, *column.split("."))}
-    is_first = True
-    for line, content in enumerate(file, start=1):
-        text = (content.removeprefix(codecs.BOM_UTF8) if line == 1 else content).decode()
-        if not text.strip():
-            continue
-        if is_first and _continues(path, text):
-            yield from _read_values(path, text + file.read().decode(), line, keys, expand)
-            return
-        is_first = False
-        text = text.rstrip()  # otherwise an error at its end is one of the next line
-        start = _SPACE.match(text).end()
-        with _json_errors(path, line, line):
-            value, end = _decode(text, start, keys)
-            if _SPACE.match(text, end).end() < len(text):
+    decoder = _Decoder(columns)
+    is_first, line = True, 0
+    try:
+        for line, content in enumerate(file, start=1):
+            text = (content.removeprefix(codecs.BOM_UTF8) if line == 1 else content).decode().rstrip(" \t\r\n")
+            if not text:
+                continue
+            if is_first and _continues(path, text):
+                yield from _read_values(path, f"{text}\n{file.read().decode()}", line, decoder, expand)
+                return
+            is_first = False
+            value, end = decoder.decode(text, _SPACE.match(text).end())
+            if end < len(text):
                 raise json.JSONDecodeError("Extra data", text, end)
-        yield from _rows_of(path, line, value, expand)
+            yield from _rows_of(path, line, value, expand)
+    except (json.JSONDecodeError, RecursionError, _RepeatedKey) as error:
+        raise UserError(_json_failure(path, error, line, line)) from error
 
 
 def _continues(path: Path, text: str) -> bool:
     """Whether a JSON value goes on after the first line of the file: an array, or an object on several lines."""
     if text.lstrip().startswith("["):
         return True
-    if text.strip() != "{" and path.name.lower().endswith((".jsonl", ".jsonl.gz")):
+    if text != "{" and path.name.lower().endswith((".jsonl", ".jsonl.gz")):
         return False
     try:
-        _decode(text, _SPACE.match(text).end())
+        _Decoder().decode(text, _SPACE.match(text).end())
     except (json.JSONDecodeError, RecursionError):
         return True
     return False
 
 
-def _read_values(path: Path, text: str, first_line: int, keys: set[str], expand: Expand) -> Iterator[Row]:
+def _read_values(path: Path, text: str, first_line: int, decoder: "_Decoder", expand: Expand) -> Iterator[Row]:
     """The rows of an array, or of objects that follow each other."""
     position = _SPACE.match(text).end()
     in_array = text.startswith("[", position)
-    position += in_array
     line, counted = first_line, 0
+    try:
+        for value, start in _values(text, position + in_array, in_array, decoder):
+            line, counted = line + text.count("\n", counted, start), start
+            is_text = in_array and isinstance(value, str)
+            yield from _rows_of(path, line, {"text": value} if is_text else value, expand)
+    except (json.JSONDecodeError, RecursionError, _RepeatedKey) as error:
+        line = first_line + text.count("\n", 0, decoder.position)
+        raise UserError(_json_failure(path, error, first_line, line)) from error
+
+
+def _values(text: str, position: int, in_array: bool, decoder: "_Decoder") -> Iterator[tuple[Any, int]]:
+    """The values, with the position where each begins."""
     while True:
         position = _SPACE.match(text, position).end()
-        line, counted = line + text.count("\n", counted, position), position
         if position == len(text) and not in_array:
             return
-        with _json_errors(path, first_line, line):
-            if in_array and text.startswith("]", position):
-                if _SPACE.match(text, position + 1).end() < len(text):
-                    raise json.JSONDecodeError("Extra data", text, position + 1)
-                return
-            value, end = _decode(text, position, keys)
-            position = _SPACE.match(text, end).end()
-            if in_array and not text.startswith(("]", ","), position):
-                raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
-            position += text.startswith(",", position) and in_array
-        is_text = in_array and isinstance(value, str)
-        yield from _rows_of(path, line, {"text": value} if is_text else value, expand)
+        if in_array and text.startswith("]", position):
+            if _SPACE.match(text, position + 1).end() < len(text):
+                raise json.JSONDecodeError("Extra data", text, position + 1)
+            return
+        value, end = decoder.decode(text, position)
+        yield value, position
+        position = _SPACE.match(text, end).end()
+        if in_array and not text.startswith(("]", ","), position):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
+        position += in_array and text.startswith(",", position)
 
 
-def _decode(text: str, start: int, keys: Collection[str] = ()) -> tuple[Any, int]:
-    """The JSON value at `start`, and its end. Raises `_RepeatedKey` if an object has one of `keys` twice."""
-    try:
-        value, end = _DECODER.raw_decode(text, start)
-    except json.JSONDecodeError:
-        raise
-    except ValueError:
-        value, end = _DECODER_OF_LONG_NUMBERS.raw_decode(text, start)
-    # Counting is fast, and rules out a repeated key for most rows.
-    if any(text.count(json.dumps(key, ensure_ascii=False), start, end) > 1 for key in keys):
-        json.JSONDecoder(object_pairs_hook=lambda pairs: _check_keys(pairs, keys), parse_int=str).raw_decode(
-            text, start
-        )
-    return value, end
+class _Decoder:
+    """Decodes JSON values, and refuses objects that have a key of one of the columns twice."""
+
+    def __init__(self, columns: Collection[str] = ()):
+        self.keys = {part for column in columns for part in (column, *column.split("."))}
+        self.position = 0  # where the last value begins
+        self.quoted = [json.dumps(key, ensure_ascii=False) for key in self.keys]
+
+    def decode(self, text: str, start: int) -> tuple[Any, int]:
+        """The value at `start`, and its end.
+
+        Raises:
+            JSONDecodeError: there is no JSON value.
+            _RepeatedKey: an object has a key twice.
+        """
+        self.position = start
+        try:
+            value, end = _DECODER.raw_decode(text, start)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:
+            value, end = _DECODER_OF_LONG_NUMBERS.raw_decode(text, start)
+        for key in self.quoted:
+            if text.count(key, start, end) > 1:  # counting is fast, and rules out a repeated key for most rows
+                json.JSONDecoder(object_pairs_hook=self._check_keys, parse_int=str).raw_decode(text, start)
+                break
+        return value, end
+
+    def _check_keys(self, pairs: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in pairs if name in self.keys]
+        if len(names) > len(set(names)):
+            raise _RepeatedKey(max(names, key=names.count))
 
 
-def _check_keys(pairs: list[tuple[str, Any]], keys: Collection[str]) -> None:
-    names = [name for name, _ in pairs if name in keys]
-    if len(names) > len(set(names)):
-        raise _RepeatedKey(max(names, key=names.count))
+def _json_failure(path: Path, error: Exception, first_line: int, line: int) -> str:
+    """The sentence about a value at `line`, in a text that begins at `first_line`."""
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"line {first_line - 1 + error.lineno} is not JSON ({error.msg} at column {error.colno})"
+        return f"{path}, {reason}; correct it, or remove it."
+    if isinstance(error, _RepeatedKey):
+        return f"{path}, line {line} has the key '{error}' twice; remove one of the two."
+    return f"{path}, line {line} is nested too deeply; correct it, or remove it."
 
 
-@contextmanager
-def _json_errors(path: Path, first_line: int, line: int) -> Iterator[None]:
-    """Errors of a value at `line`, in a text that begins at `first_line`."""
-    try:
-        yield
-    except json.JSONDecodeError as error:
-        place = f"{path}, line {first_line - 1 + error.lineno}"
-        raise UserError(
-            f"{place} is not JSON ({error.msg} at column {error.colno}); correct it, or remove it."
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{path}, line {line} is nested too deeply; correct it, or remove it.") from error
-    except _RepeatedKey as error:
-        raise UserError(f"{path}, line {line} has the key '{error}' twice; remove one of the two.") from error
-
-
-def _rows_of(path: Path, line: int, value: Any, expand: Expand) -> Iterator[Row]:
+def _rows_of(path: Path, line: int, value: Any, expand: Expand) -> Iterable[Row]:
     if not isinstance(value, dict):
         name = "null" if value is None else type(value).__name__
         raise UserError(
-            f"{path}, line {line} holds {name}, but must hold a JSON object of columns and "
-            "values; correct it, or remove it."
+            f"{path}, line {line} holds {name}, but must hold a JSON object of columns and values; correct it, or "
+            "remove it."
         )
     try:
         rows = expand(value)
-        yield from ((line, row) for row in (rows if rows is not None else (value,)))
+        return [(line, value)] if rows is None else [(line, row) for row in rows]
     except WrongValue as error:
         raise UserError(f"{path}: {error}") from error
 

@@ -211,6 +211,10 @@ def test_the_line_of_an_error_in_a_json_array_and_the_row_in_parquet_are_named(t
     assert refusal(tmp_path / "a.json").startswith(f"{tmp_path}/a.json, line 6: 'text' holds int")
     (tmp_path / "a.json").write_text('[\n {"text": "a"},\n {"text": "b"\n {"text": "c"}]')
     assert "line 4 is not JSON (Expecting ',' delimiter" in refusal(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('[\n {"text": "a"},\n\n {"text": "b", "text": "c"}]')
+    assert "line 4 has the key 'text' twice" in refusal(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text('[\n {"text": "a"},\n' + "[" * 100_000)
+    assert "line 3 is nested too deeply" in refusal(tmp_path / "a.json")
     pq.write_table(pa.table({"text": pa.array(["a", "b"]), "label": pa.array([0.5, 1])}), tmp_path / "a.parquet")
     assert "row 1: 'label' holds float" in refusal(tmp_path / "a.parquet", "text-classification")
 
