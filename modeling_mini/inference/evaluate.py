@@ -11,12 +11,14 @@ from datasets import Dataset, IterableDataset
 from matplotlib.figure import Figure
 
 from ..data.examples import Examples
+from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..parsing import parse_dataclasses
 from ..tables import markdown_table
 from ..tasks import choose_dataset, task_class
 from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
+from .predict import decoding_options
 
 
 SPLITS = ("test", "validation", "train")  # in order of preference
@@ -53,7 +55,8 @@ def evaluate(argv: list[str]) -> None:
     """
     has_checkpoint = bool(argv) and not argv[0].startswith("-")
     checkpoint, options = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
-    task_args, args = parse_dataclasses((TaskArguments, EvalArguments), options, "modeling-mini eval [CHECKPOINT]")
+    classes = TaskArguments, EvalArguments, DecodingArguments
+    task_args, args, decoding = parse_dataclasses(classes, options, "modeling-mini eval [CHECKPOINT]")
     explicit = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in options if word.startswith("--")}
     explicit |= {name.removeprefix("no_") for name in explicit}
     divide = "dataset" not in explicit
@@ -67,6 +70,7 @@ def evaluate(argv: list[str]) -> None:
     task = task_class(task_args.task)(task_args)
 
     check_eval_arguments(args)
+    written = decoding_options(task, decoding)
     if args.output is not None:
         make_folder(args.output)
 
@@ -79,7 +83,7 @@ def evaluate(argv: list[str]) -> None:
         systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
     if model is not None:
         name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
-        systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size)
+        systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
     if not systems:
         hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
         raise UserError(f"{task.name} has no baselines here; {hint}name a checkpoint.")
@@ -161,7 +165,8 @@ def table(systems: dict[str, dict]) -> str:
 
 def _is_shown(name: str, scores: dict) -> bool:
     # Token losses are comparable only between models of one tokenizer; bits per byte between all models.
-    return f"{name}_interval" in scores or (name == "token_loss" and "bits_per_byte" not in scores)
+    hidden = {"token_loss_margin", "perplexity", *(["token_loss"] if "bits_per_byte" in scores else [])}
+    return isinstance(scores[name], float) and name not in hidden
 
 
 def _cell(name: str, scores: dict) -> str:
