@@ -24,8 +24,8 @@ class SpanAnswers(evaluate.Metric):
     `compute(predictions=[...], references=[[...], ...])` takes one predicted answer per question ("" for no answer)
     and a list of right answers per question (empty if the text has no answer). Case, punctuation, the articles a, an
     and the, and white space are ignored. Punctuation of every script is ignored, as in MLQA (Lewis et al. 2020); the
-    SQuAD script ignores ASCII punctuation only. In scripts without spaces between words, such as Chinese and Thai, each
-    character counts as a word, as for Chinese in CMRC 2018 (Cui et al. 2019) and MLQA. It returns, in percent:
+    SQuAD script ignores ASCII punctuation only. In scripts without spaces between words, such as Chinese and Thai,
+    each character counts as a word, as for Chinese in CMRC 2018 (Cui et al. 2019) and MLQA. It returns, in percent:
 
     - `exact_match`: share of answers that equal a reference; `f1`: mean F1 of the words shared with a reference. If
       the text has no answer, both are 100 for the prediction "" and 0 for any other;

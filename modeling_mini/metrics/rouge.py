@@ -25,9 +25,9 @@ class Rouge(evaluate.Metric):
 
     With `tokenizer="words"`, tokens are words of any script, and single characters in scripts without spaces between
     words, such as Chinese and Thai (as for Chinese in LCSTS, Hu et al. 2015). Words of a to z and digits are stemmed
-    (Porter 1980), so that the scores of a text in ASCII equal those of rouge-score with its stemmer. In other text they
-    differ: rouge-score takes any letter outside a to z as a space. With `"characters"`, each letter, mark and digit is
-    a token.
+    (Porter 1980), so that the scores of a text in ASCII equal those of rouge-score with its stemmer. In other text
+    they differ: rouge-score takes any letter outside a to z as a space. With `"characters"`, each letter, mark and
+    digit is a token.
     """
 
     def _info(self):

@@ -28,6 +28,7 @@ class Translation(TextToTextTask):
     default_dataset = "message-catalogues"
     requires = ("sacrebleu",)
     metric = "bleu"
+    default_decoding = {"num_beams": 4}
 
     def score(self, predictions: list[str], examples: Dataset) -> dict:
         references = examples["target"][:]
