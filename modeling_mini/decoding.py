@@ -111,7 +111,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         if option.type is bool:
             group.add_argument(f"--{option.name}", action="store_true", **option.metadata)
         else:
-            group.add_argument(f"--{option.name}", type=get_args(option.type)[0], **option.metadata)
+            # HfArgumentParser changes the type `int | None` of the field to int.
+            value_type = (*get_args(option.type), option.type)[0]
+            group.add_argument(f"--{option.name}", type=value_type, **option.metadata)
 
 
 def from_namespace(args: argparse.Namespace) -> DecodingArguments:

@@ -70,7 +70,7 @@ def evaluate(argv: list[str]) -> None:
     task = task_class(task_args.task)(task_args)
 
     check_eval_arguments(args)
-    written = decoding_options(task, decoding)
+    written = decoding_options(task, decoding, checkpoint)
     if args.output is not None:
         make_folder(args.output)
 
@@ -91,7 +91,15 @@ def evaluate(argv: list[str]) -> None:
     sys.stdout.write(f"{task.name}: {dataset}, {split}, {len(examples):,} examples\n\n{table(systems)}\n")
     if args.output is not None:
         about = {"checkpoint": checkpoint, "dataset": dataset, "split": split, "examples": len(examples)}
+        about["decoding"] = _recorded_decoding(task, decoding)
         _write(Path(args.output), {"task": task.name, **about}, systems, examples, predictions, task)
+
+
+def _recorded_decoding(task: Task, decoding: DecodingArguments) -> dict | None:
+    """How texts are written, for `results.json`: the task's defaults and the explicit options."""
+    if not task.writes_text:
+        return None
+    return {**task.default_decoding, **{name: getattr(decoding, name) for name in decoding.explicit()}}
 
 
 def check_eval_arguments(args: EvalArguments) -> None:

@@ -41,7 +41,7 @@ def predict(
             f"{checkpoint} was trained for {name}, not for {' or '.join(task_names)}; choose another checkpoint."
         )
     task = task_class(name)(TaskArguments(**{**recorded, "task": name}))
-    options = decoding_options(task, decoding)
+    options = decoding_options(task, decoding, checkpoint)
     examples = _json_lines(stream, task) if is_jsonl else task.inputs(texts, stream)
     columns = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]
     has_text = [bool(example[task.input_columns[0]].strip()) for example in examples]
@@ -61,11 +61,15 @@ def predict(
             yield " ".join(prediction.splitlines())
 
 
-def decoding_options(task: Task, decoding: DecodingArguments | None) -> dict[str, DecodingArguments]:
-    """The keyword arguments for `task.predict`. Raises `UserError` for options that its task cannot use."""
+def decoding_options(
+    task: Task, decoding: DecodingArguments | None, checkpoint: str | None
+) -> dict[str, DecodingArguments]:
+    """The keyword arguments for `task.predict`. Raises `UserError` for options that have no effect on it."""
     names = [] if decoding is None else decoding.explicit()
     if not names:
         return {}
+    if checkpoint is None:
+        raise UserError(f"--{names[0]} is for a model that writes; name its checkpoint first.")
     if not task.writes_text:
         raise UserError(f"--{names[0]} is for tasks that write a text; {task.name} does not. Leave it out.")
     decoding.completed(task.default_decoding)
