@@ -5,6 +5,9 @@ import logging
 import re
 import signal
 import sys
+from dataclasses import asdict
+
+from . import decoding
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +54,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         predict.add_argument("texts", nargs="*", metavar="text", help=_INPUTS.get(name, _EACH_LINE))
         predict.add_argument("--jsonl", action="store_true", help="read and write one JSON object per line")
         predict.add_argument("--batch_size", type=int, default=32, help="number of texts in a batch")
+        if name != "classify":
+            decoding.add_options(predict)
     _add_push_and_upgrade(commands)
     args, rest = parser.parse_known_args(_with_underscores(argv))
     if rest and not _take_texts(args, rest):
@@ -62,10 +67,7 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate = commands.add_parser("generate", help="continue a text with a trained model")
     generate.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
     generate.add_argument("prompt", nargs="?", help="text to continue; standard input by default")
-    generate.add_argument("--max_new_tokens", type=int, default=100, help="longest continuation, in tokens")
-    generate.add_argument("--temperature", type=float, default=0.8, help="0 always takes the most likely token")
-    generate.add_argument("--top_k", type=int, default=50, help="sample from this number of the most likely tokens")
-    generate.add_argument("--seed", type=int, default=None, help="the same seed samples the same text")
+    decoding.add_options(generate)
 
 
 def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
@@ -116,18 +118,18 @@ def _presets(args: argparse.Namespace) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import AutoModelForCausalLM
 
     from .inference.loading import check_head, load_model
     from .modeling_mini import MiniForCausalLM
     from .tasks.generation import continue_text
 
+    options = decoding.from_namespace(args)
+    options.completed(decoding.CONTINUATION)  # refuses contradictions before the model is loaded
     prompt = sys.stdin.read() if args.prompt is None else args.prompt
     check_head(args.checkpoint, MiniForCausalLM, "generate")
     model, tokenizer = load_model(args.checkpoint, AutoModelForCausalLM)
-    if args.seed is not None:
-        set_seed(args.seed)
-    text = continue_text(model, tokenizer, prompt, args.max_new_tokens, args.temperature, args.top_k)
+    text = continue_text(model, tokenizer, prompt, **asdict(options))
     sys.stdout.write(text + "\n")
 
 
@@ -135,7 +137,8 @@ def _predict(args: argparse.Namespace) -> None:
     from .inference.predict import predict
 
     tasks = _PREDICTIONS[args.command][0]
-    for line in predict(args.checkpoint, tasks, args.texts, sys.stdin, args.jsonl, args.batch_size):
+    options = None if args.command == "classify" else decoding.from_namespace(args)
+    for line in predict(args.checkpoint, tasks, args.texts, sys.stdin, args.jsonl, args.batch_size, options):
         sys.stdout.write(line + "\n")
 
 

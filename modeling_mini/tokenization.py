@@ -19,13 +19,33 @@ SPECIAL_TOKENS = {
 }
 SMALLEST_BPE_VOCABULARY = len(SPECIAL_TOKENS) + 256
 
-# Roles are plain words: a base model knows words, but has never seen a special token for a role.
-CHAT_TEMPLATE = """{{ bos_token }}{% for message in messages %}
+# The time of BPE grows with the square of a word, and a line of DNA or base64 is one word. Ordinary words, and the
+# rules of a text table, are shorter than this number of bytes. It holds 128 Chinese characters exactly.
+LONGEST_WORD = 384
+
+# Roles are plain words: a base model knows words, but has never seen a special token for a role. Content is a text, or
+# a list of parts as in OpenAI's API, of which the model reads the texts.
+CHAT_TEMPLATE = """{% macro text(content) %}
+{% if content is string %}
+{{ content }}
+{%- elif content is iterable and content is not mapping %}
+{% for part in content %}
+{% if part is mapping and part.type == "text" and part.text is string %}
+{{ part.text }}
+{%- else %}
+{{ raise_exception("This model reads text only, but a part of a message is not {'type': 'text', 'text': ...}.") }}
+{% endif %}
+{% endfor %}
+{% else %}
+{{ raise_exception("The content of a message is neither a text nor a list of text parts.") }}
+{% endif %}
+{% endmacro %}
+{{ bos_token }}{% for message in messages %}
 {% if message.role == "assistant" %}
-Assistant:{% generation %} {{ message.content }}{{ eos_token }}{% endgeneration %}
+Assistant:{% generation %} {{ text(message.content) }}{{ eos_token }}{% endgeneration %}
 
 {% else %}
-{{ message.role | capitalize }}: {{ message.content }}
+{{ message.role | capitalize }}: {{ text(message.content) }}
 
 {% endif %}
 {% endfor %}
@@ -90,7 +110,9 @@ def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             "`--tokenizer_kind char`."
         )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Matches only words that are longer; the rest of such a word is shorter, and a word of its own.
+    long_words = pre_tokenizers.Split(Regex(f".{{{LONGEST_WORD}}}(?=.)"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False), long_words])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

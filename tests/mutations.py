@@ -573,6 +573,26 @@ DEFECTS = {
             "[*ids[:longest],",
         ),
     ],
+    ("tasks/generation.py", "tasks/test_generation.py"): [
+        (
+            "decoding: a summary cannot repeat its document",
+            "NoRepeatedNgrams.__call__",
+            "input_ids[:, self.ignored :]",
+            "input_ids",
+        ),
+        (
+            "decoding: a space at the end of a prompt is a token",
+            "heal",
+            "if not prompt[-1:].isspace() or",
+            "if True or",
+        ),
+    ],
+    ("tokenization.py", "data/test_tokenization.py"): [
+        ("tokenizer: a long line is one word", "_train_byte_level_bpe", "=False), long_words]", "=False)]"),
+    ],
+    ("metrics/scripts.py", "metrics/test_metrics.py"): [
+        ("metrics: a sentence without spaces is one word", "split_unspaced", "_ONE_UNSPACED.split(word)", "[word]"),
+    ],
     ("tasks/fill_mask.py", "tasks/test_fill_mask.py"): [
         ("task: validation is masked anew", "FillMask.encode", 'if name != "training":', "if False:"),
     ],
@@ -610,6 +630,7 @@ DEFECTS = {
             "index % len(examples)",
         ),
         ("task: spans end before they start", "best_spans", "(width >= 0) & ", ""),
+        ("task: white space is an answer", "best_spans", "possible &= words_before", "possible | words_before"),
         (
             "task: no answer wherever",
             "QuestionAnswering._ranked",

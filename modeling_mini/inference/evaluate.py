@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ..data.examples import Examples
 from ..data.splits import draw
+from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..parsing import parse_dataclasses
 from ..tables import markdown_table
@@ -20,6 +21,7 @@ from ..tasks import choose_dataset, task_class
 from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
 from ..tasks.batches import describe_positions
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
+from .predict import decoding_options
 
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ def evaluate(argv: list[str]) -> None:
     """
     has_checkpoint = bool(argv) and not argv[0].startswith("-")
     checkpoint, options = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
-    task_args, args = parse_dataclasses((TaskArguments, EvalArguments), options, "modeling-mini eval [CHECKPOINT]")
+    classes = TaskArguments, EvalArguments, DecodingArguments
+    task_args, args, decoding = parse_dataclasses(classes, options, "modeling-mini eval [CHECKPOINT]")
     explicit = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in options if word.startswith("--")}
     explicit |= {name.removeprefix("no_") for name in explicit}
     task_args.check_source()
@@ -80,6 +83,7 @@ def evaluate(argv: list[str]) -> None:
     task = task_class(task_args.task)(task_args)
 
     check_eval_arguments(args)
+    written = decoding_options(task, decoding, checkpoint)
     if args.output is not None:
         make_folder(args.output)
 
@@ -92,7 +96,7 @@ def evaluate(argv: list[str]) -> None:
         systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
     if model is not None:
         name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
-        systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size)
+        systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
     if not systems:
         hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
         raise UserError(f"{task.name} has no baselines here; {hint}name a checkpoint.")
@@ -101,7 +105,15 @@ def evaluate(argv: list[str]) -> None:
     sys.stdout.write(f"{task.name}: {name}, {len(examples):,} examples\n\n{table(systems)}\n")
     if args.output is not None:
         about = {"checkpoint": checkpoint, "dataset": dataset, "split": split, "examples": len(examples)}
+        about["decoding"] = _recorded_decoding(task, decoding)
         _write(Path(args.output), {"task": task.name, **about}, systems, examples, predictions, task)
+
+
+def _recorded_decoding(task: Task, decoding: DecodingArguments) -> dict | None:
+    """How texts are written, for `results.json`: the task's defaults and the explicit options."""
+    if not task.writes_text:
+        return None
+    return {**task.default_decoding, **{name: getattr(decoding, name) for name in decoding.explicit()}}
 
 
 def check_eval_arguments(args: EvalArguments) -> None:
@@ -196,7 +208,8 @@ def table(systems: dict[str, dict]) -> str:
 
 def _is_shown(name: str, scores: dict) -> bool:
     # Token losses are comparable only between models of one tokenizer; bits per byte between all models.
-    return f"{name}_interval" in scores or (name == "token_loss" and "bits_per_byte" not in scores)
+    hidden = {"token_loss_margin", "perplexity", *(["token_loss"] if "bits_per_byte" in scores else [])}
+    return isinstance(scores[name], float) and name not in hidden
 
 
 def _cell(name: str, scores: dict) -> str:

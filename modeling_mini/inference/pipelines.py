@@ -1,6 +1,6 @@
 """Pipelines for the tasks that transformers 5 does not have, with the inputs and outputs of transformers 4.
 
-Supported parameters: `batch_size`, `max_new_tokens` for written texts, `top_k` for answers.
+Supported parameters: `batch_size`, those of `DecodingArguments` for written texts, `top_k` for answers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForQuestionAnswering, Pi
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from ..configuration_mini import MiniConfig
+from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..tasks import task_class
 
@@ -79,15 +80,16 @@ class WritingPipeline(TaskPipeline):
     def __call__(self, inputs: str | list[str], **parameters) -> list[dict[str, str]]:
         return super().__call__([inputs] if isinstance(inputs, str) else inputs, **parameters)
 
-    def _sanitize_parameters(self, max_new_tokens: int | None = None):
-        return {}, {} if max_new_tokens is None else {"max_new_tokens": max_new_tokens}, {}
+    def _sanitize_parameters(self, **options):
+        return {}, options, {}
 
     def preprocess(self, text: str) -> dict[str, str]:
         return {self.column: text}
 
-    def _forward(self, examples: list[dict], max_new_tokens: int | None = None) -> list[str]:
+    def _forward(self, examples: list[dict], **options) -> list[str]:
         rows = Dataset.from_list(examples)
-        return self.application.predict(self.model, self.tokenizer, rows, len(rows), max_new_tokens)
+        decoding = DecodingArguments(**options)
+        return self.application.predict(self.model, self.tokenizer, rows, len(rows), decoding)
 
     def postprocess(self, text: str) -> dict[str, str]:
         return {self.output: text}

@@ -7,6 +7,7 @@ from typing import TextIO
 
 from datasets import Dataset
 
+from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments
@@ -20,12 +21,13 @@ def predict(
     stream: TextIO,
     is_jsonl: bool = False,
     batch_size: int = 32,
+    decoding: DecodingArguments | None = None,
 ) -> Iterator[str]:
     """Predict for texts, or for the lines of a stream if there are none: one line per text, blank for a blank text.
 
     With `is_jsonl`, each line of the stream is a JSON object with the task's inputs; the output is the same object
     with its `prediction`. `task_names` are the tasks that the command accepts; the checkpoint's task must be one of
-    them.
+    them. `decoding` is for tasks that write a text.
 
     Raises:
         UserError: the checkpoint does not exist, it was trained for another task, or the input is wrong.
@@ -39,6 +41,7 @@ def predict(
             f"{checkpoint} was trained for {name}, not for {' or '.join(task_names)}; choose another checkpoint."
         )
     task = task_class(name)(TaskArguments(**{**recorded, "task": name}))
+    options = decoding_options(task, decoding, checkpoint)
     examples = _json_lines(stream, task) if is_jsonl else task.inputs(texts, stream)
     columns = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]
     has_text = [bool(example[task.input_columns[0]].strip()) for example in examples]
@@ -48,13 +51,29 @@ def predict(
     except UnicodeEncodeError as error:
         raise UserError("The text is not UTF-8; convert it.") from error
     model, tokenizer = load_checkpoint(checkpoint, task)
-    predictions = iter(task.predict(model, tokenizer, Dataset.from_list(inputs), batch_size) if inputs else [])
+    rows = Dataset.from_list(inputs)
+    predictions = iter(task.predict(model, tokenizer, rows, batch_size, **options) if inputs else [])
     for example, has_prediction in zip(examples, has_text, strict=True):
         prediction = next(predictions) if has_prediction else ""
         if is_jsonl:
             yield json.dumps({**example, "prediction": prediction}, ensure_ascii=False)
         else:
             yield " ".join(prediction.splitlines())
+
+
+def decoding_options(
+    task: Task, decoding: DecodingArguments | None, checkpoint: str | None
+) -> dict[str, DecodingArguments]:
+    """The keyword arguments for `task.predict`. Raises `UserError` for options that have no effect on it."""
+    names = [] if decoding is None else decoding.explicit()
+    if not names:
+        return {}
+    if checkpoint is None:
+        raise UserError(f"--{names[0]} is for a model that writes; name its checkpoint first.")
+    if not task.writes_text:
+        raise UserError(f"--{names[0]} is for tasks that write a text; {task.name} does not. Leave it out.")
+    decoding.completed(task.default_decoding)
+    return {"decoding": decoding}
 
 
 def _json_lines(stream: TextIO, task: Task) -> list[dict]:

@@ -2,24 +2,30 @@
 
 import re
 import string
+import unicodedata
 from collections import Counter
 
 import datasets
 import evaluate
 import numpy as np
+import regex
 
 from .bootstrap import with_intervals
+from .scripts import split_unspaced
 
 
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+# `string.punctuation` holds some characters that Unicode counts as symbols, such as $ and +.
+_PUNCTUATION = regex.compile(rf"[\p{{P}}{re.escape(string.punctuation)}]")
 
 
 class SpanAnswers(evaluate.Metric):
     """Agreement of answers with their best reference (SQuAD 1.1 and 2.0: Rajpurkar et al. 2016, 2018).
 
     `compute(predictions=[...], references=[[...], ...])` takes one predicted answer per question ("" for no answer)
-    and a list of right answers per question (empty if the text has no answer). Case, ASCII punctuation, the articles
-    a, an and the, and white space are ignored. It returns, in percent:
+    and a list of right answers per question (empty if the text has no answer). Case, punctuation, the articles a, an
+    and the, and white space are ignored. Punctuation of every script is ignored, as in MLQA (Lewis et al. 2020); the
+    SQuAD script ignores ASCII punctuation only. In scripts without spaces between words, such as Chinese and Thai,
+    each character counts as a word, as for Chinese in CMRC 2018 (Cui et al. 2019) and MLQA. It returns, in percent:
 
     - `exact_match`: share of answers that equal a reference; `f1`: mean F1 of the words shared with a reference. If
       the text has no answer, both are 100 for the prediction "" and 0 for any other;
@@ -69,4 +75,6 @@ def _f1(predicted: list[str], reference: list[str]) -> float:
 
 def _words(text: str) -> list[str]:
     """Words without punctuation and articles. Punctuation is removed first: "a.m." is a word, not an article."""
-    return re.sub(r"\b(?:a|an|the)\b", " ", text.lower().translate(_WITHOUT_PUNCTUATION)).split()
+    text = unicodedata.normalize("NFC", text).lower()
+    text = _PUNCTUATION.sub("", text)
+    return split_unspaced(re.sub(r"\b(?:a|an|the)\b", " ", text).split())

@@ -8,9 +8,10 @@ import datasets
 import evaluate
 import numpy as np
 from nltk.stem.porter import PorterStemmer
-from rouge_score import rouge_scorer, tokenize
+from rouge_score import rouge_scorer
 
 from .bootstrap import with_intervals
+from .scripts import words
 
 
 class Rouge(evaluate.Metric):
@@ -22,9 +23,11 @@ class Rouge(evaluate.Metric):
     - `rougel`: longest common subsequence over the whole text;
     - `rouge1_interval`, `rouge2_interval`, `rougel_interval`: 95% bootstrap intervals `[low, high]`.
 
-    With `tokenizer="words"`, tokens are the stems of English words: letters other than a to z separate words, so that
-    a text in Chinese or Russian scores 0. With `"characters"`, each letter, mark and digit of any script is a token;
-    use it for Chinese.
+    With `tokenizer="words"`, tokens are words of any script, and single characters in scripts without spaces between
+    words, such as Chinese and Thai (as for Chinese in LCSTS, Hu et al. 2015). Words of a to z and digits are stemmed
+    (Porter 1980), so that the scores of a text in ASCII equal those of rouge-score with its stemmer. In other text
+    they differ: rouge-score takes any letter outside a to z as a space. With `"characters"`, each letter, mark and
+    digit is a token.
     """
 
     def _info(self):
@@ -52,15 +55,18 @@ class Rouge(evaluate.Metric):
 
 
 # Stems are cached: stemming takes half of the time of ROUGE, and texts repeat their words.
-_STEMMER = types.SimpleNamespace(stem=functools.lru_cache(maxsize=100_000)(PorterStemmer().stem))
+_stem = functools.lru_cache(maxsize=100_000)(PorterStemmer().stem)
 
 
 def _words(text: str) -> list[str]:
-    return tokenize.tokenize(text, _STEMMER)
+    # As in rouge-score: an underscore separates words, and words of up to three letters are their own stems.
+    found = words(text.lower().replace("_", " "))
+    return [_stem(word) if len(word) > 3 and word.isascii() else word for word in found]
 
 
 def _characters(text: str) -> list[str]:
-    return [character for character in text.lower() if unicodedata.category(character)[0] in "LMN"]
+    text = unicodedata.normalize("NFC", text.lower())
+    return [character for character in text if unicodedata.category(character)[0] in "LMN"]
 
 
 _TOKENIZERS = {"words": _words, "characters": _characters}

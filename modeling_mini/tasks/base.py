@@ -82,6 +82,7 @@ class Task(ExampleFormat, ABC):
         pipeline_tag: the Hub's name, if it is another.
         card_input: what a model card passes to the tokenizer, as Python, with `{prompt!r}` for a text.
         has_prediction_per_example: whether `predict` returns something to show for each example.
+        writes_text: whether `predict` writes texts token by token, and takes `decoding`.
         model_class: the model that is trained.
         input_columns: the columns that the model reads when it is used.
         default_dataset: the built-in data set for training; without one, `--dataset` must be given.
@@ -99,6 +100,7 @@ class Task(ExampleFormat, ABC):
     pipeline_tag: ClassVar[str | None] = None
     card_input: ClassVar[str] = "{prompt!r}"
     has_prediction_per_example: ClassVar[bool] = True
+    writes_text: ClassVar[bool] = False
     model_class: ClassVar[type[PreTrainedModel]]
     input_columns: ClassVar[tuple[str, ...]]
     default_dataset: ClassVar[str | None] = None
@@ -184,12 +186,17 @@ class Task(ExampleFormat, ABC):
     # Evaluation
 
     def evaluate(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Dataset,
+        batch_size: int = 32,
+        **options: Any,
     ) -> tuple[dict, list]:
-        """All metrics on the examples, including the loss, and the predictions."""
+        """All metrics on the examples, including the loss, and the predictions; `options` are those of `predict`."""
         nats, targets = zip(*self.losses(model, tokenizer, examples, batch_size), strict=True)
         loss = TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets)
-        predictions = self.predict(model, tokenizer, examples, batch_size)
+        predictions = self.predict(model, tokenizer, examples, batch_size, **options)
         return loss | self.score(predictions, examples), predictions
 
     def losses(

@@ -121,8 +121,9 @@ class QuestionAnswering(Task):
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride, keep_places=True)
         inputs = examples.select_columns(["question", "context"])
         windows = Dataset.from_dict(encode(inputs[:], range(len(inputs))))
-        spans = [[] for _ in range(len(examples))]
-        no_answer_scores = [float("inf")] * len(examples)
+        contexts = inputs["context"][:]
+        spans = [[] for _ in contexts]
+        no_answer_scores = [float("inf")] * len(contexts)
         rows = windows.select_columns(["input_ids"])
         for indices, _, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, self.name):
             logits = outputs.start_logits.float().cpu().numpy(), outputs.end_logits.float().cpu().numpy()
@@ -133,11 +134,16 @@ class QuestionAnswering(Task):
                 score = float(start_logits[0] + end_logits[0])
                 no_answer_scores[example] = min(no_answer_scores[example], score)
                 spans[example] += best_spans(
-                    start_logits, end_logits, window["character_spans"], self.args.max_target_tokens, n
+                    start_logits,
+                    end_logits,
+                    window["character_spans"],
+                    self.args.max_target_tokens,
+                    n,
+                    contexts[example],
                 )
         return [
-            self._ranked(example["context"], candidates, no_answer_score, n)
-            for example, candidates, no_answer_score in zip(inputs, spans, no_answer_scores, strict=True)
+            self._ranked(context, candidates, no_answer_score, n)
+            for context, candidates, no_answer_score in zip(contexts, spans, no_answer_scores, strict=True)
         ]
 
     def _ranked(
@@ -283,11 +289,17 @@ def rest_of_line(question: str, context: str) -> str:
 
 
 def best_spans(
-    start_logits: np.ndarray, end_logits: np.ndarray, character_spans: list[list[int]], longest: int, n: int
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    character_spans: list[list[int]],
+    longest: int,
+    n: int,
+    context: str,
 ) -> list[tuple[float, int, int]]:
     """The `n` best spans of a window, of at most `longest` tokens: (sum of logits, first character, last + 1).
 
-    `character_spans` `[T, 2]`: first and last + 1 character of each token in the context; `[-1, -1]` outside it.
+    `character_spans` `[T, 2]`: first and last + 1 character of each token in the context; `[-1, -1]` outside it. A
+    span of white space is not an answer.
     """
     spans = np.asarray(character_spans)
     inside = spans[:, 0] >= 0
@@ -296,6 +308,8 @@ def best_spans(
     ends = np.argsort(np.where(inside, end_logits[:length], -np.inf))[::-1][:BEST_ENDS]
     width = ends[None, :] - starts[:, None]
     possible = (width >= 0) & (width < longest) & inside[starts][:, None] & inside[ends][None, :]
+    words_before = np.cumsum([0, *(not character.isspace() for character in context)])
+    possible &= words_before[spans[ends, 1]][None, :] > words_before[spans[starts, 0]][:, None]
     scores = np.where(possible, start_logits[starts][:, None] + end_logits[ends][None, :], -np.inf)
     best = np.argsort(scores, axis=None)[::-1][:n]
     rows, columns = np.unravel_index(best, scores.shape)

@@ -8,7 +8,7 @@ from typing import TextIO
 from datasets import Dataset
 
 from .. import metrics
-from .text_to_text import TextToTextTask, script_language
+from .text_to_text import TextToTextTask
 
 
 class Summarization(TextToTextTask):
@@ -29,11 +29,7 @@ class Summarization(TextToTextTask):
 
     def score(self, predictions: list[str], examples: Dataset) -> dict:
         references = examples["summary"][:]
-        # Text without spaces between words is compared by characters.
-        tokenizer = "words" if script_language(references) == "en" else "characters"
-        return metrics.Rouge(keep_in_memory=True).compute(
-            predictions=predictions, references=references, tokenizer=tokenizer
-        )
+        return metrics.Rouge(keep_in_memory=True).compute(predictions=predictions, references=references)
 
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
         yield "first sentence of the document", [first_sentence(document) for document in examples["document"]]
@@ -44,9 +40,12 @@ class Summarization(TextToTextTask):
 
 
 def first_sentence(document: str) -> str:
-    """The text up to the first sentence end before a space, or up to the first blank line, as one line."""
+    """The text up to the first sentence end, or up to the first blank line, as one line.
+
+    A space follows the end of a sentence, except in Chinese and Japanese.
+    """
     paragraph = document.strip().partition("\n\n")[0]
-    return re.split(r"(?<=[.!?])\s", " ".join(paragraph.split()), maxsplit=1)[0]
+    return re.split(r"(?<=[.!?؟۔।])\s|(?<=[。！？])", " ".join(paragraph.split()), maxsplit=1)[0]
 
 
 def _worth(summary: str, words: Counter) -> float:

@@ -1,6 +1,5 @@
 """Text classification: a label for a text, or for a pair of texts (does one follow from the other?)."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from ..data.examples import Examples, column_texts
 from ..data.fingerprint import code_hash
 from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
 from ..errors import UserError
+from ..metrics.scripts import words
 from ..modeling_mini import MiniForSequenceClassification
 from .base import Task, TaskArguments
 from .batches import forward_batches
-from .text_to_text import script_language
 
 
 _THIS_CODE = code_hash(__file__)
@@ -148,11 +147,11 @@ class TextClassification(Task):
             overlap = LogisticRegression().fit(shared_words(train), train["label"][:])
             yield "share of common words + logistic regression", overlap.predict(shared_words(examples)).tolist()
         texts = list(self._joined(train))
-        # Text without spaces between words is counted by characters.
-        unit = {"token_pattern": r"\b\w+\b"} if script_language(texts) == "en" else {"analyzer": "char"}
         min_documents = 2 if len(texts) >= 1000 else 1
         bag_of_words = make_pipeline(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=min_documents, **unit),
+            TfidfVectorizer(
+                tokenizer=words, token_pattern=None, ngram_range=(1, 2), sublinear_tf=True, min_df=min_documents
+            ),
             LogisticRegression(C=10, max_iter=1000),
         )
         bag_of_words.fit(texts, train["label"][:])
@@ -168,7 +167,7 @@ def shared_words(examples: Dataset) -> np.ndarray:
     """`[N, 2]`: the share of the text's words that are in its pair, and of the pair's words that are in the text."""
     shares = []
     for example in examples:
-        text, pair = (set(re.findall(r"\w+", example[column].lower())) for column in ("text", "text_pair"))
+        text, pair = (set(words(example[column].lower())) for column in ("text", "text_pair"))
         shares.append([len(text & pair) / max(len(text), 1), len(text & pair) / max(len(pair), 1)])
     return np.array(shares)
 

@@ -97,6 +97,8 @@ class TextGeneration(Task):
         scores = TextLoss(keep_in_memory=True).compute(
             nats=nats, targets=targets, num_bytes=text_bytes(examples, ["text"])
         )
+        if len(nats) < 2:  # a single row, or document of the baseline, has no interval
+            return scores
         bits, error = scores["bits_per_byte"], scores["token_loss_margin"] / scores["token_loss"]
         return {**scores, "bits_per_byte_interval": [bits * (1 - error), bits * (1 + error)]}
 

@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from datasets import Dataset, List, Value
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..data.examples import Examples
 from ..data.packing import (
@@ -19,13 +19,20 @@ from ..data.packing import (
     packed_features,
     smallest_type,
 )
+from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..modeling_mini import MiniForCausalLM
 from .base import Task
 from .batches import batches_of_like_length, next_token_nll
+from .generation import write
 
 
 logger = logging.getLogger(__name__)
+
+_COST_OF_TRUNCATION = {
+    "source": "--block_size and --max_source_tokens set the length",
+    "target": "raise --max_target_tokens: from a truncated target, the model does not learn where to stop",
+}
 
 
 class TextToTextTask(Task):
@@ -40,6 +47,8 @@ class TextToTextTask(Task):
     card_input = "{prompt!r} + tokenizer.eos_token"
     needs_causal = True
     eval_sample = 100  # generation is slow
+    writes_text = True
+    default_decoding: ClassVar[dict[str, Any]] = {}  # values of `DecodingArguments`, chosen by measurement
     truncation_side: ClassVar[Literal["left", "right"]] = "right"  # of a source that is too long
 
     row_loss = staticmethod(next_token_nll)
@@ -73,7 +82,9 @@ class TextToTextTask(Task):
         for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
             if truncated := column_sum(rows, f"{part}_is_cut"):
                 share = 100 * truncated / len(examples)
-                logger.info("%.1f%% of the %s examples have their %s truncated to %d tokens", share, name, part, limit)
+                cost = _COST_OF_TRUNCATION[part]
+                message = "%.1f%% of the %s examples have their %s truncated to %d tokens (%s)"
+                logger.info(message, share, name, part, limit, cost)
         num_bytes, num_tokens = (column_sum(rows, column) for column in ("num_bytes", "num_tokens"))
         return EncodedData(rows, block_size, len(examples), num_bytes, num_tokens)
 
@@ -86,26 +97,28 @@ class TextToTextTask(Task):
         tokenizer: PreTrainedTokenizerBase,
         examples: Dataset,
         batch_size: int = 32,
-        max_new_tokens: int | None = None,
+        decoding: DecodingArguments | None = None,
     ) -> list[str]:
-        """The texts that the model writes greedily; `max_new_tokens` defaults to `max_target_tokens`."""
+        """The texts that the model writes. What `decoding` leaves open is as in `default_decoding`.
+
+        Raises:
+            UserError: a value of `decoding` is out of range.
+        """
         prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)
-        settings = GenerationConfig(
-            max_new_tokens=max_new_tokens or self.args.max_target_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+        defaults = {"max_new_tokens": self.args.max_target_tokens, **self.default_decoding}
+        decoding = (decoding or DecodingArguments()).completed(defaults)
+        if decoding.seed is not None:
+            set_seed(decoding.seed)
         texts = [""] * len(prompts)
         model.eval()
         for batch in batches_of_like_length(map(len, prompts), batch_size, self.name):
             inputs = tokenizer.pad(
                 {"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt"
             )
-            with torch.no_grad():
-                tokens = model.generate(**inputs.to(model.device), generation_config=settings)
-            written = tokens[:, inputs["input_ids"].shape[1] :]
-            for i, text in zip(batch, tokenizer.batch_decode(written, skip_special_tokens=True), strict=True):
+            source_length = inputs["input_ids"].shape[1]
+            tokens = write(model, tokenizer, inputs.to(model.device), decoding, ignored=source_length)
+            written = tokenizer.batch_decode(tokens[:, source_length:], skip_special_tokens=True)
+            for i, text in zip(batch, written, strict=True):
                 texts[i] = text.strip()
         return texts
 
@@ -158,13 +171,3 @@ class EncodePairs:
     def _target(self, ids: list[int], longest: int) -> list[int]:
         """The target and eos, or a truncated target without eos: the model must not learn to stop in the middle."""
         return ids[:longest] if len(ids) > longest else [*ids, self.tokenizer.eos_token_id]
-
-
-def script_language(texts: list[str]) -> str:
-    """`zh` or `ja` if the texts are mostly Chinese or Japanese, which put no spaces between words; else `en`."""
-    letters = [character for text in texts for character in text if character.isalpha()]
-    kana = sum("\u3040" <= letter <= "\u30ff" for letter in letters)
-    han = sum("\u4e00" <= letter <= "\u9fff" for letter in letters)
-    if kana > 0.1 * len(letters):
-        return "ja"
-    return "zh" if han > 0.3 * len(letters) else "en"

@@ -95,6 +95,8 @@ def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArgume
     for name, value in scores.items():
         if f"{name}_interval" in scores:
             logger.info("Validation %s %.2f (95%%: %.2f to %.2f)", name, value, *scores[f"{name}_interval"])
+        elif isinstance(value, float):  # a single example has no interval
+            logger.info("Validation %s %.2f", name, value)
     if quarters := scores.get("loss_by_position"):
         logger.info("Validation loss by position in the context: %s", describe_positions(quarters))
     if results["tokens_per_second"] is not None:
@@ -191,7 +193,7 @@ def _card_scores(results: dict, scores: dict) -> dict[str, tuple[float, list[flo
         bounds["bits_per_byte"] = (bits, (bits * (1 - margin / loss), bits * (1 + margin / loss)))
     losses = {name: (value, None if margin == 0 else list(pair)) for name, (value, pair) in bounds.items()}
     task_scores = {
-        name: (value, scores[f"{name}_interval"]) for name, value in scores.items() if f"{name}_interval" in scores
+        name: (value, scores.get(f"{name}_interval")) for name, value in scores.items() if isinstance(value, float)
     }
     return losses | task_scores
 

@@ -1,11 +1,18 @@
 """Tokenizers: decoding restores the text, and AutoTokenizer loads them without custom code."""
 
+import base64
+import json
+import random
+import time
+
+import jinja2
 import pytest
+from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 from modeling_mini import MiniConfig
 from modeling_mini.errors import UserError
-from modeling_mini.tokenization import SPECIAL_TOKENS, train_tokenizer
+from modeling_mini.tokenization import LONGEST_WORD, SPECIAL_TOKENS, train_tokenizer
 
 
 ENGLISH = "def add(x, y):\n\treturn x  # the sum\n"
@@ -87,6 +94,66 @@ def test_the_chat_template_marks_the_text_of_the_assistant(tokenizer):
     encoded = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
     marked = [token for token, mark in zip(encoded["input_ids"], encoded["assistant_masks"]) if mark]
     assert tokenizer.decode(marked) == " x<eos>"
+
+
+def test_the_chat_template_reads_the_text_parts_of_a_message(tokenizer):
+    parts = [{"type": "text", "text": "the "}, {"type": "text", "text": "sum"}]
+    as_text = [{"role": "user", "content": "the sum"}, {"role": "assistant", "content": "the sum"}]
+    as_parts = [{"role": message["role"], "content": parts} for message in as_text]
+    assert tokenizer.apply_chat_template(as_parts) == tokenizer.apply_chat_template(as_text)
+    encoded = tokenizer.apply_chat_template(as_parts, return_assistant_tokens_mask=True, return_dict=True)
+    marked = [token for token, mark in zip(encoded["input_ids"], encoded["assistant_masks"]) if mark]
+    assert tokenizer.decode(marked) == " the sum<eos>"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ([{"type": "image", "url": "a.png"}], "This model reads text only"),
+        ([{"type": "text"}], "This model reads text only"),
+        ([{"type": "text", "text": None}], "This model reads text only"),
+        (["Hi"], "This model reads text only"),
+        ({"type": "text", "text": "Hi"}, "neither a text nor a list of text parts"),
+        (5, "neither a text nor a list of text parts"),
+    ],
+)
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_the_chat_template_refuses_content_that_is_not_text(tokenizer, role, content, sentence):
+    with pytest.raises(jinja2.TemplateError, match=sentence):
+        tokenizer.apply_chat_template([{"role": role, "content": content}], tokenize=False)
+
+
+LONG = {
+    "DNA": "".join(random.Random(0).choices("ACGT", k=200_000)),
+    "base64": base64.b64encode(random.Random(0).randbytes(150_000)).decode(),
+    "JSON": json.dumps([{"id": i, "name": "ab" * (i % 9)} for i in range(6000)], separators=(",", ":")),
+    "Chinese": "".join(chr(0x4E00 + code % 2000) for code in random.Random(0).randbytes(70_000)),
+    "spaces": "a" + " " * 200_000 + "b",
+    "rule": "-" * 200_000,
+    "emoji": "\U0001f642" * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_line_without_spaces_is_encoded_in_linear_time(name, tmp_path):
+    """Without a limit, 40,000 letters of DNA take a second, and 200,000 half a minute."""
+    started = time.process_time()
+    tokenizer = train_tokenizer([LONG[name]], "bpe", 400)
+    ids = tokenizer(LONG[name], add_special_tokens=False, verbose=False).input_ids
+    assert time.process_time() - started < 8
+    assert tokenizer.decode(ids) == LONG[name]
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded(LONG[name], add_special_tokens=False, verbose=False).input_ids == ids
+
+
+def test_the_limit_of_words_leaves_ordinary_text_unchanged():
+    texts = [ENGLISH, CHINESE * 9, "=" * LONGEST_WORD, " " + "x" * (LONGEST_WORD - 1), "猫" * (LONGEST_WORD // 3)]
+    tokenizer = train_tokenizer(texts * 20, "bpe", vocab_size=400)
+    split, whole = tokenizer.backend_tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for text in texts:
+        assert split.pre_tokenize_str(text) == whole.pre_tokenize_str(text)
+    assert len(split.pre_tokenize_str("=" * (LONGEST_WORD + 1))) == 2
 
 
 def test_a_vocabulary_too_small_for_bytes_is_refused_with_the_minimum():

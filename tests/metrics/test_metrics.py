@@ -4,6 +4,7 @@ import importlib
 import math
 import random
 import sys
+import unicodedata
 from pathlib import Path
 
 import evaluate
@@ -19,15 +20,36 @@ import modeling_mini
 from modeling_mini import metrics
 from modeling_mini.metrics.answers import _scores as answer_scores
 from modeling_mini.metrics.bootstrap import with_intervals
+from modeling_mini.metrics.scripts import script_language
 
 
 # The file for `evaluate.load`, and a small input, of each metric.
 EXAMPLES = {
     "TextLoss": ("text_loss", {"nats": [3.0, 1.0], "targets": [2, 1]}),
-    "TranslationQuality": ("translation", {"predictions": ["他在家。"], "references": ["她在家。"]}),
-    "Rouge": ("rouge", {"predictions": ["two dogs ran"], "references": ["a dog runs"]}),
+    "TranslationQuality": ("translation", {"predictions": ["他在家。", "好"], "references": ["她在家。", "好"]}),
+    "Rouge": ("rouge", {"predictions": ["two dogs ran", "猫"], "references": ["a dog runs", "猫"]}),
     "Classification": ("classification", {"predictions": [0, 1, 1], "references": [0, 1, 0]}),
-    "SpanAnswers": ("answers", {"predictions": ["in Rome", ""], "references": [["Rome"], []]}),
+    "SpanAnswers": ("answers", {"predictions": ["in Rome", "", "a", ""], "references": [["Rome"], [], ["a b"], []]}),
+}
+# By the code of `script_language`, or by name where words have spaces.
+SCRIPTS = {
+    "Latin": "The naïve café İstanbul żółć",
+    "Cyrillic": "Кошка сидит на ковре",
+    "Greek": "ΤΟ σπίτι μου είναι εδώ",
+    "Arabic": "مرحبا بالعالم كيف حالك",
+    "Hebrew": "שלום עולם מה שלומך",
+    "Devanagari": "हिन्दी में क्षेत्र बहुत बड़ा है",
+    "Tamil": "தமிழ் மொழி மிகவும் பழமையானது",
+    "Ethiopic": "አማርኛ ቋንቋ ነው ይህ",
+    "Georgian": "ქართული ენა არის ეს",
+    "ko": "한국어 단어 입니다 그리고",
+    "zh": "中文，学习 GPT-2 模型。",
+    "ja": "カーをみた人がいる",
+    "th": "ไทยนี้รักสงบแต่ถึงรบไม่ขลาด",
+    "lo": "ພາສາລາວແມ່ນພາສາ",
+    "km": "ភាសាខ្មែរគឺជាភាសា",
+    "my": "မြန်မာစာသည်ဘာသာ",
+    "bo": "བོད་སྐད་ཡིན་པ་རེད།",
 }
 
 
@@ -159,10 +181,12 @@ def test_the_interval_agrees_with_scipy_and_is_reproducible():
     assert with_intervals(lambda indices: {"mean": values[indices].mean()}, 500) == results
 
 
-def test_the_interval_of_one_example_has_no_width():
-    results = compute("TranslationQuality", predictions=["He is home now."], references=["She is home now."])
-    assert results["bleu_interval"] == [results["bleu"]] * 2
-    assert 0 < results["bleu"] < 100
+@pytest.mark.parametrize("name", sorted(EXAMPLES.keys() - {"TextLoss"}))
+def test_a_single_example_has_scores_but_no_interval(name):
+    inputs = {key: values[:1] for key, values in EXAMPLES[name][1].items()}
+    results = compute(name, **inputs)
+    assert len([value for value in results.values() if isinstance(value, float)]) >= 2
+    assert not [key for key in results if key.endswith("_interval")]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +220,7 @@ def test_japanese_without_mecab_is_scored_on_characters(monkeypatch):
 
 
 def test_rouge_equals_the_mean_of_rouge_score():
-    words = "running runs ran The the cats cat generously générosité it's 42".split()
+    words = "running runs ran The the cats cat generously skies dying it's 42 well_known e.g. “quoted” m/s".split()
     predictions, references = sentences(words, 40, seed=0), sentences(words, 40, seed=1)
     scores = compute("Rouge", predictions=predictions, references=references)
     scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
@@ -206,14 +230,59 @@ def test_rouge_equals_the_mean_of_rouge_score():
         assert scores[name.lower()] == pytest.approx(mean, rel=1e-12)
 
 
-def test_rouge_for_chinese_needs_the_characters_tokenizer():
+def test_rouge_counts_characters_where_words_have_no_spaces():
     """小猫睡觉 and 小狗睡觉 share 3 of 4 characters, and 1 of 3 pairs (睡觉); punctuation is not a token."""
     pair = {"predictions": ["小猫，睡觉。"], "references": ["小狗睡觉"]}
-    scores = compute("Rouge", **pair, tokenizer="characters")
-    assert [scores[name] for name in ("rouge1", "rouge2", "rougel")] == pytest.approx([75, 100 / 3, 75])
-    assert compute("Rouge", **pair)["rouge1"] == 0
+    for tokenizer in ("words", "characters"):
+        scores = compute("Rouge", **pair, tokenizer=tokenizer)
+        assert [scores[name] for name in ("rouge1", "rouge2", "rougel")] == pytest.approx([75, 100 / 3, 75])
     with pytest.raises(ValueError, match=r"'bytes'; choose one of words, characters"):
         compute("Rouge", **pair, tokenizer="bytes")
+
+
+def test_rouge_counts_whole_words_where_words_have_spaces():
+    """One of three words is shared. Were letters outside a to z spaces, or marks, the words would share pieces."""
+    for prediction, reference in [
+        ("żółty kot śpi", "żółw kot śnił"),
+        ("кошка сидит дома", "кошки сидят дома"),
+        ("हिन्दी में किताब", "हिन्दू मैं किताब"),
+        ("می‌خواهم آن کتاب", "می‌رود این کتاب"),
+    ]:
+        scores = compute("Rouge", predictions=[prediction], references=[reference])
+        assert scores["rouge1"] == pytest.approx(100 / 3)
+    mixed = compute("Rouge", predictions=["running GPT-2 模型"], references=["runs GPT 型模"])
+    assert mixed["rouge1"] == pytest.approx(100 * 2 * (4 / 5) * (4 / 4) / (4 / 5 + 4 / 4))
+
+
+@pytest.mark.parametrize(("script", "text"), SCRIPTS.items())
+def test_an_identical_text_is_perfect_in_every_script(script, text):
+    decomposed = unicodedata.normalize("NFD", text)
+    rouge = compute("Rouge", predictions=[decomposed], references=[text])
+    assert [rouge[name] for name in ("rouge1", "rouge2", "rougel")] == [100, 100, 100]
+    answers = compute("SpanAnswers", predictions=[f"«{decomposed}»"], references=[[text]])
+    assert (answers["exact_match"], answers["f1"]) == (100, 100)
+    language = script_language([text])
+    assert language == {"Latin": "en"}.get(script, script if len(script) == 2 else "en")
+    quality = compute("TranslationQuality", predictions=[text[:-2], text], references=[text, text], language=language)
+    assert quality["bleu"] > 40
+    assert quality["chrf"] > 40
+
+
+def test_the_script_of_most_letters_decides():
+    assert script_language(["GPT-2 学习中文模型"]) == "zh"
+    assert script_language(["the word 猫 means cat"]) == "en"
+    assert script_language(["東京都の大学"]) == "ja"
+    assert script_language(["123 !", ""]) == script_language([]) == "en"
+
+
+@pytest.mark.parametrize(
+    ("language", "tokenizer"), [("th", "char"), ("km-KH", "char"), ("my", "char"), ("ko", "13a"), ("hi", "13a")]
+)
+def test_bleu_has_words_or_characters_in_every_language(language, tokenizer, monkeypatch):
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ko_mecab.MeCab", None, raising=False)
+    monkeypatch.setitem(sys.modules, "mecab_ko", None)
+    scores = compute("TranslationQuality", predictions=["a"], references=["a"], language=language)
+    assert f"tok:{tokenizer}|" in scores["signature"]
 
 
 @pytest.mark.parametrize("classes", [1, 2, 5])
@@ -258,7 +327,12 @@ def test_the_correlation_of_constant_predictions_is_zero():
         ("The  Eiffel Tower!", ["eiffel tower"], 100, 100),
         ("the Eiffel tower in Paris", ["Eiffel Tower", "Paris"], 0, 100 * 2 * (2 / 4) / (2 / 4 + 1)),
         ("a.m.", ["AM"], 100, 100),  # punctuation is removed before articles
-        ("“the” well-known", ["“ ” wellknown"], 100, 100),  # an article in quotation marks that are not ASCII
+        ("“the” well-known", ["wellknown"], 100, 100),  # quotation marks that are not ASCII, around an article
+        ("北京大学。", ["北京 大学"], 100, 100),  # spaces between characters of a script without spaces
+        ("北京大学", ["北京市"], 0, 100 * 2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3)),
+        ("ไทยรบ", ["ไทย"], 0, 100 * 2 * (3 / 5) / (3 / 5 + 1)),
+        ("¿Qué?", ["qué"], 100, 100),
+        ("$5", ["5"], 100, 100),
         ("an theory", ["theory an an"], 100, 100),
         ("cat cat dog", ["cat dog dog"], 0, 100 * 2 / 3),  # a repeated word counts as often as both have it
         ("Rome", ["Milan"], 0, 0),
@@ -277,7 +351,7 @@ def test_answer_scores_equal_those_computed_by_hand(prediction, references, exac
 
 def test_answer_scores_equal_those_of_the_squad_script():
     squad = pytest.importorskip("transformers.data.metrics.squad_metrics")  # in transformers 5.17, not in 5.24
-    pieces = ["the", "The ", "a", "an", " ", "-", ".", "Rome", "rome ", "“", "’s", "_", "é", "猫", "\t", "an\u00a0"]
+    pieces = ["the", "The ", "a", "an", " ", "-", ".", "Rome", "rome ", "$", "'s", "_", "é", "\t", "an\u00a0"]
     rng = random.Random(0)
 
     def text():

@@ -60,8 +60,9 @@ def test_best_spans_equal_an_exhaustive_search():
     expected = sorted(((starts[i] + ends[j], i - 3, j - 2) for i in range(3, 18) for j in range(i, 18)), reverse=True)[
         :4
     ]
-    assert best_spans(starts, ends, spans, 15, 4) == [(pytest.approx(score), *span) for score, *span in expected]
-    assert all(end - start <= 2 for _, start, end in best_spans(starts, ends, spans, 2, 9))
+    best = best_spans(starts, ends, spans, 15, 4, "x" * 15)
+    assert best == [(pytest.approx(score), *span) for score, *span in expected]
+    assert all(end - start <= 2 for _, start, end in best_spans(starts, ends, spans, 2, 9, "x" * 15))
 
 
 def test_a_long_question_is_truncated_and_the_context_read(tokenizer):
@@ -93,6 +94,29 @@ def test_answers_of_long_contexts_do_not_depend_on_the_batch(tokenizer, tiny_mod
         assert len(best) == 3
         assert [b["score"] for b in best] == sorted((b["score"] for b in best), reverse=True)
         assert all(row["context"][b["start"] : b["end"]] == b["answer"] for b in best)
+
+
+def test_white_space_is_not_an_answer(tokenizer, tiny_model):
+    """Of any context, "" is only the answer of no answer, and a span ends after it starts."""
+    model = tiny_model(MiniForQuestionAnswering, vocab_size=len(tokenizer), is_causal=False)
+    draw = random.Random(0)
+    pieces = ["one", "two", " ", "   ", "\n\n\n", "\t", "\u3000", "\u00a0", "，", "猫", "."]
+    contexts = ["   ", "\n", "the cat \n\n\n\n sat", *("".join(draw.choices(pieces, k=12)) for _ in range(20))]
+    rows = Dataset.from_list([{"question": "q", "context": context} for context in contexts])
+    for unanswerable in (True, False):
+        task = build("question-answering", block_size=16, stride=4, unanswerable=unanswerable)
+        for context, best in zip(contexts, task.n_best(model, tokenizer, rows, n=300)):
+            assert all(b["answer"] == context[b["start"] : b["end"]] == b["answer"].strip() for b in best)
+            assert all(b["start"] < b["end"] or (b["start"], b["end"], b["score"]) == (0, 0, 0) for b in best)
+            assert len([b for b in best if not b["answer"]]) == int(unanswerable or not context.strip())
+
+
+def test_spans_of_spaces_do_not_take_the_place_of_answers():
+    """The 20 best starts and ends are spaces and one word: the word is among the two best."""
+    context = "  x  "
+    spans = [[-1, -1], *([i, i + 1] for i in range(5))]
+    starts, ends = np.array([0, 9, 8, 1, 7, 6.0]), np.array([0, 9, 8, 1, 7, 6.0])
+    assert (2.0, 2, 3) in best_spans(starts, ends, spans, 1, 2, context)
 
 
 def test_answers_have_no_spaces_around_them(tokenizer, tiny_model):

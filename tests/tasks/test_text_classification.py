@@ -85,3 +85,20 @@ def test_a_pair_is_encoded_as_the_tokenizer_encodes_pairs(tokenizer, tiny_model)
         expected = model(**inputs).logits.softmax(-1)[0]
         assert model.config.label2id[label] == expected.argmax()
         assert probability == pytest.approx(expected.max().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "filler"),
+    [
+        ("हिन्दी", "हिन्दू", "किताब"),  # they differ in a mark alone
+        ("кошка", "кошки", "дом"),
+        ("แมว", "หมา", "บ้าน"),
+        ("猫", "狗", "房子"),
+        ("고양이", "강아지", "집"),
+    ],
+)
+def test_bag_of_words_reads_words_of_any_script(first, second, filler):
+    rows = [{"text": f"{filler} {word} {filler}", "label": word} for word in (first, second)] * 8
+    examples = Dataset.from_list(rows)
+    predictions = dict(build("text-classification").baselines(examples, examples))
+    assert predictions["bag of words + logistic regression"] == examples["label"][:]

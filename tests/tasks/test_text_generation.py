@@ -1,5 +1,6 @@
-"""Text generation: the warning about bits per byte that are too low."""
+"""Text generation: the warning about bits per byte that are too low, and intervals."""
 
+from datasets import Dataset
 from made_data import build
 
 from modeling_mini.tokenization import train_tokenizer
@@ -12,3 +13,14 @@ def test_a_tokenizer_without_bos_gets_a_warning(caplog):
     without.bos_token = None
     build("text-generation").check(without, "one", 16)
     assert "the first token of a document is not predicted" in caplog.messages[0]
+
+
+def test_bits_of_a_single_document_have_no_interval():
+    task = build("text-generation")
+    train = Dataset.from_dict({"text": ["one two", "two one"]})
+    for texts in (["one two one"], ["one two", "one"]):
+        examples = Dataset.from_dict({"text": texts})
+        [(_, predictions)] = task.baselines(examples, train)
+        scores = task.score(predictions, examples)
+        assert scores["bits_per_byte"] > 0
+        assert ("bits_per_byte_interval" in scores) == (len(texts) > 1)

@@ -12,6 +12,7 @@ from modeling_mini import MiniForCausalLM
 from modeling_mini.data.packing import PackExamples, UnpackRows
 from modeling_mini.loss_mini import IGNORED_LABEL
 from modeling_mini.tasks.summarization import first_sentence
+from modeling_mini.tasks.translation import placeholder_recall
 
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -83,6 +84,49 @@ def test_a_long_context_is_truncated_and_its_question_kept(tokenizer):
     assert tokenizer.decode(prompt).endswith("nine \nafter one")
 
 
+def test_truncated_targets_are_reported_with_their_option_and_their_cost(tokenizer, caplog):
+    task = build("translation", dataset="unused", block_size=32, max_target_tokens=8)
+    rows = [{"source": "one " * 50, "target": "deux " * 50}, {"source": "one", "target": "un"}]
+    with caplog.at_level("INFO"):
+        task.encode(Dataset.from_list(rows), tokenizer, "training")
+    source, target = caplog.messages
+    assert "50.0% of the training examples have their source truncated to 21 tokens (--block_size" in source
+    assert "their target truncated to 8 tokens (raise --max_target_tokens: from a truncated target, the" in target
+    assert "does not learn where to stop" in target
+
+
+def test_placeholders_are_scored_only_if_there_are_enough():
+    references = ["open %s and %d"] * 9
+    assert placeholder_recall(["open %s"] * 9, references) == {}
+    scores = placeholder_recall(["open %s and"] * 10, [*references, "%s and %d"])
+    assert scores == {"placeholder_recall": 50, "placeholder_recall_interval": [50, 50]}
+    assert placeholder_recall(["open"], ["%s " * 20]) == {"placeholder_recall": 0}
+
+
+@pytest.mark.parametrize(
+    ("target", "weak"), [("ไทยนี้รักสงบ", True), ("ភាសាខ្មែរ", True), ("Кошка сидит дома тут", False)]
+)
+def test_chrf_comes_first_where_bleu_counts_characters(target, weak, caplog):
+    examples = Dataset.from_list([{"source": "x", "target": target}] * 2)
+    with caplog.at_level("INFO"):
+        scores = build("translation").score([target, target[:-1]], examples)
+    assert next(iter(scores)) == ("chrf" if weak else "bleu")
+    assert ("prefer chrF" in caplog.text) == weak
+    assert scores["bleu"] > 40
+
+
+@pytest.mark.parametrize(
+    "summary", ["Кошка сидит", "고양이가 앉아 있다", "η γάτα κάθεται", "القطة تجلس", "แมวนั่งอยู่", "猫坐着"]
+)
+def test_an_identical_summary_is_perfect_in_any_script(summary):
+    examples = Dataset.from_list([{"document": "x", "summary": summary}, {"document": "x", "summary": "the cat"}])
+    scores = build("summarization").score([summary, "a dog"], examples)
+    assert scores["rougel"] == 50
+
+
 def test_the_first_sentence_ends_at_a_full_stop_or_a_blank_line():
+    assert first_sentence("猫坐着。狗跑了。") == "猫坐着。"
+    assert first_sentence("बिल्ली बैठी है। कुत्ता भागा।") == "बिल्ली बैठी है।"
+    assert first_sentence("أين القطة؟ هنا.") == "أين القطة؟"
     assert first_sentence("Return the\n  sum. Then more.") == "Return the sum."
     assert first_sentence("See numpy.sum for it\n\nNotes. More.") == "See numpy.sum for it"
