@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ..data.examples import Examples
 from ..errors import UserError
 from ..parsing import parse_dataclasses
+from ..streams import check_writable
 from ..tables import markdown_table
 from ..tasks import choose_dataset, task_class
 from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
@@ -68,7 +69,7 @@ def evaluate(argv: list[str]) -> None:
 
     check_eval_arguments(args)
     if args.output is not None:
-        make_folder(args.output)
+        check_writable(args.output, "--output")
 
     model = None
     if checkpoint is not None:
@@ -113,14 +114,6 @@ def is_same_data(dataset: str | None, recorded: str | None) -> bool:
     if dataset is None or recorded is None:
         return False
     return dataset == recorded or (Path(dataset).exists() and Path(dataset).resolve() == Path(recorded).resolve())
-
-
-def make_folder(path: str) -> None:
-    """Create the output folder, before any long work. Raises `UserError`."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {path}: {error.strerror}; choose another folder.") from error
 
 
 def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:

@@ -1,6 +1,7 @@
 """Continue a text with a causal model."""
 
 import logging
+import math
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ def continue_text(
         ("top_k", top_k, 1),
         ("temperature", temperature, 0),
     ):
-        if value < minimum:
+        if not minimum <= value < math.inf:
             raise UserError(f"--{name} is {value}; give at least {minimum}.")
     context = model.config.max_position_embeddings
     ids = encode_prompt(tokenizer, prompt, context).to(model.device)

@@ -10,6 +10,7 @@ import time
 import numpy as np
 from transformers import EvalPrediction, TrainerCallback
 
+from ..commands import Interrupted
 from ..errors import UserError
 from ..metrics import TextLoss
 
@@ -27,14 +28,6 @@ class RowLoss:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         nats, targets = np.asarray(prediction.predictions, dtype=np.float64).T
         return self.metric.compute(nats=nats, targets=targets.astype(int), num_bytes=self.num_bytes)
-
-
-class Interrupted(Exception):
-    """A signal stopped the training, after a checkpoint."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
 
 
 class StopOnSignal(TrainerCallback):

@@ -9,8 +9,9 @@ import torch
 from modeling_mini.errors import UserError
 from modeling_mini.presets import preset_names
 from modeling_mini.tasks.text_generation import TextGeneration
-from modeling_mini.training.arguments import ARGUMENT_CLASSES, parse_arguments, recipe_names
+from modeling_mini.training.arguments import ARGUMENT_CLASSES, parse_arguments
 from modeling_mini.training.building import load_config
+from modeling_mini.training.recipes import recipe_names
 
 
 def write(tmp_path, text):
