@@ -251,8 +251,15 @@ def _upgrade_repo(args: argparse.Namespace) -> None:
     upgrade_repo(args.repo_id, revision=args.revision, create_pr=args.create_pr, dry_run=args.dry_run)
 
 
+class _Lines(logging.StreamHandler):
+    """Log lines that are the output of a command: an output that is gone ends it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is that of `logging`
+        raise
+
+
 def _log_to_stdout() -> None:
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", handlers=[_Lines(sys.stdout)])
     logging.getLogger(__package__).setLevel(logging.INFO)
 
 
@@ -272,3 +279,7 @@ _INPUTS = {
 }
 _COMMANDS = {"presets": _presets, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}
 _COMMANDS |= dict.fromkeys(_PREDICTIONS, _predict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

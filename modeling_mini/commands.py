@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 from .errors import UserError, one_line
-from .streams import check_arguments_are_text, prepare_output
+from .streams import OutputError, check_arguments_are_text, prepared_streams
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -50,28 +50,28 @@ def finish(command: Callable[[], int | None], argv: list[str], again: str = "") 
         argv: the words of the command line, which must be text.
         again: a sentence for a command that a signal or a full disk stopped: what is kept, and how to go on.
     """
-    prepare_output()
-    try:
-        with stop_on_signals():
-            _check_folder()
-            check_arguments_are_text(argv)
-            exit_code = command() or 0
-            sys.stdout.flush()
-            return exit_code
-    except SystemExit:
-        _flush_or_close()
-        raise
-    except BaseException as error:
-        return _end(error, again)
+    with prepared_streams():
+        try:
+            with stop_on_signals():
+                _check_folder()
+                check_arguments_are_text(argv)
+                exit_code = command() or 0
+                sys.stdout.flush()
+                return exit_code
+        except SystemExit:
+            _flush_or_discard()
+            raise
+        except BaseException as error:
+            return _end(error, again)
 
 
 def _end(error: BaseException, again: str) -> int:
     """Write what ended the command to standard error; returns the exit code."""
-    output_error = _flush_or_close()
-    if isinstance(error, OSError) and output_error is not None:
-        if isinstance(output_error, BrokenPipeError):  # the reader has seen enough
+    _flush_or_discard()
+    if isinstance(error, OutputError):
+        if error.errno == errno.EPIPE:  # the reader has seen enough
             return _BROKEN_PIPE
-        return _say(f"Error: Standard output cannot be written: {output_error.strerror}.", 1)
+        return _say(f"Error: Standard output cannot be written: {error.strerror}.", 1)
     if isinstance(error, Interrupted):
         return _say(str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
@@ -166,14 +166,12 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _flush_or_close() -> OSError | None:
+def _flush_or_discard() -> None:
     """Write what standard output still holds; if that fails, discard it, so that Python's own end is quiet."""
     try:
         sys.stdout.flush()
-    except OSError as error:
+    except OSError:
         _discard(sys.stdout)
-        return error
-    return None
 
 
 def _discard(stream) -> None:

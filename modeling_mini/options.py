@@ -58,7 +58,8 @@ def options(argv: list[str]) -> dict[str, str | None]:
     """
     found: dict[str, str | None] = {}
     words = argv[: argv.index("--")] if "--" in argv else argv
-    for word, following in zip(words, [*words[1:], "-"], strict=True):
+    for index, word in enumerate(words):
+        following = words[index + 1] if index + 1 < len(words) else "-"
         if match := re.fullmatch(r"(?s)--([\w-]+)(?:=(.*))?", word):
             value = match[2] if match[2] is not None else following
             found[match[1].replace("-", "_")] = None if match[2] is None and following.startswith("-") else value

@@ -16,6 +16,7 @@ def parse_dataclasses(
     argv: list[str],
     command: str,
     add_options: Callable[[HfArgumentParser], None] | None = None,
+    about: str = "",
 ) -> tuple:
     """`--argument value ...` as an instance of each class.
 
@@ -24,13 +25,15 @@ def parse_dataclasses(
         argv: the command line, without the command.
         command: the words before the arguments, for the usage line.
         add_options: adds further spellings of an argument to the parser.
+        about: what stands before the list of arguments in the help, such as the meaning of words without an option.
 
     Raises:
         UserError: an argument does not exist, or has a value that its class refuses.
         SystemExit: after `--help`.
     """
-    parser = _Parser(classes, allow_abbrev=False, usage=f"{command} [--argument value ...]")
+    parser = _Parser(classes, allow_abbrev=False, usage=f"{command} [--argument value ...]", description=about)
     _accept_lists(parser, classes)
+    _explain_negations(parser)
     if add_options is not None:
         add_options(parser)
     try:
@@ -80,3 +83,10 @@ class _OneOrMore(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         setattr(namespace, self.dest, values if len(values) > 1 else values[0])
+
+
+def _explain_negations(parser: HfArgumentParser) -> None:
+    """Say what `--no_baselines` does: the parser repeats the help of `--baselines`, which it switches off."""
+    for action in parser._actions:
+        if action.option_strings[0] == f"--no_{action.dest}":
+            action.help, action.default = f"The same as --{action.dest} false.", argparse.SUPPRESS

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -59,18 +59,51 @@ def _decode(line: bytes, number: int) -> str:
     return text
 
 
-def prepare_output() -> None:
-    """Make standard output and standard error accept every character; a closed one refuses all.
+@contextmanager
+def prepared_streams() -> Iterator[None]:
+    """Standard output and standard error that accept every character, and an `OutputError` where output fails.
 
-    A character that the terminal cannot show is written as its code, e.g. `\\u4e2d`.
+    A character that the terminal cannot show is written as its code, e.g. `\\u4e2d`. A closed standard output refuses
+    all.
     """
+    streams = sys.stdout, sys.stderr
     for number in range(3):
         _occupy(number)
-    sys.stdout = sys.stdout or _ClosedOutput()
-    sys.stderr = sys.stderr or io.StringIO()
-    for stream in (sys.stdout, sys.stderr):
+    sys.stdout = _ClosedOutput() if sys.stdout is None else _Output(sys.stdout)
+    sys.stderr = io.StringIO() if sys.stderr is None else sys.stderr
+    for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+class OutputError(OSError):
+    """Standard output could not be written: its reader is gone, or its disk is full."""
+
+
+class _Output:
+    """A stream whose own errors are `OutputError`, so that they differ from those of other files."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from error
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from error
 
 
 def _occupy(descriptor: int) -> None:

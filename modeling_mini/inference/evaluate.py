@@ -54,7 +54,13 @@ def evaluate(argv: list[str]) -> None:
     """
     has_checkpoint = bool(argv) and not argv[0].startswith("-")
     checkpoint, options = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
-    task_args, args = parse_dataclasses((TaskArguments, EvalArguments), options, "modeling-mini eval [CHECKPOINT]")
+    task_args, args = parse_dataclasses(
+        (TaskArguments, EvalArguments),
+        options,
+        "modeling-mini eval [CHECKPOINT]",
+        about="CHECKPOINT is the folder of a trained model, or its name on the Hub. Without it, only the baselines of "
+        "--task are scored. Task and data are by default those that the checkpoint was trained with.",
+    )
     explicit = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in options if word.startswith("--")}
     explicit |= {name.removeprefix("no_") for name in explicit}
     divide = "dataset" not in explicit

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..options import check_dataset
 
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ def task_class(name: str) -> type["Task"]:
 
 
 def choose_dataset(args: "TaskArguments") -> None:
-    """Take the task's built-in data where no data set is named. Raises `UserError` if the task has none."""
-    args.dataset = args.dataset or task_class(args.task).default_dataset
+    """Take the task's built-in data where no data set is named.
+
+    Raises:
+        UserError: the task has no built-in data; or a data set is named that is an empty text or a missing path.
+    """
+    check_dataset(args.dataset)
+    if args.dataset is None:
+        args.dataset = task_class(args.task).default_dataset
     if args.dataset is None:
         raise UserError(f"{args.task} has no built-in data; name a data set with --dataset.")

@@ -15,7 +15,7 @@ from ..parsing import arguments_holding, parse_dataclasses
 from ..tasks import choose_dataset
 from ..tasks.base import TaskArguments
 from .optim import OPTIMIZERS
-from .recipes import read_recipe, split_recipe, to_argv
+from .recipes import DEFAULT_RECIPE, read_recipe, recipe_names, split_recipe, to_argv
 from .values import check_before_trainer, sentences
 
 
@@ -113,6 +113,7 @@ class MiniTrainingArguments(TrainingArguments):
         return {**self.__dict__, "hub_token": None}
 
 
+ABOUT = f"RECIPE is a YAML file of arguments, or one of {', '.join(recipe_names())}; by default {DEFAULT_RECIPE}."
 ARGUMENT_CLASSES = (ModelArguments, TaskArguments, MiniTrainingArguments)
 
 
@@ -132,7 +133,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     overrides = recipe.pop("config_overrides", None) or {}
     lists, dicts = arguments_holding(list, ARGUMENT_CLASSES), arguments_holding(dict, ARGUMENT_CLASSES)
     argv = [*to_argv(recipe, path, lists, dicts), *options]
-    arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon)
+    arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon, ABOUT)
     model_arguments, data_arguments, _ = arguments
     if model_arguments.init_from:
         # The recipe's sizes are for a new model; the model to fine-tune has its own.

@@ -8,18 +8,22 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import SchedulerType, Trainer, get_scheduler
 from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
     get_reporting_integration_callbacks,
 )
+from transformers.utils import is_liger_kernel_available
 
 from ..errors import UserError, one_line
+from ..options import check_choice
 from .optim import optimizer_of
 
 
@@ -125,9 +129,14 @@ def check_before_trainer(args: "MiniTrainingArguments") -> None:
             f"--max_steps is {args.max_steps} and --num_train_epochs is {args.num_train_epochs}: there is no update; "
             "give at least one of them a value above 0."
         )
-    for name in ("prediction_loss_only", "batch_eval_metrics"):
-        if getattr(args, name):
-            raise UserError(f"--{name} would leave out what the report measures at each evaluation; leave it out.")
+    for name, works in (
+        ("prediction_loss_only", not args.prediction_loss_only),
+        ("batch_eval_metrics", not args.batch_eval_metrics),
+        ("eval_do_concat_batches", args.eval_do_concat_batches),
+        ("label_names", not args.label_names),
+    ):
+        if not works:
+            raise UserError(f"--{name} would take away what the report measures at each evaluation; leave it out.")
     for name in args._VALID_DICT_FIELDS:
         if isinstance(getattr(args, name), str):
             _check_json(name, getattr(args, name))
@@ -154,9 +163,7 @@ def sentences(option: str) -> Iterator[None]:
     """Turn what transformers or torch raise about a value into a `UserError` that names the option."""
     try:
         yield
-    except (AttributeError, ImportError, LookupError, NotImplementedError, OSError, RuntimeError) as error:
-        raise UserError(f"{option}: {_first_line(error)}") from error
-    except (ArithmeticError, AssertionError, TypeError, ValueError) as error:
+    except (ArithmeticError, ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{option}: {_first_line(error)}") from error
 
 
@@ -170,6 +177,8 @@ def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") ->
     check_ranges(data_args, DATA_RANGES)
     check_row(data_args.block_size)
     check_reports(args.report_to)
+    check_pairs(args)
+    check_kernels(args)
     optimizer = build_optimizer(args)
     build_schedule(args, optimizer)
 
@@ -199,11 +208,58 @@ def check_reports(names: list[str]) -> None:
             )
 
 
+def check_pairs(args: "MiniTrainingArguments") -> None:
+    """Raise `UserError` for an argument that needs another one, or a device that this machine lacks."""
+    refused = {
+        "fsdp": (
+            bool(args.fsdp) and args.world_size == 1,
+            "shards a model over several processes; start them with accelerate launch",
+        ),
+        "fp16": (args.fp16 and args.use_cpu, "has no effect on a CPU; use --bf16, or leave it out"),
+        "save_strategy": (
+            args.save_strategy == "best" and args.metric_for_best_model is None,
+            "best needs --metric_for_best_model",
+        ),
+        "dataloader_persistent_workers": (
+            args.dataloader_persistent_workers and args.dataloader_num_workers == 0,
+            "needs --dataloader_num_workers of at least 1",
+        ),
+        "length_column_name": (args.length_column_name != "length", "names a column that the rows do not have"),
+        "debug": (
+            "underflow_overflow" in args.debug,
+            "underflow_overflow cannot read the boolean masks of this model",
+        ),
+    }
+    for name, (is_refused, reason) in refused.items():
+        if is_refused:
+            raise UserError(f"--{name} {reason}.")
+
+
+def check_kernels(args: "MiniTrainingArguments") -> None:
+    """Raise `UserError` for a kernel, a compiler or a checkpointing option that torch does not have."""
+    if args.use_liger_kernel and not is_liger_kernel_available():
+        raise UserError("--use_liger_kernel: the package is not installed; install it: pip install liger-kernel")
+    if args.torch_compile:
+        check_choice("--torch_compile_backend", args.torch_compile_backend, torch.compiler.list_backends(None))
+        if args.torch_compile_mode is not None:
+            with sentences("--torch_compile_mode"):
+                torch._inductor.list_mode_options(args.torch_compile_mode)
+    if args.gradient_checkpointing_kwargs:
+        with sentences("--gradient_checkpointing_kwargs"):
+            settings = {"use_reentrant": False} | args.gradient_checkpointing_kwargs
+            checkpoint(torch.nn.Identity(), torch.zeros(1, requires_grad=True), **settings)
+
+
 def build_optimizer(args: "MiniTrainingArguments") -> torch.optim.Optimizer:
     """The optimizer of the run for a tiny stand-in. Raises `UserError` for what it refuses."""
     parameters = [torch.nn.Parameter(torch.zeros(1, 1))]
     stand_in = torch.optim.SGD(parameters, lr=max(args.learning_rate, 1e-8))
     if optimizer_of(args).for_trainer(args) is not None:  # its values are in `RANGES`
+        if args.optim != type(args).optim or args.optim_args:
+            raise UserError(
+                f"--optim and --optim_args have no effect with --optimizer {args.optimizer}; leave them out, or "
+                "choose --optimizer adamw."
+            )
         return stand_in
     with sentences(f"--optim {args.optim.value}"):
         if _needs_model(args):
@@ -211,7 +267,15 @@ def build_optimizer(args: "MiniTrainingArguments") -> torch.optim.Optimizer:
                 Trainer.get_optimizer_cls_and_kwargs(args)
             return stand_in
         optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(args)
+        if args.optim_args and settings == Trainer.get_optimizer_cls_and_kwargs(_without_optim_args(args))[1]:
+            raise UserError(f"--optim_args has no effect with --optim {args.optim.value}; leave it out.")
         return optimizer_class(parameters, **settings)
+
+
+def _without_optim_args(args: "MiniTrainingArguments") -> "MiniTrainingArguments":
+    others = copy(args)
+    others.optim_args = None
+    return others
 
 
 def _needs_model(args: "MiniTrainingArguments") -> bool:
