@@ -42,13 +42,19 @@ class Stopped(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
-def finish(command: Callable[[], int | None], argv: list[str], again: str = "") -> int:
+def finish(
+    command: Callable[[], int | None],
+    argv: list[str],
+    again: str = "",
+    say: Callable[[str], None] | None = None,
+) -> int:
     """Run a command, and return its exit code: the one place where every command ends.
 
     Args:
         command: does the work; returns an exit code, or None for 0.
         argv: the words of the command line, which must be text.
         again: a sentence for a command that a signal or a full disk stopped: what is kept, and how to go on.
+        say: takes the last sentence; writes it to standard error by default.
     """
     with prepared_streams():
         try:
@@ -62,41 +68,44 @@ def finish(command: Callable[[], int | None], argv: list[str], again: str = "") 
             _flush_or_discard()
             raise
         except BaseException as error:
-            return _end(error, again)
+            return _end(error, again, say or _write_error)
 
 
-def _end(error: BaseException, again: str) -> int:
-    """Write what ended the command to standard error; returns the exit code."""
+def _end(error: BaseException, again: str, say: Callable[[str], None]) -> int:
+    """Say what ended the command; returns the exit code."""
     _flush_or_discard()
-    if isinstance(error, OutputError):
-        if error.errno == errno.EPIPE:  # the reader has seen enough
-            return _BROKEN_PIPE
-        return _say(f"Error: Standard output cannot be written: {error.strerror}.", 1)
+    again = again and f" {again}"
+    if isinstance(error, OutputError) and error.errno == errno.EPIPE:  # the reader has seen enough
+        return _BROKEN_PIPE
     if isinstance(error, Interrupted):
-        return _say(str(error), error.exit_code)
+        say(str(error))
+        return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         number = getattr(error, "signal_number", signal.SIGINT)
-        return _say(f"Stopped by {signal.Signals(number).name}.{again and ' '}{again}", 128 + number)
+        say(f"Stopped by {signal.Signals(number).name}.{again}")
+        return 128 + number
     if sentence := _sentence(error, again):
-        return _say(f"Error: {sentence}", 1)
+        say(f"Error: {sentence}")
+        return 1
     try:
         traceback.print_exception(error)
     except OSError:  # nobody reads standard error, which may be the error itself
         _discard(sys.stderr)
         return _BROKEN_PIPE
-    return _say(
-        f"This is a defect; please report it with the command, the lines above and the versions: {_versions()}.", 1
-    )
+    say(f"This is a defect; please report it with the command, the lines above and the versions: {_versions()}.")
+    return 1
 
 
 def _sentence(error: BaseException, again: str) -> str | None:
     """What the user can fix, in one sentence; None for a defect of the program."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OutputError):
+        return f"Standard output cannot be written: {error.strerror}."
     if is_disk_full(error):
         file = f"{error.filename}: " if getattr(error, "filename", None) else ""
         reason = one_line(error)
-        return f"{file}The disk is full ({reason}); free some space, and run the command again.{again and ' '}{again}"
+        return f"{file}the disk is full ({reason}); free some space, and run the command again.{again}"
     if isinstance(error, OSError) and error.errno in _USERS_FILES and error.filename is not None:
         return f"{_shorten(str(error.filename))}: {error.strerror}; choose another place, or change its permissions."
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
@@ -183,13 +192,12 @@ def _discard(stream) -> None:
         stream.flush()
 
 
-def _say(sentence: str, exit_code: int) -> int:
+def _write_error(sentence: str) -> None:
     try:
         sys.stderr.write(f"{sentence}\n")
         sys.stderr.flush()
     except OSError:
         _discard(sys.stderr)
-    return exit_code
 
 
 def _versions() -> str:

@@ -42,8 +42,6 @@ def parse_dataclasses(
         )
     except ValueError as error:  # values that the Trainer refuses together
         raise UserError(str(error).splitlines()[0]) from error
-    except ImportError as error:  # DeepSpeed, or a logger, is not installed
-        raise UserError(f"{str(error).splitlines()[0]} Install it, or choose another option.") from error
     if unknown:
         name = unknown[0].split("=")[0]  # the value may be a secret
         raise UserError(f"There is no argument {name}{nearest(name, argument_names(classes))}")

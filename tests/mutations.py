@@ -582,7 +582,7 @@ DEFECTS = {
         ("options: a missing data file is found late", "check_dataset", "not _exists(dataset)", "False"),
     ],
     ("training/values.py", "training/test_arguments.py"): [
-        ("values: not a number is in every range", "Range.holds", "math.isfinite(value) and ", ""),
+        ("values: an infinite number is in every range", "Range.holds", "math.isfinite(value) and ", ""),
         (
             "values: the schedule is not followed to its end",
             "build_schedule",

@@ -164,4 +164,5 @@ def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "t
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("modeling_mini").setLevel(logging.INFO)
     argv = sys.argv[1:] if argv is None else argv
-    return finish(lambda: train(argv, command), argv, "A run that has written a checkpoint continues with --resume.")
+    again = "A run that has written a checkpoint continues with --resume."
+    return finish(lambda: train(argv, command), argv, again, say=logger.error)

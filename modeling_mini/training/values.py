@@ -115,7 +115,7 @@ def check_ranges(arguments: Any, ranges: dict[str, Range]) -> None:
         if allowed is not None and not allowed.holds(value):
             leave_out = ", or leave it out" if field.default is None else ""
             raise UserError(f"--{field.name} is {value}; give {allowed}{leave_out}.")
-        if not abs(value) < 2**63:  # also nan
+        if not (math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63):
             raise UserError(f"--{field.name} is {value}; give a smaller, finite number.")
 
 
@@ -163,7 +163,9 @@ def sentences(option: str) -> Iterator[None]:
     """Turn what transformers or torch raise about a value into a `UserError` that names the option."""
     try:
         yield
-    except (ArithmeticError, ImportError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except ImportError as error:
+        raise UserError(f"{option}: {_first_line(error)} Install it, or choose another option.") from error
+    except (ArithmeticError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{option}: {_first_line(error)}") from error
 
 
