@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm matrix oldest mutations lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm matrix oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -70,6 +70,10 @@ oldest:
 # Breaks a copy of the code in many ways, one at a time, and shows which test fails.
 mutations: $(VENV)/.installed-conformance
 	$(BIN)/python tests/mutations.py $(ARGS)
+
+# Gives every command bad inputs: each must be refused with one sentence. A minute on 2 cores.
+bad-inputs: setup
+	$(BIN)/python benchmarks/bad_inputs.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

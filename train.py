@@ -14,9 +14,6 @@ import sys
 
 
 if __name__ == "__main__":
-    try:
-        from modeling_mini.training.run import main
+    from modeling_mini.cli import train
 
-        sys.exit(main())
-    except KeyboardInterrupt:  # during the imports, which take seconds
-        sys.exit(130)
+    sys.exit(train(sys.argv[1:], command=("python", "train.py")))

@@ -2,42 +2,81 @@
 
 import argparse
 import logging
+import math
 import re
-import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from difflib import get_close_matches
 
 from . import decoding
+from .commands import finish
+from .options import (
+    EVAL_CLASSES,
+    PLAN_CLASSES,
+    check_checkpoint,
+    check_choice,
+    check_data,
+    check_names,
+    names_in_source,
+    options,
+)
+from .streams import StandardInput, is_utf8
+from .tasks import TASKS
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["train"]:  # takes all arguments of the Trainer, and has its own --help
-        from .training.run import main as train
-
         return train(argv[1:], command=("modeling-mini", "train"))
-    from .errors import UserError
+    return finish(lambda: _run(argv), argv, _AGAIN.get(argv[0] if argv else "", ""))
 
-    try:
-        if argv[:1] == ["eval"]:  # takes all arguments of the data, and has its own --help
-            from .inference.evaluate import evaluate
 
-            evaluate(argv[1:])
-        elif argv[:1] == ["plan"]:
-            from .planning import plan
+def train(argv: list[str], command: tuple[str, ...]) -> int:
+    """Train: `command` is how the program was called, for the message that says how to continue a run."""
 
-            plan(argv[1:])
-        else:
-            args = _parse(argv)
-            _COMMANDS[args.command](args)
-    except UserError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"Stopped.{_STOPPED.get(argv[0], '')}\n")
-        return 128 + signal.SIGINT
-    return 0
+    def check_and_train() -> int:
+        check_early(argv)
+        from .training.run import main as run
+
+        return run(argv, command)
+
+    from .training.recipes import check_early
+
+    return finish(check_and_train, argv)
+
+
+def _run(argv: list[str]) -> None:
+    command, rest = (argv or [""])[0], argv[1:]
+    if command == "eval":  # takes all arguments of the data, and has its own --help
+        _check_eval(rest)
+        from .inference.evaluate import evaluate
+
+        evaluate(rest)
+    elif command == "plan":
+        check_names(rest, names_in_source(PLAN_CLASSES))
+        from .planning import plan
+
+        plan(rest)
+    else:
+        args = _parse(argv)
+        if args.command in ("generate", *_PREDICTIONS):
+            check_checkpoint(args.checkpoint)
+        _COMMANDS[args.command](args)
+
+
+def _check_eval(argv: list[str]) -> None:
+    """Refuse what needs no imports to be refused. Raises `UserError`."""
+    check_names(argv, names_in_source(EVAL_CLASSES))
+    given = options(argv)
+    if "help" in given:
+        return
+    if argv and not argv[0].startswith("-"):
+        check_checkpoint(argv[0])
+    if (task := given.get("task")) is not None:
+        check_choice("--task", task, sorted(TASKS))
+    check_data(given)
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -53,13 +92,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         predict.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
         predict.add_argument("texts", nargs="*", metavar="text", help=_INPUTS.get(name, _EACH_LINE))
         predict.add_argument("--jsonl", action="store_true", help="read and write one JSON object per line")
-        predict.add_argument("--batch_size", type=int, default=32, help="number of texts in a batch")
+        predict.add_argument("--batch_size", type=_count, default=32, help="number of texts in a batch")
         if name != "classify":
             decoding.add_options(predict)
     _add_push_and_upgrade(commands)
     args, rest = parser.parse_known_args(_with_underscores(argv))
     if rest and not _take_texts(args, rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(
+            f"unrecognized arguments: {' '.join(rest)}{_nearest_option(rest, commands.choices[args.command])}"
+        )
     return args
 
 
@@ -77,9 +118,14 @@ def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
     push.add_argument("checkpoint", help="folder of a trained model, or a checkpoint-N in it")
     push.add_argument("repo_id", metavar="USER/REPO", help="the repository; created if it does not exist")
     push.add_argument("--private", action="store_true", help="create a private repository; public by default")
-    push.add_argument("--license", help="licence of the weights, as the Hub names it: apache-2.0, mit, other, ...")
-    push.add_argument("--language", nargs="+", help="ISO 639 codes of the training text: en zh")
-    push.add_argument("--max_shard_size", default="5GB", help="largest file of weights (default: 5GB)")
+    licence = _pattern(r"[a-z0-9][a-z0-9.-]*", "apache-2.0, mit, other")
+    push.add_argument(
+        "--license", type=licence, help="licence of the weights, as the Hub names it: apache-2.0, mit, other, ..."
+    )
+    language = _pattern(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]+)*", "en, zh, pt-BR")
+    push.add_argument("--language", nargs="+", type=language, help="ISO 639 codes of the training text: en zh")
+    size = _pattern(r"[1-9]\d*(\.\d+)?([KMGT]i?)?B", "5GB, 500MB")
+    push.add_argument("--max_shard_size", default="5GB", type=size, help="largest file of weights (default: 5GB)")
     upgrade = commands.add_parser(
         "upgrade-repo", help="replace the code in a repository with the code of this version", allow_abbrev=False
     )
@@ -96,6 +142,42 @@ def _with_underscores(argv: list[str]) -> list[str]:
     option = re.compile(r"^--[\w-]+(?==|$)")  # a word with a space is a text, to argparse too
     words = [option.sub(lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv[:end]]
     return words + argv[end:]
+
+
+def _nearest_option(words: list[str], parser: argparse.ArgumentParser) -> str:
+    """The end of a sentence about unknown options: the nearest one of the subcommand, if there is one."""
+    wrong = next((word.partition("=")[0] for word in words if word.startswith("--")), "")
+    matches = get_close_matches(wrong, parser._option_string_actions, n=1)
+    return f"; did you mean {matches[0]}?" if wrong and matches else ""
+
+
+def _number(kind: type, low: float, high: float = math.inf, also: float | None = None) -> Callable[[str], float]:
+    """A type for argparse: a finite number from `low` to `high`, or `also`."""
+
+    def convert(text: str) -> float:
+        value = kind(text)
+        if value != also and not (low <= value <= high and math.isfinite(value)):
+            limit = "" if high == math.inf else f" and at most {high}"
+            other = "" if also is None else f"{also:g}, or "
+            raise argparse.ArgumentTypeError(f"{text} is out of range; give {other}at least {low:g}{limit}")
+        return value
+
+    convert.__name__ = kind.__name__  # argparse shows it for what is not a number
+    return convert
+
+
+_count = _number(int, 1, 2**31 - 1)
+
+
+def _pattern(pattern: str, example: str) -> Callable[[str], str]:
+    """A type for argparse: a text of this form."""
+
+    def convert(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form {example}")
+        return text
+
+    return convert
 
 
 def _take_texts(args: argparse.Namespace, rest: list[str]) -> bool:
@@ -126,7 +208,7 @@ def _generate(args: argparse.Namespace) -> None:
 
     options = decoding.from_namespace(args)
     options.completed(decoding.CONTINUATION)  # refuses contradictions before the model is loaded
-    prompt = sys.stdin.read() if args.prompt is None else args.prompt
+    prompt = StandardInput().read() if args.prompt is None else args.prompt
     check_head(args.checkpoint, MiniForCausalLM, "generate")
     model, tokenizer = load_model(args.checkpoint, AutoModelForCausalLM)
     text = continue_text(model, tokenizer, prompt, **asdict(options))
@@ -138,7 +220,11 @@ def _predict(args: argparse.Namespace) -> None:
 
     tasks = _PREDICTIONS[args.command][0]
     options = None if args.command == "classify" else decoding.from_namespace(args)
-    for line in predict(args.checkpoint, tasks, args.texts, sys.stdin, args.jsonl, args.batch_size, options):
+    as_ascii = not is_utf8(sys.stdout)
+    lines = predict(
+        args.checkpoint, tasks, args.texts, StandardInput(), args.jsonl, args.batch_size, options, as_ascii
+    )
+    for line in lines:
         sys.stdout.write(line + "\n")
 
 
@@ -166,13 +252,20 @@ def _upgrade_repo(args: argparse.Namespace) -> None:
     upgrade_repo(args.repo_id, revision=args.revision, create_pr=args.create_pr, dry_run=args.dry_run)
 
 
+class _Lines(logging.StreamHandler):
+    """Log lines that are the output of a command: an output that is gone ends it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is that of `logging`
+        raise
+
+
 def _log_to_stdout() -> None:
-    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(format="%(message)s", handlers=[_Lines(sys.stdout)])
     logging.getLogger(__package__).setLevel(logging.INFO)
 
 
-_ONE_COMMIT = " An upload is one commit, which arrives completely or not at all; repeat the command to finish it."
-_STOPPED = {"push": _ONE_COMMIT, "upgrade-repo": _ONE_COMMIT}
+_ONE_COMMIT = "An upload is one commit, which arrives completely or not at all; repeat the command to finish it."
+_AGAIN = {"push": _ONE_COMMIT, "upgrade-repo": _ONE_COMMIT}
 _PREDICTIONS = {
     "translate": (["translation"], "translate texts into the language that the model was trained on"),
     "summarize": (["summarization"], "summarize a document in one sentence"),
@@ -187,3 +280,7 @@ _INPUTS = {
 }
 _COMMANDS = {"presets": _presets, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}
 _COMMANDS |= dict.fromkeys(_PREDICTIONS, _predict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

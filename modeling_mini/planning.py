@@ -230,7 +230,12 @@ def plan(argv: list[str]) -> None:
     if not argv or (argv[0].startswith("-") and argv[0] not in ("-h", "--help")):
         raise UserError("Name a preset, or the path of a config.json, first: modeling-mini plan gpt3-13b --gpus 64")
     model = argv[0]
-    (args,) = parse_dataclasses((PlanArguments,), argv[not model.startswith("-") :], "modeling-mini plan MODEL")
+    (args,) = parse_dataclasses(
+        (PlanArguments,),
+        argv[not model.startswith("-") :],
+        "modeling-mini plan MODEL",
+        about="MODEL is a preset, or the path of a config.json or of its folder. The optimizer is AdamW.",
+    )
     check_plan_arguments(args)
     config = load_shape(model)
     run = Run(
@@ -305,8 +310,15 @@ def describe(model: str, run: Run, args: PlanArguments) -> str:
         "",
         f"Work: {run.flops_per_token():.3g} operations per token, {operations:.3g} for {tokens:.3g} tokens.",
         f"Time: {_duration(days)} at {100 * args.mfu:.0f}% of {tflops:g} TFLOP/s per device.",
+        f"Assumed: {_assumptions(args)}.",
     ]
     return "\n".join(lines)
+
+
+def _assumptions(args: PlanArguments) -> str:
+    """The values behind the plan that differ between machines, with the options that set them."""
+    values = [f"{args.gpus_per_node} devices per machine (--gpus_per_node)", f"{100 * args.mfu:.0f}% (--mfu)"]
+    return ", ".join([*values, *([] if args.tflops else ["the TFLOP/s of an H100 (--tflops)"])])
 
 
 def _table(candidates: list[Strategy], chosen: Strategy | None, run: Run) -> str:

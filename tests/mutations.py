@@ -649,6 +649,39 @@ DEFECTS = {
     ("inference/predict.py", "inference/test_trained_tasks.py"): [
         ("inference: a blank line has no line of its own", "predict", 'else ""', "else next(predictions)"),
     ],
+    ("commands.py", "project/test_endings.py"): [
+        (
+            "commands: Ctrl-C stays ignored",
+            "stop_on_signals",
+            "signal.signal(number, stop)",
+            "signal.getsignal(number)",
+        ),
+        ("commands: a full disk is a defect", "_sentence", "if is_disk_full(error):", "if False:"),
+        (
+            "commands: a defect is hidden behind a sentence",
+            "_sentence",
+            "    return None",
+            "    return one_line(error)",
+        ),
+    ],
+    ("streams.py", "project/test_cli.py"): [
+        ("streams: what a terminal cannot show fails", "prepared_streams", '"backslashreplace"', '"strict"'),
+    ],
+    ("options.py", "project/test_cli.py"): [
+        ("options: a missing data file is found late", "check_data", "not _exists(value)", "False"),
+    ],
+    ("training/values.py", "training/test_arguments.py"): [
+        ("values: an infinite number is in every range", "Range.holds", "math.isfinite(value) and ", ""),
+        (
+            "values: the schedule is not followed to its end",
+            "build_schedule",
+            "if not math.isfinite(float(factor(step))):",
+            "if False:",
+        ),
+    ],
+    ("training/recipes.py", "training/test_arguments.py"): [
+        ("recipes: a key may stand twice", "_UniqueKeys.construct_mapping", "and key in keys", "and False"),
+    ],
     ("training/report.py", "inference/test_trained_tasks.py"): [
         (
             "inference: a checkpoint of the Hub forgets what it was trained with",

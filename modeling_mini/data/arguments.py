@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import UserError
+from ..options import FILE_ARGUMENTS
 from .builtin import BUILTIN
-
-
-FILE_ARGUMENTS = ("train_file", "validation_file", "test_file")
 
 
 @dataclass

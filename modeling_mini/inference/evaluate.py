@@ -16,6 +16,7 @@ from ..data.splits import draw
 from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..parsing import parse_dataclasses
+from ..streams import check_writable
 from ..tables import markdown_table
 from ..tasks import choose_dataset, task_class
 from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
@@ -62,8 +63,13 @@ def evaluate(argv: list[str]) -> None:
     """
     has_checkpoint = bool(argv) and not argv[0].startswith("-")
     checkpoint, options = (argv[0], argv[1:]) if has_checkpoint else (None, argv)
-    classes = TaskArguments, EvalArguments, DecodingArguments
-    task_args, args, decoding = parse_dataclasses(classes, options, "modeling-mini eval [CHECKPOINT]")
+    task_args, args, decoding = parse_dataclasses(
+        (TaskArguments, EvalArguments, DecodingArguments),
+        options,
+        "modeling-mini eval [CHECKPOINT]",
+        about="CHECKPOINT is the folder of a trained model, or its name on the Hub. Without it, only the baselines of "
+        "--task are scored. Task and data are by default those that the checkpoint was trained with.",
+    )
     explicit = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in options if word.startswith("--")}
     explicit |= {name.removeprefix("no_") for name in explicit}
     task_args.check_source()
@@ -85,7 +91,7 @@ def evaluate(argv: list[str]) -> None:
     check_eval_arguments(args)
     written = decoding_options(task, decoding, checkpoint)
     if args.output is not None:
-        make_folder(args.output)
+        check_writable(args.output, "--output")
 
     model = None
     if checkpoint is not None:
@@ -154,14 +160,6 @@ def warn_about_training_data(args: TaskArguments, recorded: dict) -> None:
         path = args.split_files.get(split)
         if is_same_data(path, recorded.get("train_file") or recorded.get("dataset")):
             logger.warning("The checkpoint was trained on %s: these scores say nothing about other data.", path)
-
-
-def make_folder(path: str) -> None:
-    """Create the output folder, before any long work. Raises `UserError`."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {path}: {error.strerror}; choose another folder.") from error
 
 
 def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:

@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from ..decoding import DecodingArguments
 from ..errors import UserError
+from ..streams import has_lone_surrogate
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments
 from .loading import load_checkpoint, recorded_arguments
@@ -22,12 +23,14 @@ def predict(
     is_jsonl: bool = False,
     batch_size: int = 32,
     decoding: DecodingArguments | None = None,
+    as_ascii: bool = False,
 ) -> Iterator[str]:
     """Predict for texts, or for the lines of a stream if there are none: one line per text, blank for a blank text.
 
     With `is_jsonl`, each line of the stream is a JSON object with the task's inputs; the output is the same object
-    with its `prediction`. `task_names` are the tasks that the command accepts; the checkpoint's task must be one of
-    them. `decoding` is for tasks that write a text.
+    with its `prediction`. With `as_ascii`, JSON holds other characters by their code, for an output that is not UTF-8.
+    `task_names` are the tasks that the command accepts; the checkpoint's task must be one of them. `decoding` is for
+    tasks that write a text.
 
     Raises:
         UserError: the checkpoint does not exist, it was trained for another task, or the input is wrong.
@@ -46,17 +49,15 @@ def predict(
     columns = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]
     has_text = [bool(example[task.input_columns[0]].strip()) for example in examples]
     inputs = [{name: example[name] for name in columns} for example in compress(examples, has_text)]
-    try:
-        "".join(text for example in inputs for text in example.values()).encode()
-    except UnicodeEncodeError as error:
-        raise UserError("The text is not UTF-8; convert it.") from error
+    if any(has_lone_surrogate(text) for example in inputs for text in example.values()):
+        raise UserError("The text is not UTF-8; convert it.")
     model, tokenizer = load_checkpoint(checkpoint, task)
     rows = Dataset.from_list(inputs)
     predictions = iter(task.predict(model, tokenizer, rows, batch_size, **options) if inputs else [])
     for example, has_prediction in zip(examples, has_text, strict=True):
         prediction = next(predictions) if has_prediction else ""
         if is_jsonl:
-            yield json.dumps({**example, "prediction": prediction}, ensure_ascii=False)
+            yield json.dumps({**example, "prediction": prediction}, ensure_ascii=as_ascii)
         else:
             yield " ".join(prediction.splitlines())
 
@@ -83,12 +84,17 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
             continue
         try:
             example = json.loads(line)
+            is_text = not has_lone_surrogate(json.dumps(example, ensure_ascii=False))
             present = [name for name in task.optional_columns if name in example]
             missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
         except ValueError as error:
             raise UserError(f"Standard input, line {number} is not JSON ({error}).") from error
+        except RecursionError as error:
+            raise UserError(f"Standard input, line {number} is nested too deeply; give a JSON object.") from error
         except (KeyError, TypeError):
             missing = task.input_columns
+        if not is_text:
+            raise UserError(f"Standard input, line {number} holds half a character (a lone \\ud83d); correct it.")
         if missing:
             raise UserError(f"Standard input, line {number} has no text in {' and '.join(missing)}.")
         if optional_columns not in (None, present):

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..options import check_data
 
 
 if TYPE_CHECKING:
@@ -30,11 +31,15 @@ def task_class(name: str) -> type["Task"]:
 
 
 def choose_dataset(args: "TaskArguments") -> None:
-    """Take the task's built-in data where no data are named. Raises `UserError` if the task has none.
+    """Take the task's built-in data where no data are named.
 
     The first of `--train_file`, `--validation_file` and `--test_file` becomes the name of the data set.
+
+    Raises:
+        UserError: the task has no built-in data; or a data set is named that is an empty text or a missing path.
     """
     args.check_source()
+    check_data(vars(args))
     if args.dataset is None:
         args.dataset = next(iter(args.split_files.values()), task_class(args.task).default_dataset)
     if args.dataset is None:

@@ -72,6 +72,10 @@ class TaskArguments(DataArguments):
         super().check()
         self.check_shares("mask_probability")
         self.check_minimums(max_source_tokens=0, max_target_tokens=1, stride=0)
+        if self.stride >= self.block_size and self.stride != type(self).stride:  # the default is shortened
+            raise UserError(
+                f"--stride is {self.stride}, but a row has {self.block_size} tokens (--block_size); choose less."
+            )
 
 
 class Task(ExampleFormat, ABC):

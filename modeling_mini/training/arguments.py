@@ -4,24 +4,21 @@ import argparse
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
-from ..data.arguments import FILE_ARGUMENTS
 from ..errors import UserError
-from ..parsing import argument_names, nearest_argument, parse_dataclasses
-from ..presets import configuration_path
+from ..options import FILE_ARGUMENTS
+from ..options import options as given_options
+from ..parsing import arguments_holding, parse_dataclasses
 from ..tasks import choose_dataset
 from ..tasks.base import TaskArguments
 from .optim import OPTIMIZERS
-
-
-DEFAULT_RECIPE = "quickstart"
+from .recipes import DEFAULT_RECIPE, read_recipe, recipe_names, split_recipe, to_argv
+from .values import check_before_trainer, sentences
 
 
 @dataclass
@@ -57,7 +54,7 @@ class ModelArguments:
         """`config_overrides` as a dictionary. Raises `UserError` if it is not a JSON object."""
         try:
             overrides = json.loads(self.config_overrides or "{}")
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"--config_overrides is not JSON ({error}): {self.config_overrides}; write it like "
                 "'{\"hidden_size\": 192}'."
@@ -126,6 +123,7 @@ class MiniTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        check_before_trainer(self)
         if not torch.accelerator.is_available():  # processes on CPUs communicate through gloo
             if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                 self.ddp_backend = self.ddp_backend or "gloo"
@@ -135,7 +133,8 @@ class MiniTrainingArguments(TrainingArguments):
         # name of a metric whether greater is better. `choose_best_metric` sets both, once the task is known.
         given = self.load_best_model_at_end, self.greater_is_better
         self.load_best_model_at_end = False
-        super().__post_init__()
+        with sentences("The training arguments"):
+            super().__post_init__()
         self.load_best_model_at_end, self.greater_is_better = given
         self.hub_token = (self.hub_token or "").strip() or None
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
@@ -154,6 +153,7 @@ class MiniTrainingArguments(TrainingArguments):
         return {**self.__dict__, "hub_token": None}
 
 
+ABOUT = f"RECIPE is a YAML file of arguments, or one of {', '.join(recipe_names())}; by default {DEFAULT_RECIPE}."
 ARGUMENT_CLASSES = (ModelArguments, TaskArguments, MiniTrainingArguments)
 
 
@@ -168,16 +168,16 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
             type, or contradicts another.
         SystemExit: after `--help`.
     """
-    has_recipe = bool(argv) and not argv[0].startswith("-")
-    path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
-    recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
+    path, options = split_recipe(argv)
+    recipe = {"output_dir": f"runs/{path.stem}", **read_recipe(path)}
     overrides = recipe.pop("config_overrides", None) or {}
-    if any(word.lstrip("-").partition("=")[0].replace("-", "_") in FILE_ARGUMENTS for word in argv):
+    if any(name in given_options(options) for name in FILE_ARGUMENTS):
         recipe = {
             name: value for name, value in recipe.items() if name not in ("dataset", "dataset_config", "columns")
         }
-    argv = [*_to_argv(recipe), *argv[has_recipe:]]
-    arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon)
+    lists, dicts = arguments_holding(list, ARGUMENT_CLASSES), arguments_holding(dict, ARGUMENT_CLASSES)
+    argv = [*to_argv(recipe, path, lists, dicts), *options]
+    arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon, ABOUT)
     model_arguments, data_arguments, _ = arguments
     if model_arguments.init_from:
         # The recipe's sizes are for a new model; the model to fine-tune has its own.
@@ -205,42 +205,3 @@ def _add_use_muon(parser: HfArgumentParser) -> None:
         metavar="USE_MUON",
         help="Older form of --optimizer: true for muon, false for adamw.",
     )
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes in `configuration/recipes`."""
-    return sorted(path.stem for path in configuration_path("recipes").glob("*.yaml"))
-
-
-def _recipe_path(name_or_path: str) -> Path:
-    if name_or_path in recipe_names():
-        return configuration_path("recipes", f"{name_or_path}.yaml")
-    if Path(name_or_path).is_file():
-        return Path(name_or_path)
-    raise UserError(f"{name_or_path} is neither a recipe file nor one of the recipes {', '.join(recipe_names())}.")
-
-
-def _read_recipe(path: Path) -> dict:
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(recipe, dict):
-        raise UserError(f"{path} must hold lines of `argument: value`, but holds a {type(recipe).__name__}.")
-    if not isinstance(recipe.get("config_overrides") or {}, dict):
-        raise UserError(f"{path}: config_overrides must hold fields and values: {{hidden_size: 192}}.")
-    for name in recipe:
-        if name not in (*argument_names(ARGUMENT_CLASSES), "use_muon"):
-            raise UserError(f"{path}: there is no argument {name}{nearest_argument(str(name), ARGUMENT_CLASSES)}")
-    return recipe
-
-
-def _to_argv(recipe: dict) -> list[str]:
-    """Write a recipe as a command line, so that argparse checks and converts all values."""
-    argv = []
-    for name, value in recipe.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        argv += [f"--{name}", *map(str, values)]
-    return argv

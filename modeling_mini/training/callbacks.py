@@ -17,6 +17,7 @@ from transformers.trainer_pt_utils import nested_gather
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from ..checkpoints import checkpoint_defect
+from ..commands import Interrupted
 from ..errors import UserError
 from ..metrics import TextLoss
 from .arguments import MiniTrainingArguments
@@ -54,14 +55,6 @@ class ValidationMetrics:
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         [scores] = broadcast_object_list([self.score()])
         return self.loss(prediction) | scores
-
-
-class Interrupted(Exception):
-    """A signal stopped the training, after a checkpoint."""
-
-    def __init__(self, message: str, signal_number: int):
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
 
 
 class StopOnSignal(TrainerCallback):

@@ -1,8 +1,6 @@
 """Turns a recipe into a trained and evaluated model. `train()` is the whole flow, from top to bottom."""
 
-import errno
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from transformers import (
 from transformers.trainer_pt_utils import get_model_param_count
 
 from ..checkpoints import DDP, TRAINER_STATE_NAME, WorldSize, written_by
+from ..commands import finish
 from ..data.examples import Examples
 from ..data.packing import EncodedData
 from ..errors import UserError
@@ -28,7 +27,6 @@ from .arguments import MiniTrainingArguments, parse_arguments
 from .building import build_model, load_config, load_tokenizer, set_context, warn_about_unknown_tokens
 from .callbacks import (
     EarlyStopping,
-    Interrupted,
     KeepBest,
     OneValidationLoss,
     RowLoss,
@@ -52,12 +50,11 @@ from .resuming import (
     resume_point,
 )
 from .sharing import prepare_repository, push_result
+from .values import check_together
 from .watching import Reported, advise_pretraining, choose_best_metric, log_best, reported_checkpoint
 
 
 logger = logging.getLogger(__name__)
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) -> None:
@@ -213,16 +210,13 @@ def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> No
         )
     if args.dataloader_drop_last:
         raise UserError("--dataloader_drop_last would drop validation rows from the metrics; leave it out.")
-    if args.label_names:
-        raise UserError("--label_names would hide the labels of the task from the metrics; leave it out.")
-    if not args.eval_do_concat_batches:
-        raise UserError("--eval_do_concat_batches false would keep the metrics from seeing all rows; leave it out.")
     if args.restore_callback_states_from_checkpoint:
         raise UserError(
             "--restore_callback_states_from_checkpoint would replace this run's arguments with the recorded ones; "
             "leave it out: early stopping continues with its counter anyway."
         )
     optimizer_of(args).check(args)
+    check_together(data_args, args)
 
 
 def describe(
@@ -259,35 +253,6 @@ def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "t
     """Run `train()` as a command: an expected failure logs one sentence and returns an exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("modeling_mini").setLevel(logging.INFO)
-    try:
-        train(sys.argv[1:] if argv is None else argv, command)
-    except UserError as error:
-        logger.error("Error: %s", error)
-        return 1
-    except Interrupted as interruption:
-        logger.warning("%s", interruption)
-        return interruption.exit_code
-    except KeyboardInterrupt:
-        logger.warning("Stopped.")
-        return 128 + signal.SIGINT
-    except Exception as error:
-        if not _is_disk_full(error):
-            raise
-        logger.error(
-            "Error: the disk is full, and the last file is incomplete (%s); free some space, and continue from the "
-            "last complete checkpoint with --resume.",
-            error,
-        )
-        return 1
-    return 0
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Whether writing failed because the disk is full; torch and safetensors raise their own errors for it."""
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        return True
-    text = str(error)
-    return any(
-        phrase in text
-        for phrase in ("No space left", "File too large", "PytorchStreamWriter failed", "quota exceeded")
-    )
+    argv = sys.argv[1:] if argv is None else argv
+    again = "A run that has written a checkpoint continues with --resume."
+    return finish(lambda: train(argv, command), argv, again, say=logger.error)

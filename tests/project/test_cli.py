@@ -1,15 +1,27 @@
 """The command line: output on standard output, and errors as one sentence and an exit code."""
 
 import io
+import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
+from modeling_mini import MiniForCausalLM, MiniForSequenceClassification, options
 from modeling_mini.cli import main
 from modeling_mini.errors import UserError
+from modeling_mini.inference.evaluate import EvalArguments
+from modeling_mini.inference.predict import _json_lines
+from modeling_mini.parsing import argument_names
+from modeling_mini.planning import PlanArguments
 from modeling_mini.presets import preset_names
+from modeling_mini.streams import StandardInput
+from modeling_mini.tasks import task_class
+from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.generation import continue_text, encode_prompt
 from modeling_mini.tokenization import train_tokenizer
+from modeling_mini.training.arguments import ARGUMENT_CLASSES
 
 
 @pytest.fixture
@@ -40,8 +52,8 @@ def test_generate_writes_the_same_text_for_the_same_seed(checkpoint, capsys):
 @pytest.mark.parametrize("option", ["--max_new_tokens", "--max-new-tokens", "--max", "--max-new"])
 def test_options_may_have_dashes_and_be_abbreviated(checkpoint, capsys, option):
     outputs = []
-    for options in ([option, "3"], [f"{option}=3"], ["--max_new_tokens", "3"]):
-        assert main(["generate", checkpoint, "the text-file --", *options, "--temperature", "0"]) == 0
+    for words in ([option, "3"], [f"{option}=3"], ["--max_new_tokens", "3"]):
+        assert main(["generate", checkpoint, "the text-file --", *words, "--temperature", "0"]) == 0
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] == outputs[2]
     assert outputs[0].startswith("the text-file --")
@@ -157,3 +169,203 @@ def test_unknown_characters_of_a_prompt_are_reported(caplog):
     tokenizer = train_tokenizer(["abc"], "char", vocab_size=20)
     encode_prompt(tokenizer, "abxyc", 32)
     assert "2 tokens of the prompt are unknown" in caplog.text
+
+
+# Refused before torch and transformers are imported
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["quikstart"], "did you mean quickstart?"),
+        (["nosuch.yaml"], "nosuch.yaml is neither a recipe file nor one of the recipes"),
+        (["x" * 5000], "is neither a recipe file nor one of the recipes"),
+        (["--lerning_rate", "1"], "There is no argument --lerning_rate; did you mean learning_rate?"),
+        (["--lerning-rate=1"], "There is no argument --lerning_rate; did you mean learning_rate?"),
+        (["quickstart", "--blok_size", "1"], "did you mean block_size?"),
+        (["--task", "translate"], "--task translate: there is no such choice; did you mean translation?"),
+        (["--dataset", "nosuch.txt"], "--dataset nosuch.txt: there is no such file or folder"),
+        (["--dataset=nosuch.jsonl.gz"], "--dataset nosuch.jsonl.gz: there is no such file or folder"),
+        (["--dataset", "./nosuch"], "--dataset ./nosuch: there is no such file or folder"),
+        (["--dataset", "nosuch/"], "--dataset nosuch/: there is no such file or folder"),
+        (["--dataset", "x" * 5000 + ".txt"], "there is no such file or folder"),
+        (["--dataset", ""], "--dataset is empty"),
+        (["--init_from", "nosuch/"], "--init_from nosuch/: there is no such folder"),
+        (["--init_from", "nosuch"], "--init_from nosuch: there is no such folder"),
+        (["--init_from", " "], "--init_from is empty"),
+    ],
+)
+def test_a_wrong_name_or_path_of_a_training_is_refused_before_the_imports(without_torch, arguments, sentence):
+    exit_code, error = without_torch(["train", *arguments])
+    assert exit_code == 1
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["eval", "nosuch"], "nosuch: there is no such folder"),
+        (["eval", "--batchsize", "3"], "There is no argument --batchsize; did you mean batch_size?"),
+        (["eval", "--task", "nosuch"], "--task nosuch: there is no such choice"),
+        (["eval", "--dataset", "no/such/file.csv"], "there is no such file or folder"),
+        (["plan", "nano", "--gpu", "3"], "There is no argument --gpu; did you mean gpus?"),
+        (["generate", "nosuch", "text"], "nosuch: there is no such folder"),
+        (["generate", "", "text"], "The checkpoint is empty"),
+        (["classify", "../nosuch", "text"], "../nosuch: there is no such folder"),
+        (["translate", "nosuch", "text"], "nosuch: there is no such folder"),
+    ],
+)
+def test_a_wrong_name_or_path_of_another_command_is_refused_before_the_imports(without_torch, arguments, sentence):
+    exit_code, error = without_torch(arguments)
+    assert exit_code == 1
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.fixture
+def without_torch(monkeypatch, capsys):
+    """`without_torch(argv)`: run a command that must not import torch, transformers or datasets."""
+
+    options.names_in_source(options.TRAIN_CLASSES)  # cached, because below the file of transformers is not found
+
+    def run(argv):
+        for name in [name for name in sys.modules if name.startswith("modeling_mini.") and "training" in name]:
+            monkeypatch.delitem(sys.modules, name)
+        for name in ("torch", "transformers", "datasets"):
+            monkeypatch.setitem(sys.modules, name, None)  # importing it raises ModuleNotFoundError
+        exit_code = main(argv)
+        return exit_code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_refusal_takes_less_than_a_second():
+    """Processor time of a process of its own; `python -c pass` takes 0.02 s, and the imports of a run 6 s."""
+    command = [sys.executable, str(Path(__file__).parents[2] / "train.py"), "--lerning_rate", "1"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(command, capture_output=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 1
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (options.TRAIN_CLASSES, ARGUMENT_CLASSES),
+        (options.EVAL_CLASSES, (TaskArguments, EvalArguments)),
+        (options.PLAN_CLASSES, (PlanArguments,)),
+    ],
+)
+def test_the_names_read_from_the_source_are_those_of_the_classes(names, classes):
+    assert set(options.names_in_source(names)) == set(argument_names(classes))
+
+
+@pytest.mark.parametrize("name", ["imdb", "stanfordnlp/imdb", "user/data-v1.0", "python-docs", None])
+def test_names_on_the_hub_are_no_missing_paths(name):
+    options.check_data({"dataset": name})
+
+
+@pytest.mark.parametrize(
+    ("argv", "values"),
+    [
+        (["--a", "1", "--b=2"], {"a": "1", "b": "2"}),
+        (["--a-b", "1"], {"a_b": "1"}),
+        (["--flag", "--a", "x y"], {"flag": None, "a": "x y"}),
+        (["--a", "--two words"], {"a": None}),
+        (["--a", "1", "--a", "2"], {"a": "2"}),
+        (["--a=x\ny"], {"a": "x\ny"}),
+        (["--", "--a", "1"], {}),
+        (["one", "-5"], {}),
+    ],
+)
+def test_options_are_read_like_argparse_reads_them(argv, values):
+    assert options.options(argv) == values
+
+
+# Values of the other commands
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["generate", "run", "x", "--temperature", "nan"], "nan is out of range; give 0, or at least 0.001"),
+        (["generate", "run", "x", "--temperature", "inf"], "inf is out of range"),
+        (["generate", "run", "x", "--temperature", "1e-320"], "1e-320 is out of range"),
+        (["generate", "run", "x", "--temperature=-1"], "-1 is out of range"),
+        (["generate", "run", "x", "--seed", "-1"], "give at least 0 and at most 4294967295"),
+        (["generate", "run", "x", "--seed", "9" * 400], "is out of range"),
+        (["generate", "run", "x", "--top_k", "0"], "0 is out of range"),
+        (["generate", "run", "x", "--max_new_tokens", "many"], "invalid int value: 'many'"),
+        (["classify", "run", "x", "--batch_size", "0"], "0 is out of range"),
+        (["push", "run", "u/r", "--license", "no: such ["], "'no: such [' is not of the form apache-2.0, mit, other"),
+        (["push", "run", "u/r", "--language", "english\nx"], "is not of the form en, zh, pt-BR"),
+        (["push", "run", "u/r", "--max_shard_size", "large"], "'large' is not of the form 5GB, 500MB"),
+        (["push", "run", "u/r", "--licence", "mit"], "unrecognized arguments: --licence mit; did you mean --license?"),
+        (["upgrade-repo", "u/r", "--dry_rum"], "did you mean --dry_run?"),
+        (["generate", "run", "x", "--temprature", "1"], "did you mean --temperature?"),
+        (["classify", "run", "--jsnl"], "did you mean --jsonl?"),
+        (["summarise", "run"], "invalid choice: 'summarise'"),
+    ],
+)
+def test_wrong_values_and_options_are_refused_by_name(capsys, arguments, sentence):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf")])
+def test_continue_text_refuses_a_temperature_that_is_not_finite(checkpoint, temperature):
+    from transformers import AutoTokenizer
+
+    model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    with pytest.raises(UserError, match="--temperature is"):
+        continue_text(model, tokenizer, "the", temperature=temperature)
+
+
+# Text in and out
+
+
+def test_a_terminal_that_cannot_show_a_character_gets_its_code(checkpoint, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", output)
+    assert main(["generate", checkpoint, "中文 the", "--max_new_tokens", "3"]) == 0
+    assert output.buffer.getvalue().startswith(rb"\u4e2d\u6587 the")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (b'{"text": "a"}\n{"text": "a", "id": "\\ud83d"}\n', "line 2 holds half a character"),
+        (b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
+        (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
+        (b'\xff\xfe{\x00"\x00', "line 1 is UTF-16"),
+        (b'{"text": "caf\xe9"}\n', "line 1 is not UTF-8"),
+        (b"[]\n", "line 1 has no text in text"),
+        (b"null\n", "line 1 has no text in text"),
+        (b"{\n", "line 1 is not JSON"),
+        (b"", "Standard input is empty"),
+    ],
+)
+def test_json_lines_that_cannot_be_used_are_refused_with_their_line(monkeypatch, line, sentence):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line), encoding="ascii"))
+    with pytest.raises(UserError, match=sentence):
+        _json_lines(StandardInput(), task_class("text-classification")(TaskArguments(task="text-classification")))
+
+
+def test_help_explains_words_without_an_option_and_negations(capsys):
+    with pytest.raises(SystemExit):
+        main(["eval", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "CHECKPOINT is the folder of a trained model" in text
+    assert "The same as --baselines false." in text
+    assert "The same as --unanswerable false." in text
+
+
+def test_a_plan_states_its_assumptions(capsys):
+    assert main(["plan", "nano", "--gpus", "16"]) == 0
+    text = capsys.readouterr().out
+    assert "Assumed: 8 devices per machine (--gpus_per_node), 40% (--mfu), the TFLOP/s of an H100 (--tflops)." in text

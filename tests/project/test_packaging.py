@@ -18,7 +18,8 @@ from pathlib import Path
 from transformers import AutoConfig
 
 import modeling_mini
-from modeling_mini.training.arguments import parse_arguments, recipe_names
+from modeling_mini.training.arguments import parse_arguments
+from modeling_mini.training.recipes import recipe_names
 from modeling_mini.presets import preset_names, preset_path
 
 site = Path(sys.argv[1])

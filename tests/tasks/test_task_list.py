@@ -9,7 +9,8 @@ from modeling_mini.errors import UserError
 from modeling_mini.tasks import TASKS, choose_dataset, task_class
 from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.question_answering import rest_of_line
-from modeling_mini.training.arguments import parse_arguments, recipe_names
+from modeling_mini.training.arguments import parse_arguments
+from modeling_mini.training.recipes import recipe_names
 
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")

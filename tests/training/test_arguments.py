@@ -8,9 +8,12 @@ import torch
 
 from modeling_mini.errors import UserError
 from modeling_mini.presets import preset_names
+from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.text_generation import TextGeneration
-from modeling_mini.training.arguments import ARGUMENT_CLASSES, parse_arguments, recipe_names
+from modeling_mini.training.arguments import ARGUMENT_CLASSES, parse_arguments
 from modeling_mini.training.building import load_config
+from modeling_mini.training.recipes import recipe_names
+from modeling_mini.training.values import check_together
 
 
 def write(tmp_path, text):
@@ -202,3 +205,195 @@ def test_processes_without_an_accelerator_communicate_through_gloo(monkeypatch, 
     args = parse_arguments([])[2]
     assert args.use_cpu != deepspeed
     assert args.ddp_backend == (None if processes == 1 else "gloo")
+
+
+# Values, before any data are read
+
+
+def checked(arguments):
+    _, data_args, training_args = parse_arguments(["--optimizer", "adamw", *arguments])
+    check_together(data_args, training_args)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--per_device_train_batch_size", "0"], "--per_device_train_batch_size is 0; give a number of at least 1"),
+        (["--per_device_eval_batch_size", "-1"], "--per_device_eval_batch_size is -1"),
+        (["--gradient_accumulation_steps", "0"], "--gradient_accumulation_steps is 0"),
+        (["--gradient_accumulation_steps", "-1"], "--gradient_accumulation_steps is -1"),
+        (["--eval_accumulation_steps", "0"], "--eval_accumulation_steps is 0; .* or leave it out"),
+        (["--learning_rate", "nan"], "--learning_rate is nan; give a finite number of at least 0"),
+        (["--learning_rate", "inf"], "--learning_rate is inf"),
+        (["--muon_learning_rate", "-1"], "--muon_learning_rate is -1"),
+        (["--muon_momentum", "5"], "--muon_momentum is 5.0; give a number of at least 0 and below 1"),
+        (["--seed", "-1"], "--seed is -1; give a number of at least 0 and at most 4294967295"),
+        (["--seed", "99999999999999999999"], "--seed is 99999999999999999999"),
+        (["--data_seed", "4294967296"], "--data_seed is 4294967296; .*, or leave it out"),
+        (["--split_seed", "-1"], "--split_seed is -1"),
+        (["--adam_beta1", "2"], "--adam_beta1 is 2.0; give a number of at least 0 and below 1"),
+        (["--adam_beta2", "1"], "--adam_beta2 is 1.0"),
+        (["--adam_epsilon", "0"], "--adam_epsilon is 0.0; give a finite number above 0"),
+        (["--weight_decay", "nan"], "--weight_decay is nan"),
+        (["--max_grad_norm", "-1"], "--max_grad_norm is -1.0"),
+        (["--label_smoothing_factor", "5"], "--label_smoothing_factor is 5.0"),
+        (["--neftune_noise_alpha", "nan"], "--neftune_noise_alpha is nan"),
+        (["--warmup_steps", "nan"], "--warmup_steps is nan"),
+        (["--dataloader_num_workers", "-1"], "--dataloader_num_workers is -1"),
+        (["--save_steps", "-2"], "--save_steps is -2.0"),
+        (["--eval_steps", "0"], "--eval_steps is 0.0"),
+        (["--logging_steps", "nan"], "--logging_steps is nan"),
+        (["--save_total_limit", "0"], "--save_total_limit is 0"),
+        (["--shuffle_buffer", "0"], "--shuffle_buffer is 0"),
+        (["--length_column_name", "words"], "--length_column_name names a column that the rows do not have"),
+        (["--max_steps", "0"], "--max_steps is 0 and .*: there is no update"),
+        (["--max_steps", "-1", "--num_train_epochs", "0"], "--num_train_epochs is 0.0: there is no update"),
+        (["--max_steps", "-7"], "--max_steps is -7"),
+        (["--block_size", "99999999999"], "--block_size is 99999999999: one row needs at least .* GB"),
+        (["--output_dir", ""], "--output_dir is empty"),
+        (["--output_dir", " "], "--output_dir is empty"),
+        (["--dataset", ""], "--dataset is empty"),
+        (["--prediction_loss_only", "true"], "--prediction_loss_only would take away what the report measures"),
+        (["--batch_eval_metrics", "true"], "--batch_eval_metrics would take away"),
+        (["--eval_do_concat_batches", "false"], "--eval_do_concat_batches would take away"),
+        (["--label_names", "words"], "--label_names would take away"),
+        (["--lr_scheduler_type", "cosine_with_min_lr"], "--lr_scheduler_kwargs: One of min_lr or min_lr_rate"),
+        (["--lr_scheduler_type", "warmup_stable_decay"], "--lr_scheduler_kwargs: .*missing.*'num_decay_steps'"),
+        (["--lr_scheduler_kwargs", '{"x": 1}'], "--lr_scheduler_kwargs: .* unexpected keyword argument 'x'"),
+        (["--lr_scheduler_kwargs", '{"x"'], "--lr_scheduler_kwargs is not JSON"),
+        (["--lr_scheduler_kwargs", "x"], "--lr_scheduler_kwargs is 'x'; give a JSON object"),
+        (
+            ["--lr_scheduler_type", "polynomial", "--lr_scheduler_kwargs", '{"power": "a"}'],
+            "kwargs: unsup",
+        ),
+        (["--optim", "adamw_8bit"], "--optim adamw_8bit: .*bitsandbytes"),
+        (["--optim", "galore_adamw"], "--optim galore_adamw: .*galore_torch"),
+        (["--optim", "lomo"], "--optim lomo: .*lomo"),
+        (["--optim_args", "lr=5"], "--optim_args has no effect with --optim adamw_torch"),
+        (["--optimizer", "muon", "--optim", "sgd"], "have no effect with --optimizer muon"),
+        (["--report_to", "nosuch"], "--report_to: nosuch is not supported, only"),
+        (["--report_to", "dvclive"], "--report_to dvclive: the package for it is not installed"),
+        (["--accelerator_config", "nosuch.json"], "--accelerator_config nosuch.json: there is no such file"),
+        (["--accelerator_config", '{"nosuch": 1}'], "unexpected keyword argument 'nosuch'"),
+        (["--fsdp_config", "nosuch.json"], "--fsdp_config nosuch.json: there is no such file"),
+        (["--fsdp", "full_shard"], "--fsdp shards a model over several processes"),
+        (["--deepspeed", "[1]"], r"--deepspeed \[1\]: there is no such file"),
+        (["--gradient_checkpointing_kwargs", '{"x": 1}'], "--gradient_checkpointing_kwargs: .*'x'"),
+        (["--torch_compile_backend", "nosuch"], "--torch_compile_backend nosuch: there is no such choice"),
+        (["--torch_compile_mode", "nosuch"], "--torch_compile_mode: Unrecognized mode=nosuch"),
+        (["--use_liger_kernel", "true"], "--use_liger_kernel: the package is not installed"),
+        (["--dataloader_persistent_workers", "true"], "needs --dataloader_num_workers of at least 1"),
+        (["--save_strategy", "best"], "--save_strategy best needs --metric_for_best_model"),
+        (["--debug", "underflow_overflow"], "--debug underflow_overflow cannot read"),
+        (["--config_overrides", "[" * 100_000], "--config_overrides is not JSON"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_value_that_cannot_work_is_refused_with_its_option(arguments, sentence):
+    with pytest.raises(UserError, match=sentence) as refusal:
+        checked(arguments)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("choice", ["adafactor", "adagrad", "rmsprop", "sgd", "adamw_torch", "adamw_torch_fused"])
+def test_optimizers_that_torch_has_are_accepted(choice):
+    checked(["--optim", choice])
+
+
+@pytest.mark.parametrize(
+    ("choice", "settings"),
+    [
+        ("linear", "{}"),
+        ("cosine", '{"num_cycles": 0.5}'),
+        ("cosine_with_min_lr", '{"min_lr_rate": 0.1}'),
+        ("inverse_sqrt", "{}"),
+        ("polynomial", '{"power": 2.0, "lr_end": 1e-9}'),
+        ("warmup_stable_decay", '{"num_decay_steps": 50}'),
+        ("reduce_lr_on_plateau", '{"factor": 0.5}'),
+        ("constant_with_warmup", "{}"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_schedules_that_work_are_accepted(choice, settings, optimizer):
+    checked(["--lr_scheduler_type", choice, "--lr_scheduler_kwargs", settings, "--optimizer", optimizer])
+
+
+def test_values_at_the_bounds_are_accepted():
+    values = {"learning_rate": 0, "adam_beta1": 0, "max_grad_norm": 0, "seed": 2**32 - 1, "warmup_steps": 0.5}
+    checked([f"--{name}={value}" for name, value in values.items()])
+
+
+def test_the_checks_use_no_random_numbers():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    checked(["--gradient_checkpointing_kwargs", '{"use_reentrant": false}'])
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_passes_the_checks(name):
+    _, data_args, training_args = parse_arguments([name])
+    check_together(data_args, training_args)
+
+
+def test_a_stride_as_long_as_a_row_is_refused():
+    with pytest.raises(UserError, match="--stride is 32, but a row has 32 tokens"):
+        TaskArguments(task="question-answering", block_size=32, stride=32).check()
+    TaskArguments(task="text-generation", block_size=32).check()  # the default is shortened
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("text", ["report_to: [tensorboard, trackio]\n", "report_to:\n- tensorboard\n- trackio\n"])
+def test_a_recipe_may_hold_lists(tmp_path, text):
+    assert parse_arguments([write(tmp_path, text)])[2].report_to == ["tensorboard", "trackio"]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("report_to: none\n", "report_to", []),
+        ("report_to: [none]\n", "report_to", []),
+        ("label_names: []\n", "label_names", None),
+        ("optim_target_modules: [q_proj, v_proj]\n", "optim_target_modules", ["q_proj", "v_proj"]),
+        ("optim_target_modules: all-linear\n", "optim_target_modules", "all-linear"),
+        ("prompt: --read-only\n", "prompt", "--read-only"),
+        ("prompt: -5\n", "prompt", "-5"),
+        ("\ufeffmax_steps: 3\n", "max_steps", 3),
+        ("max_steps: 3\r\n", "max_steps", 3),
+        ("", "output_dir", "runs/recipe"),
+        ("# nothing\n", "output_dir", "runs/recipe"),
+        ("max_steps:\n", "max_steps", -1),
+    ],
+)
+def test_values_of_recipes_reach_the_arguments(tmp_path, text, name, value):
+    assert getattr(parse_arguments([write(tmp_path, text)])[2], name) == value
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"seed: 1\nseed: 2\n", "seed is given twice; .* line 2"),
+        (b"config_overrides: {hidden_size: 64, hidden_size: 32}\n", "hidden_size is given twice"),
+        (b"a: " + b"[" * 5000, "is nested too deeply|is not YAML"),
+        (b"config_overrides: " + b"{a: " * 5000, "is nested too deeply|is not YAML"),
+        (b"prompt: caf\xe9\n", r"is not UTF-8 \(.* at byte 11\); convert it"),
+        ("seed: 1\n".encode("utf-16"), "is not UTF-8"),
+        (b"\0\0", "is not YAML"),
+        (b"seed\n", "must hold lines of `argument: value`, but holds a str"),
+        (b"- seed: 1\n", "but holds a list"),
+        (b"false\n", "but holds a bool"),
+        (b"learning_rate: [1, 2]\n", r"learning_rate takes one value, but holds a list: \[1, 2\]"),
+        (b"dataset: {a: b}\n", "dataset takes one value, but holds a dict"),
+        (b"report_to: [[a]]\n", r"report_to takes a list of values, but one of them is \['a'\]"),
+        (b"run_name: 2020-13-45\n", "is not YAML|month must be"),
+        (b"prompt: !!python/object/apply:os.system [ls]\n", "is not YAML: could not determine a constructor"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_is_refused_with_a_sentence(tmp_path, content, sentence):
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=sentence):
+        parse_arguments([str(path)])
