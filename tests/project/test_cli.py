@@ -10,6 +10,7 @@ import pytest
 
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification, options
 from modeling_mini.cli import main
+from modeling_mini.decoding import DecodingArguments
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import EvalArguments
 from modeling_mini.inference.predict import _json_lines
@@ -255,7 +256,7 @@ def test_a_refusal_takes_less_than_a_second():
     ("names", "classes"),
     [
         (options.TRAIN_CLASSES, ARGUMENT_CLASSES),
-        (options.EVAL_CLASSES, (TaskArguments, EvalArguments)),
+        (options.EVAL_CLASSES, (TaskArguments, EvalArguments, DecodingArguments)),
         (options.PLAN_CLASSES, (PlanArguments,)),
     ],
 )
