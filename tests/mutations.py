@@ -512,7 +512,12 @@ DEFECTS = {
             "input_ids[:, self.ignored :]",
             "input_ids",
         ),
-        ("decoding: a space at the end of a prompt is a token", "heal", "if not prompt[-1:].isspace() or", "if True or"),
+        (
+            "decoding: a space at the end of a prompt is a token",
+            "heal",
+            "if not prompt[-1:].isspace() or",
+            "if True or",
+        ),
     ],
     ("tokenization.py", "data/test_tokenization.py"): [
         ("tokenizer: a long line is one word", "_train_byte_level_bpe", "=False), long_words]", "=False)]"),
