@@ -244,7 +244,7 @@ def _use(model_class: str, prompt: str = "The ", card_input: str = "{prompt!r}")
     return Template(_template("card_use.md").read_text(encoding="utf-8")).render(
         auto_class=auto_class,
         repository=REPOSITORY,
-        inputs=card_input.format(prompt=prompt),
+        inputs=card_input.format(prompt=prompt.rstrip() or prompt),  # a BPE token holds the space before its word
         example=_WRITE if card_input.endswith("eos_token") else _TASKS[model_class][1],
         others="\n".join(textwrap.wrap(others, 110)),
     )

@@ -81,6 +81,7 @@ class WritingPipeline(TaskPipeline):
         return super().__call__([inputs] if isinstance(inputs, str) else inputs, **parameters)
 
     def _sanitize_parameters(self, **options):
+        DecodingArguments(**options).check()
         return {}, options, {}
 
     def preprocess(self, text: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TextIO
 from datasets import Dataset
 
 from .. import metrics
+from ..metrics.scripts import split_unspaced
 from .text_to_text import TextToTextTask
 
 
@@ -34,7 +35,7 @@ class Summarization(TextToTextTask):
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
         yield "first sentence of the document", [first_sentence(document) for document in examples["document"]]
         if train is not None:
-            words = Counter(word for summary in train["summary"] for word in set(summary.lower().split()))
+            words = Counter(word for summary in train["summary"] for word in _unique_words(summary))
             constant = max(train["summary"], key=lambda summary: _worth(summary, words))
             yield "the same summary each time", [constant] * len(examples)
 
@@ -50,5 +51,9 @@ def first_sentence(document: str) -> str:
 
 def _worth(summary: str, words: Counter) -> float:
     """How many words a summary shares with the other summaries, relative to its length."""
-    unique = set(summary.lower().split())
+    unique = _unique_words(summary)
     return sum(words[word] for word in unique) / (len(unique) + 8)
+
+
+def _unique_words(summary: str) -> set[str]:
+    return set(split_unspaced(summary.lower().split()))

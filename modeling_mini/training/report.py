@@ -84,12 +84,10 @@ def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArgume
     """Log the sample, the scores and useful next commands."""
     folder = args.output_dir
     logger.info("\n%s\n", results["sample"])
-    logger.info(
-        "Validation loss %.4f +- %.4f nats per target (95%% over rows), perplexity %.2f",
-        results["validation_loss"],
-        results["validation_loss_margin"],
-        results["perplexity"],
-    )
+    margin = results["validation_loss_margin"]  # 0 for a single row
+    loss = f"{results['validation_loss']:.4f}" + (f" +- {margin:.4f}" if margin else "")
+    rows = " (95% over rows)" if margin else ""
+    logger.info("Validation loss %s nats per target%s, perplexity %.2f", loss, rows, results["perplexity"])
     if "bits_per_byte" in results:
         logger.info("Validation bits per byte %.4f", results["bits_per_byte"])
     for name, value in scores.items():

@@ -11,6 +11,7 @@ from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer
 
 from modeling_mini import MiniConfig
+from modeling_mini.data.builtin.python_docs import python_documents
 from modeling_mini.errors import UserError
 from modeling_mini.tokenization import LONGEST_WORD, SPECIAL_TOKENS, train_tokenizer
 
@@ -159,3 +160,10 @@ def test_the_limit_of_words_leaves_ordinary_text_unchanged():
 def test_a_vocabulary_too_small_for_bytes_is_refused_with_the_minimum():
     with pytest.raises(UserError, match="at least 261 tokens.*but `vocab_size` is 100"):
         train_tokenizer([ENGLISH], "bpe", vocab_size=100)
+
+
+def test_no_word_of_the_quickstart_is_split():
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    texts = (document["text"] for document in python_documents())
+    longest = max(len(word) for text in texts for word, _ in words.pre_tokenize_str(text))
+    assert 50 < longest <= LONGEST_WORD

@@ -88,6 +88,7 @@ def test_the_card_of_a_run_has_intervals_and_no_local_paths(run_card, tmp_path):
     metrics = {metric["type"]: metric for metric in entry["results"][0]["metrics"]}
     assert metrics["bits_per_byte"]["args"]["confidence_interval_95"] == [1.425, 1.575]
     assert "warm-up over 25% of the updates" in card
+    assert 'tokenizer("The", ' in card.replace("'", '"')  # without the space at the end of the prompt "The "
     assert "12 s since the last resumption on an abacus" in card
     assert card_errors(card) == []
 
