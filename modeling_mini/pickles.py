@@ -1,7 +1,7 @@
 """Judges the pickles of a checkpoint without running what is in them.
 
-A pickle can name any function, and loading it calls that function. The files of torch are pickles in a zip archive, and
-so is the metadata file of a sharded checkpoint. Each of them may name only what tensors and numbers consist of.
+A pickle can name any function, and loading it calls that function. `torch.save` writes a pickle in a zip archive, and
+the metadata of a sharded checkpoint are a pickle too. Each may name only what tensors and plain values consist of.
 """
 
 import io
@@ -71,7 +71,7 @@ def _require_harmless(file: BinaryIO, name: str) -> None:
         unsafe = set(get_unsafe_globals_in_checkpoint(file)) - _HARMLESS
     except Exception as error:  # an older format, another kind of archive, or a damaged one
         raise UserError(
-            f"{name} is not a file that torch.save writes today, so it was not opened; continue from another checkpoint."
+            f"{name} is not a file of torch.save that can be judged, so it was not opened; use another checkpoint."
         ) from error
     if unsafe:
         raise _holds_code(name, min(unsafe))

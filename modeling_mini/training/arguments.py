@@ -55,7 +55,7 @@ class ModelArguments:
     def overrides(self) -> dict:
         """`config_overrides` as a dictionary. Raises `UserError` if it is not a JSON object."""
         try:
-            overrides = json.loads(self.config_overrides or "{}")
+            overrides = json.loads(self.config_overrides or "{}", object_pairs_hook=_without_repetition)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"--config_overrides is not JSON ({error}): {self.config_overrides}; write it like "
@@ -66,6 +66,13 @@ class ModelArguments:
                 f"--config_overrides must be a JSON object of fields and values, but is: {self.config_overrides}"
             )
         return overrides
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict:
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--config_overrides gives {repeated[0]!r} twice; give it once.")
+    return dict(pairs)
 
 
 @dataclass

@@ -6,23 +6,26 @@ import signal
 import sys
 from pathlib import Path
 
-from transformers import PreTrainedModel, Trainer, TrainerState, set_seed
+from transformers import PreTrainedModel, Trainer, set_seed
 from transformers.trainer_pt_utils import get_model_param_count
 
-from ..checkpoints import DDP, TRAINER_STATE_NAME, WorldSize, written_by
+from ..checkpoints import DDP, WorldSize, trainer_state, written_by
 from ..data.packing import EncodedData
 from ..errors import UserError
+from ..model_folders import open_model
 from ..tasks import task_class
 from ..tasks.base import TaskArguments
-from .arguments import MiniTrainingArguments, parse_arguments
+from .arguments import MiniTrainingArguments, ModelArguments, parse_arguments
 from .building import build_model, load_config, load_tokenizer, warn_about_unknown_tokens
 from .callbacks import Interrupted, RowLoss, StopOnNaN, StopOnSignal, Throughput
 from .distributed import save_whole_model, shard
+from .locking import locked
 from .optim import optimizer_of
 from .report import write_report
 from .resuming import (
     check_free_space,
     check_output_dir,
+    check_same_rows,
     check_same_run,
     fixed_arguments,
     is_finished,
@@ -48,7 +51,17 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         Interrupted: a signal stopped the run, after a checkpoint.
     """
     model_args, data_args, training_args = parse_arguments(argv)
+    with locked(training_args.output_dir, training_args.should_save):
+        run(model_args, data_args, training_args, [*command, *argv])
+
+
+def run(
+    model_args: ModelArguments, data_args: TaskArguments, training_args: MiniTrainingArguments, command: list[str]
+) -> None:
+    """The run with parsed arguments; `command` is the command line. Raises the same errors as `train`."""
     check_arguments(data_args, training_args)
+    task = task_class(data_args.task)(data_args)
+    config = load_config(model_args, task, training_args)
     check_same_run(
         training_args.output_dir,
         fixed_arguments(model_args, data_args, training_args),
@@ -59,8 +72,6 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         prepare_repository(training_args)
     checkpoint = resume_point(training_args)
     finished = checkpoint is not None and is_finished(checkpoint, training_args)
-    task = task_class(data_args.task)(data_args)
-    config = load_config(model_args, task)
     set_seed(training_args.seed)
 
     with training_args.main_process_first(local=False, desc="data"):
@@ -71,9 +82,10 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         train_data = task.encode(examples["train"], tokenizer, "training")
         validation_data = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation_data, tokenizer)
+    check_same_rows(training_args, getattr(train_data, "fingerprint", None))
 
     if finished and written_by(checkpoint) == DDP:
-        model = task.model_class.from_pretrained(checkpoint)
+        model = open_model(Path(checkpoint), task.model_class, checkpoint)
     else:
         model = build_model(task, config, tokenizer, model_args)
     check_free_space(training_args.output_dir, get_model_param_count(model))
@@ -95,10 +107,10 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
     if finished:  # only the report is missing, and `trainer.train` would run one more update
         if trainer.is_fsdp_enabled:
             shard(trainer, checkpoint)
-        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        trainer.state = trainer_state(checkpoint)
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
-    stop.raise_if_stopped(trainer.state.global_step, [*command, *argv])
+    stop.raise_if_stopped(trainer.state.global_step, command)
 
     metrics = trainer.evaluate()
     save_whole_model(trainer)
