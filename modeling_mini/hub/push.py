@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import modeling_mini
 from ..configuration_mini import FORMAT_VERSION, MiniConfig
 from ..errors import UserError
+from ..json_files import read_object
 from ..model_folders import TOKENIZER_FILES, WEIGHT_FILES, matches, refuse_files, require_model_folder
 from .checkpoint import load_for_push
 from .model_card import CARD_NAME, complete_card, copy_file
@@ -213,6 +214,8 @@ def _export(
     for name in REPORT_FILES:
         if (checkpoint / name).exists():
             copy_file(checkpoint / name, folder)
+            if name.endswith(".json"):
+                read_object(checkpoint / name)  # the repository's users read it
 
 
 def _refresh_code(folder: Path) -> dict[str, tuple[int, int]]:

@@ -20,6 +20,7 @@ from .loading import checkpoint_task, load_checkpoint, recorded_arguments
 
 
 SPLITS = ("test", "validation", "train")  # in order of preference
+RESULT_FILES = ("results.json", "results.png", "predictions.jsonl")
 STREAMED_EXAMPLES = 500  # default number of evaluated examples of a stream
 STREAMED_TRAINING_EXAMPLES = 20_000  # of a stream, that the baselines are trained on
 
@@ -116,11 +117,26 @@ def is_same_data(dataset: str | None, recorded: str | None) -> bool:
 
 
 def make_folder(path: str) -> None:
-    """Create the output folder, before any long work. Raises `UserError`."""
+    """Create the output folder, or accept one whose results are of this command. Raises `UserError`."""
+    folder = Path(path)
+    taken = [name for name in RESULT_FILES if (folder / name).exists()]
+    if taken and not _is_ours(folder / "results.json"):
+        raise UserError(
+            f"--output {path} holds {taken[0]}, which this command did not write and would overwrite; choose another "
+            "folder."
+        )
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {path}: {error.strerror}; choose another folder.") from error
+
+
+def _is_ours(results: Path) -> bool:
+    """Whether an earlier evaluation wrote a results.json."""
+    try:
+        return {"task", "systems", "versions"} <= json.loads(results.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:
@@ -203,7 +219,8 @@ def plot(systems: dict[str, dict], metric: str, path: Path) -> None:
     intervals = [scores.get(f"{metric}_interval", [scores[metric]] * 2) for scores in measured.values()]
     errors = [[max(value - low, 0) for value, (low, _) in zip(values, intervals, strict=True)]]
     errors.append([max(high - value, 0) for value, (_, high) in zip(values, intervals, strict=True)])
-    axes.barh(list(measured), values, xerr=errors, capsize=3)
+    labels = [name.replace("$", r"\$") for name in measured]  # matplotlib would read a formula between two dollars
+    axes.barh(labels, values, xerr=errors, capsize=3)
     axes.invert_yaxis()
     axes.set_xlabel(metric.replace("_", " "))
     axes.figure.savefig(path, dpi=150)

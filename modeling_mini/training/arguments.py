@@ -18,6 +18,7 @@ from ..presets import configuration_path
 from ..tasks import choose_dataset
 from ..tasks.base import TaskArguments
 from .optim import OPTIMIZERS
+from .overrides import canonical_overrides
 
 
 DEFAULT_RECIPE = "quickstart"
@@ -139,14 +140,14 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     has_recipe = bool(argv) and not argv[0].startswith("-")
     path = _recipe_path(argv[0] if has_recipe else DEFAULT_RECIPE)
     recipe = {"output_dir": f"runs/{path.stem}", **_read_recipe(path)}
-    overrides = recipe.pop("config_overrides", None) or {}
+    overrides = canonical_overrides(recipe.pop("config_overrides", None) or {})
     argv = [*_to_argv(recipe), *argv[has_recipe:]]
     arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon)
     model_arguments, data_arguments, _ = arguments
     if model_arguments.init_from:
         # The recipe's sizes are for a new model; the model to fine-tune has its own.
         overrides = {name: value for name, value in overrides.items() if not name.endswith("_size")}
-    if overrides := overrides | model_arguments.overrides():
+    if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
     return arguments

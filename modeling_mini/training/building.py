@@ -28,7 +28,8 @@ from ..presets import preset_path
 from ..tasks.base import Task
 from ..tokenization import train_tokenizer
 from .arguments import MiniTrainingArguments, ModelArguments
-from .shape import canonical_overrides, require_memory
+from .memory import require_memory
+from .overrides import canonical_overrides
 
 
 logger = logging.getLogger(__name__)

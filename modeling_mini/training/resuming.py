@@ -7,6 +7,9 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+from transformers.trainer_pt_utils import safe_globals
+
 from ..checkpoints import (
     TRAINER_STATE_NAME,
     ZERO_2,
@@ -236,8 +239,8 @@ def refuse_to_lose_work(args: MiniTrainingArguments, report: dict | None) -> Non
 
 def _without_optimizer(checkpoint: Path) -> str:
     return (
-        f"{checkpoint} was saved without its optimizer (--save_only_model), so it cannot be continued exactly; start a "
-        f"new run from its weights with --init_from {checkpoint} and another --output_dir."
+        f"{checkpoint} was saved without its optimizer (--save_only_model), so it cannot be continued exactly; start "
+        f"a new run from its weights with --init_from {checkpoint} and another --output_dir."
     )
 
 

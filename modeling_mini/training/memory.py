@@ -1,6 +1,4 @@
-"""The shape of a new model: the fields that a run may override, and whether the model fits into memory."""
-
-from difflib import get_close_matches
+"""Whether a model fits into the memory of this machine, from its shape alone."""
 
 import psutil
 import torch
@@ -11,35 +9,7 @@ from ..presets import count_parameters
 from .arguments import MiniTrainingArguments, ModelArguments
 
 
-# Set by the tokenizer, or by the code that writes a checkpoint.
-_NOT_FREE = {
-    "pad_token_id": "the tokenizer sets it",
-    "bos_token_id": "the tokenizer sets it",
-    "eos_token_id": "the tokenizer sets it",
-    "format_version": "the code that writes a checkpoint sets it",
-}
 BYTES_PER_LAYER = 100_000  # of Python objects, whatever the sizes
-
-
-def canonical_overrides(overrides: dict) -> dict:
-    """`--config_overrides` by the names of the config's own fields, so that an alias and its field meet.
-
-    Raises:
-        UserError: a name is not a field of the model, or is not free, or a field is given twice.
-    """
-    fields = set(MiniConfig.__annotations__)
-    canonical = {}
-    for name, value in overrides.items():
-        field = MiniConfig.attribute_map.get(name, name)
-        if field not in fields:
-            nearest = get_close_matches(name, [*fields, *MiniConfig.attribute_map], n=1, cutoff=0)[0]
-            raise UserError(f"--config_overrides: there is no field {name!r}; the nearest is {nearest!r}.")
-        if field in _NOT_FREE:
-            raise UserError(f"--config_overrides: {name} is not free, because {_NOT_FREE[field]}; leave it out.")
-        if field in canonical:
-            raise UserError(f"--config_overrides: {name!r} and another name of {field!r} are both given; give one.")
-        canonical[field] = value
-    return canonical
 
 
 def require_memory(config: MiniConfig, model_args: ModelArguments, args: MiniTrainingArguments) -> None:
@@ -63,8 +33,8 @@ def require_memory(config: MiniConfig, model_args: ModelArguments, args: MiniTra
     if needed > free:
         raise UserError(
             f"The model of {_source(model_args)} has {parameters:,} parameters, whose weights, gradients and "
-            f"optimizer need {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB of memory are free; choose a smaller --model, or "
-            "smaller sizes in --config_overrides."
+            f"optimizer need {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB of memory are free; choose a "
+            "smaller --model, or smaller sizes in --config_overrides."
         )
 
 
