@@ -228,6 +228,7 @@ def remove_references_to_code(config: MiniConfig, fields: dict) -> None:
 
 def weight_files(folder: Path, files: list[str], source: str) -> list[Path]:
     """The files of the weights, each of which is complete. Raises `UserError`."""
+    parts = _indexed_files(folder, files, source) if INDEX_NAME in files else None
     names = sorted(name for name in files if matches(name, WEIGHT_FILES) and name.endswith(".safetensors"))
     if not names:
         raise UserError(
@@ -242,7 +243,6 @@ def weight_files(folder: Path, files: list[str], source: str) -> list[Path]:
             )
         if not is_whole_safetensors(folder / name):
             raise UserError(f"{name} in {source} is truncated or damaged; copy it again, or use another checkpoint.")
-    parts = _indexed_files(folder, files, source) if INDEX_NAME in files else None
     if "model.safetensors" in names:  # transformers prefers it to the index
         return [folder / "model.safetensors"]
     if parts is None:

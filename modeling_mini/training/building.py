@@ -50,6 +50,8 @@ def load_config(args: ModelArguments, task: Task, training_args: MiniTrainingArg
     else:
         config = read_shape(args.model, overrides)
     require_memory(config, args, training_args)
+    if training_args.process_index == 0:
+        existing_tokenizer(args, training_args)  # a damaged one is refused before the data are read
     task.configure(config)
     return config
 
@@ -80,6 +82,26 @@ def load_tokenizer(
     The first process trains a new tokenizer on the examples and saves it, and the other processes load it. Raises
     `UserError` if a tokenizer cannot be loaded, or if the run has checkpoints and its tokenizer is gone.
     """
+    if (tokenizer := existing_tokenizer(model_args, training_args)) is not None:
+        return tokenizer
+    logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
+    if isinstance(examples, IterableDataset):
+        examples = examples.take(TOKENIZER_DOCUMENTS)
+    tokenizer = train_tokenizer(
+        task.texts(examples),
+        model_args.tokenizer_kind,
+        config.vocab_size,
+        model_max_length=max(config.max_position_embeddings, task.args.block_size),
+    )
+    if training_args.should_save:
+        tokenizer.save_pretrained(training_args.output_dir)
+    return tokenizer
+
+
+def existing_tokenizer(
+    model_args: ModelArguments, training_args: MiniTrainingArguments
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that a run does not train itself, or None. Raises `UserError` if it cannot be loaded."""
     output_dir = Path(training_args.output_dir)
     if model_args.tokenizer is None and model_args.init_from is not None:
         return open_tokenizer(local_folder(model_args.init_from), f"--init_from {model_args.init_from}")
@@ -93,18 +115,7 @@ def load_tokenizer(
     is_saved = has_tokenizer(output_dir) and (training_args.is_resumed or training_args.process_index > 0)
     if is_continued or is_saved:
         return open_tokenizer(output_dir, f"--output_dir {output_dir}")
-    logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
-    if isinstance(examples, IterableDataset):
-        examples = examples.take(TOKENIZER_DOCUMENTS)
-    tokenizer = train_tokenizer(
-        task.texts(examples),
-        model_args.tokenizer_kind,
-        config.vocab_size,
-        model_max_length=max(config.max_position_embeddings, task.args.block_size),
-    )
-    if training_args.should_save:
-        tokenizer.save_pretrained(training_args.output_dir)
-    return tokenizer
+    return None
 
 
 def warn_about_unknown_tokens(data: EncodedData, tokenizer: PreTrainedTokenizerBase) -> None:
