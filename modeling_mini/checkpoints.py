@@ -1,4 +1,4 @@
-"""The checkpoint folders of a run: how the run was distributed, and whether they are complete."""
+"""The checkpoint folders of a run: how the run was distributed, and whether they are complete and safe to load."""
 
 import json
 import logging
@@ -7,9 +7,11 @@ from pathlib import Path
 
 from accelerate.utils.constants import FSDP_MODEL_NAME, OPTIMIZER_NAME
 from safetensors import safe_open
-from torch.distributed.checkpoint import FileSystemReader
-from transformers.trainer_callback import ExportableState, TrainerCallback
+from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from .errors import UserError
+from .pickles import require_harmless, require_harmless_shards, sharded_metadata
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,11 @@ def checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def latest_complete_checkpoint(output_dir: str | Path) -> Path | None:
-    """The latest complete checkpoint, or None. A warning names each checkpoint that is skipped."""
+    """The latest complete checkpoint, or None. A warning names each checkpoint that is skipped.
+
+    Raises:
+        UserError: a checkpoint holds code.
+    """
     for folder in checkpoints(output_dir):
         defect = checkpoint_defect(folder)
         if defect is None:
@@ -57,11 +63,34 @@ def num_processes(folder: str | Path) -> int:
     """The number of processes that wrote a checkpoint: as `WorldSize` recorded it, or else one per random state.
 
     Raises:
-        OSError, ValueError: `trainer_state.json` is missing, or is not JSON.
+        OSError, ValueError: `trainer_state.json` is missing, or is not the state of a Trainer.
     """
-    state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    recorded = state.get("stateful_callbacks", {}).get(WorldSize.__name__)
-    return recorded["args"]["world_size"] if recorded else max(1, len(list(Path(folder).glob("rng_state_*.pth"))))
+    recorded = (trainer_state(folder).stateful_callbacks or {}).get(WorldSize.__name__)
+    if recorded is None:
+        return max(1, len(list(Path(folder).glob("rng_state_*.pth"))))
+    try:
+        return int(recorded["args"]["world_size"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{TRAINER_STATE_NAME} does not say how many processes wrote it") from error
+
+
+def trainer_state(folder: str | Path) -> TrainerState:
+    """The state that the Trainer wrote into a checkpoint.
+
+    Raises:
+        OSError, ValueError: `trainer_state.json` is missing, or is not the state of a Trainer.
+    """
+    fields = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    try:
+        state = TrainerState(**fields)
+    except (TypeError, AttributeError) as error:  # not an object, or with unknown fields
+        raise ValueError(f"{TRAINER_STATE_NAME} is not the state of a Trainer: {error}") from error
+    numbers = (state.global_step, state.max_steps, state.num_train_epochs)
+    if not all(isinstance(number, int | float) for number in numbers) or not isinstance(state.log_history, list):
+        raise ValueError(f"{TRAINER_STATE_NAME} has fields of the wrong type")
+    if not isinstance(state.stateful_callbacks or {}, dict):
+        raise ValueError(f"{TRAINER_STATE_NAME} has fields of the wrong type")
+    return state
 
 
 class WorldSize(TrainerCallback, ExportableState):
@@ -79,7 +108,7 @@ class WorldSize(TrainerCallback, ExportableState):
 
 
 def checkpoint_defect(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None.
+    """What is wrong with a checkpoint, or None. No file of it is unpickled, and every pickle in it is judged.
 
     Each process writes its parts, and the first process writes `trainer_state.json` last. Truncation is detected by
     the size in the header of a safetensors file, by the directory at the end of the zip archive of a torch file, and
@@ -88,7 +117,7 @@ def checkpoint_defect(folder: Path) -> str | None:
     try:
         processes = num_processes(folder)
     except (OSError, ValueError):
-        return f"{TRAINER_STATE_NAME} is missing or truncated"
+        return f"{TRAINER_STATE_NAME} is missing or damaged"
     for path in folder.glob("*.safetensors"):
         if not is_whole_safetensors(path):
             return f"{path.name} is truncated"
@@ -97,6 +126,8 @@ def checkpoint_defect(folder: Path) -> str | None:
     for name in [*random_states, *_archives(folder, kind, processes)]:
         if not any(folder.glob(name)) or not all(map(zipfile.is_zipfile, folder.glob(name))):
             return f"{name} is missing or truncated"
+    for path in _pickles(folder):
+        require_harmless(path)
     if kind in (ZERO_2, ZERO_3):
         return _pointer_defect(folder)
     if kind == FSDP_SHARDED:
@@ -104,6 +135,24 @@ def checkpoint_defect(folder: Path) -> str | None:
     if kind == DDP and not any(folder.glob("*.safetensors")):
         return "there are no weights"
     return None
+
+
+def _pickles(folder: Path) -> list[Path]:
+    """The files that a resumed run may unpickle. `training_args.bin` is not among them: nothing opens it."""
+    patterns = ("*.pt", "*.pth", "*.bin", "*.pkl", "global_step*/*.pt")
+    files = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    return [path for path in files if path.name != "training_args.bin"]
+
+
+def saved_without_optimizer(folder: Path) -> bool:
+    """Whether a checkpoint was written with `--save_only_model`: complete weights, and nothing to resume from."""
+    try:
+        trainer_state(folder)
+    except (OSError, ValueError):
+        return False
+    weights = list(folder.glob("*.safetensors"))
+    parts = [path for pattern in ("optimizer*", "scheduler.pt", "rng_state*") for path in folder.glob(pattern)]
+    return bool(weights) and all(map(is_whole_safetensors, weights)) and not parts and written_by(folder) == DDP
 
 
 def _archives(folder: Path, kind: str, processes: int) -> list[str]:
@@ -133,15 +182,18 @@ def _pointer_defect(folder: Path) -> str | None:
 
 
 def sharded_defect(part: Path) -> str | None:
-    """What is wrong with a folder that `torch.distributed.checkpoint` wrote, or None."""
+    """What is wrong with a folder that `torch.distributed.checkpoint` wrote, or None. Raises `UserError` for code."""
     try:
-        entries = FileSystemReader(part).read_metadata().storage_data.values()
+        metadata = sharded_metadata(part)
+    except UserError:
+        raise
     except Exception:  # missing or damaged metadata
         return f"{part.name} is missing or has no complete .metadata"
-    for entry in entries:
+    for entry in metadata.storage_data.values():
         path = part / entry.relative_path
         if not path.exists() or path.stat().st_size < entry.offset + entry.length:
             return f"{part.name}/{path.name} is missing or truncated"
+    require_harmless_shards(part, metadata)
     return None
 
 

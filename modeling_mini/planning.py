@@ -1,6 +1,6 @@
 """`modeling-mini plan`: memory, time and accelerate file of a training run, from the shape of the model alone.
 
-Nothing is trained and no weights are allocated: parameters are counted on the meta device, and the rest is arithmetic
+Nothing is trained and no model is built: the parameters come from the shape, and the rest is arithmetic
 over the tensors that the layers of `modeling_mini.py` keep for the backward pass. The optimizer is AdamW with two
 float32 states. Gradients are kept between the batches of an update, as gradient accumulation does.
 """
@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig
-
 from .configuration_mini import MiniConfig
 from .errors import UserError
 from .loss_mini import LOGITS_PER_CHUNK
+from .model_folders import read_config
 from .parsing import parse_dataclasses
 from .presets import configuration_path, count_parameters, preset_path
 from .tables import markdown_table
@@ -278,14 +276,10 @@ def parse_memory(text: str) -> float:
 def load_shape(model: str) -> MiniConfig:
     """Config of a preset or of a path. Raises `UserError`."""
     try:
-        config = AutoConfig.from_pretrained(preset_path(model))
-    except (OSError, ValueError) as error:
-        raise UserError(str(error).splitlines()[0]) from error
-    except StrictDataclassError as error:
-        raise UserError(f"{model}: {error.__cause__ or error}") from error
-    if not isinstance(config, MiniConfig):
-        raise UserError(f"{model} is a {config.model_type} model; plan is for modeling_mini models only.")
-    return config
+        path = preset_path(model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return read_config(path, model)
 
 
 def describe(model: str, run: Run, args: PlanArguments) -> str:

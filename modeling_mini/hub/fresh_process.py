@@ -9,17 +9,20 @@ It writes RESULT.safetensors, or RESULT.txt with the reason for the failure.
 """
 
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from queue import Empty, Queue
 
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 
 SAMPLE = "The quick brown fox\njumps over 13 lazy dogs, été comme hiver: 你好."
 TOKENIZER = "AutoTokenizer"
+TIME_LIMIT = 60.0  # seconds, for a sentence and a chat of one message
 
 
 def open_all(
@@ -56,10 +59,40 @@ def open_all(
         tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
     except (OSError, ValueError):  # no tokenizer
         return outputs
+    outputs[TOKENIZER] = within_limit(lambda: _ids(tokenizer))
+    return outputs
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
     chat = [{"role": "user", "content": SAMPLE}]
     texts = [SAMPLE, *([tokenizer.apply_chat_template(chat, tokenize=False)] if tokenizer.chat_template else [])]
-    outputs[TOKENIZER] = torch.tensor([i for text in texts for i in tokenizer(text).input_ids])
-    return outputs
+    return torch.tensor([i for text in texts for i in tokenizer(text).input_ids])
+
+
+def within_limit(compute: Callable[[], torch.Tensor], seconds: float = TIME_LIMIT) -> torch.Tensor:
+    """The result of a function, which may run a template or an expression of others that never ends.
+
+    Raises:
+        RuntimeError: it did not end in time. Its thread ends with the process.
+    """
+    results: Queue = Queue()
+
+    def work():
+        try:
+            results.put((compute(), None))
+        except Exception as error:
+            results.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except Empty:
+        raise RuntimeError(
+            f"the tokenizer or its chat template did not finish a sentence in {seconds:g} seconds"
+        ) from None
+    if error is not None:
+        raise error
+    return result
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from yaml import YAMLError
 
 from ..configuration_mini import AUTO_CLASSES
 from ..errors import UserError, one_line
-from ..tables import markdown_table
+from ..tables import escaped, fence, markdown_table
 
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ class RunFacts:
         card_input: what the example passes to the tokenizer, as Python, with `{prompt!r}` for `prompt`.
         origin: whether the model was trained from scratch or fine-tuned, and from what.
         dataset: its name; `is_on_hub` says whether the Hub has it.
-        corpus: the data set in a sentence; `corpus_licence` and `license_of_weights`, where they are known.
+        corpus: the data set in a sentence, in Markdown as is `origin`.
+        corpus_licence: of the text, and `license_of_weights`, where they are known.
         languages: ISO 639 codes of the text, or None.
         held_out: what the results were measured on.
         scores: value and 95% interval of each metric; no interval where a single row has no spread.
@@ -124,7 +125,7 @@ def write_model_card(folder: Path, facts: RunFacts) -> None:
     card = ModelCard.from_template(
         metadata,
         template_path=str(_template("card_trained.md")),
-        name=name,
+        name=escaped(name),
         parameters=f"{facts.parameters:,}",
         context=f"{facts.context:,}",
         vocabulary=f"{facts.vocabulary:,}",
@@ -139,6 +140,7 @@ def write_model_card(folder: Path, facts: RunFacts) -> None:
         loss_by_position=facts.loss_by_position,
         sample_title=facts.sample_title,
         sample=facts.sample,
+        fence=fence(facts.sample),
         training=facts.training,
         limits=_GENERATOR_LIMITS if is_generator else _OTHER_LIMITS,
     )
@@ -187,7 +189,8 @@ def complete_card(
     metadata.language = language or metadata.language
     text = card.text
     if metadata.eval_results:
-        text = text.replace(f"# {metadata.model_name}\n", f"# {name}\n", 1)  # the run's name
+        for heading in dict.fromkeys((metadata.model_name, escaped(metadata.model_name))):  # the run's name
+            text = text.replace(f"# {heading}\n", f"# {name}\n", 1)
         metadata.model_name = name
     text = text.replace(REPOSITORY, repo_id).lstrip()
     ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}").save(folder / CARD_NAME)

@@ -22,9 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import modeling_mini
 from ..configuration_mini import FORMAT_VERSION, MiniConfig
 from ..errors import UserError
-from .checkpoint import WEIGHT_FILES, load_for_push, require_model_folder
+from ..json_files import read_object
+from ..model_folders import TOKENIZER_FILES, WEIGHT_FILES, matches, refuse_files, require_model_folder
+from .checkpoint import load_for_push
 from .model_card import CARD_NAME, complete_card, copy_file
-from .repository import Repository, matches, refuse_files
+from .repository import Repository
 from .verify import outputs_of, verify
 
 
@@ -38,13 +40,7 @@ MODEL_FILES = [
     *(path.name for path in CODE_FILES),
     "config.json",
     "generation_config.json",
-    "chat_template.jinja",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
+    *TOKENIZER_FILES,
 ]
 # A push deletes these files if the new model has none. The last one is a pickle of the Trainer, with local paths.
 REPLACED_FILES = [*MODEL_FILES, *REPORT_FILES, "training_args.bin"]
@@ -202,7 +198,6 @@ def _export(
     max_shard_size: str,
 ) -> None:
     """Write all files of the repository except the model card."""
-    model.config.auto_map = dict(MiniConfig().auto_map)  # an old `auto_map` may name code in another repository
     if hasattr(model.config, "quantization_config"):
         # transformers may be unable to save a quantized model, so the weight files are copied.
         folder.mkdir()
@@ -219,6 +214,8 @@ def _export(
     for name in REPORT_FILES:
         if (checkpoint / name).exists():
             copy_file(checkpoint / name, folder)
+            if name.endswith(".json"):
+                read_object(checkpoint / name)  # the repository's users read it
 
 
 def _refresh_code(folder: Path) -> dict[str, tuple[int, int]]:

@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from huggingface_hub import (
@@ -28,43 +27,13 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, hf_raise_for_status, validate_repo_id
 
 from ..errors import UserError, one_line
+from ..model_folders import matches, refuse_files
 
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 WAIT = 1.0  # seconds before the second attempt; doubled before each later one
-
-PICKLES = [
-    "pytorch_model*.bin",
-    "*model.bin",
-    "model.pt",
-    "model.pth",
-    "*.ckpt",
-    "*.pkl",
-    "*.pickle",
-    "*.joblib",
-]
-
-
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a file at the top level of a repository matches one of the patterns, ignoring case."""
-    return "/" not in name and any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
-
-
-def refuse_files(files: Iterable[str], source: str) -> None:
-    """Refuse files that transformers would open instead of our weights, or with them. Raises `UserError`."""
-    for file in files:
-        if matches(file, PICKLES):
-            raise UserError(
-                f"{source} contains {file!r}, a pickle, which can run code when it is opened; delete it, and keep the "
-                "weights in safetensors files only (save_pretrained writes them)."
-            )
-        if file in ("adapter_config.json", "adapter_model.safetensors"):
-            raise UserError(
-                f"{source} contains an adapter ({file}), which transformers would apply to the model next to it; "
-                "merge it (PEFT's merge_and_unload, then save_pretrained), or push it alone (PeftModel.push_to_hub)."
-            )
 
 
 class Repository:

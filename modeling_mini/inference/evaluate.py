@@ -28,6 +28,7 @@ from .predict import decoding_options
 logger = logging.getLogger(__name__)
 
 SPLITS = ("test", "validation", "train")  # in order of preference
+RESULT_FILES = ("results.json", "results.png", "predictions.jsonl")
 STREAMED_EXAMPLES = 500  # default number of evaluated examples of a stream
 STREAMED_TRAINING_EXAMPLES = 20_000  # of a stream, that the baselines are trained on
 
@@ -91,7 +92,7 @@ def evaluate(argv: list[str]) -> None:
     check_eval_arguments(args)
     written = decoding_options(task, decoding, checkpoint)
     if args.output is not None:
-        check_writable(args.output, "--output")
+        check_output(args.output)
 
     model = None
     if checkpoint is not None:
@@ -160,6 +161,26 @@ def warn_about_training_data(args: TaskArguments, recorded: dict) -> None:
         path = args.split_files.get(split)
         if is_same_data(path, recorded.get("train_file") or recorded.get("dataset")):
             logger.warning("The checkpoint was trained on %s: these scores say nothing about other data.", path)
+
+
+def check_output(path: str) -> None:
+    """Create the output folder, or accept one whose results are of this command. Raises `UserError`."""
+    folder = Path(path)
+    taken = [name for name in RESULT_FILES if (folder / name).exists()]
+    if taken and not _is_ours(folder / "results.json"):
+        raise UserError(
+            f"--output {path} holds {taken[0]}, which this command did not write and would overwrite; choose another "
+            "folder."
+        )
+    check_writable(folder, "--output")
+
+
+def _is_ours(results: Path) -> bool:
+    """Whether an earlier evaluation wrote a results.json."""
+    try:
+        return {"task", "systems", "versions"} <= json.loads(results.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:
@@ -249,7 +270,8 @@ def plot(systems: dict[str, dict], metric: str, path: Path) -> None:
     intervals = [scores.get(f"{metric}_interval", [scores[metric]] * 2) for scores in measured.values()]
     errors = [[max(value - low, 0) for value, (low, _) in zip(values, intervals, strict=True)]]
     errors.append([max(high - value, 0) for value, (_, high) in zip(values, intervals, strict=True)])
-    axes.barh(list(measured), values, xerr=errors, capsize=3)
+    labels = [name.replace("$", r"\$") for name in measured]  # matplotlib would read a formula between two dollars
+    axes.barh(labels, values, xerr=errors, capsize=3)
     axes.invert_yaxis()
     axes.set_xlabel(metric.replace("_", " "))
     axes.figure.savefig(path, dpi=150)

@@ -1,13 +1,15 @@
 """Load a trained checkpoint: its task, the arguments of its run, its model and its tokenizer."""
 
-import json
 from dataclasses import fields
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from ..configuration_mini import MiniConfig
 from ..errors import UserError
+from ..json_files import read_object
+from ..model_folders import config_folder, local_folder, open_model, open_tokenizer, read_config, require_model_folder
 from ..tasks import TASKS, task_class
 from ..tasks.base import Task, TaskArguments
 
@@ -24,19 +26,37 @@ def recorded_arguments(checkpoint: str, **hub: str | None) -> dict:
         paths.append(folder.parent / "_run.json")
     run_file = next(filter(Path.is_file, paths), None)
     if run_file is not None:
-        recorded = json.loads(run_file.read_text(encoding="utf-8")).get("data", {})
+        recorded = _object_in(read_object(run_file), "data", run_file)
     else:
         recorded = {"block_size": _config(checkpoint, **hub).max_position_embeddings}
         metrics_file = cached_file(checkpoint, "metrics.json", _raise_exceptions_for_missing_entries=False, **hub)
         if metrics_file is not None:
-            recorded |= json.loads(Path(metrics_file).read_text(encoding="utf-8")).get("encoding", {})
-    names = {field.name for field in fields(TaskArguments)}
+            metrics_file = Path(metrics_file)
+            recorded |= _object_in(read_object(metrics_file, checkpoint), "encoding", metrics_file)
+    names = {field.name: field for field in fields(TaskArguments)}
+    for name in recorded.keys() & names.keys():
+        default, value = names[name].default, recorded[name]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        is_valid = is_number if type(default) in (int, float) else isinstance(value, type(default))
+        if default is not None and value is not None and not is_valid:
+            raise UserError(
+                f"The arguments recorded for {checkpoint} are damaged: {name} is {value!r}; delete the entry from "
+                "_run.json or metrics.json."
+            )
     return {name: value for name, value in recorded.items() if name in names}
+
+
+def _object_in(content: dict, name: str, path: Path) -> dict:
+    """An object in a JSON object, empty if it is missing. Raises `UserError` for any other value."""
+    value = content.get(name, {})
+    if not isinstance(value, dict):
+        raise UserError(f"{name!r} in {path} holds a {type(value).__name__}, not a JSON object; delete the file.")
+    return value
 
 
 def checkpoint_task(checkpoint: str) -> str:
     """The task that matches a checkpoint's head; text generation for a causal language model. Raises `UserError`."""
-    architecture = (_config(checkpoint).architectures or ["none"])[0]
+    architecture = _architectures(_config(checkpoint))[0]
     heads = {task_class(name).model_class.__name__: name for name in (*reversed(TASKS), "text-generation")}
     if architecture not in heads:
         raise UserError(
@@ -60,32 +80,31 @@ def load_checkpoint(checkpoint: str, task: Task) -> tuple[PreTrainedModel, PreTr
 
 def check_head(checkpoint: str, model_class: type, purpose: str) -> None:
     """Refuse a checkpoint with the head of another task, instead of adding an untrained head. Raises `UserError`."""
-    architectures = _config(checkpoint).architectures or []
+    architectures = _architectures(_config(checkpoint))
     if model_class.__name__ not in architectures:
         raise UserError(
-            f"{checkpoint} holds a {' and '.join(architectures) or 'model without a head'}, but {purpose} needs a "
+            f"{checkpoint} holds a {' and '.join(architectures)}, but {purpose} needs a "
             f"{model_class.__name__}; fine-tune it with --init_from {checkpoint}, or choose another checkpoint."
         )
 
 
+def _architectures(config: MiniConfig) -> list[str]:
+    names = config.architectures if isinstance(config.architectures, list) else [config.architectures]
+    return [str(name) for name in names if name] or ["model without a head"]
+
+
 def load_model(checkpoint: str, model_class: type) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model (of a class or an Auto class) and tokenizer. Raises `UserError` if this is not a finished checkpoint."""
-    _config(checkpoint)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        return model_class.from_pretrained(checkpoint, trust_remote_code=False).eval(), tokenizer
-    except (OSError, ValueError) as error:
-        raise UserError(f"{checkpoint}: {str(error).splitlines()[0]}") from error
+    """Model (of a class or an Auto class) and tokenizer of a folder, or of a repository on the Hub.
+
+    Raises:
+        UserError: this is not a finished checkpoint that is complete and safe to open (see `require_model_folder`).
+    """
+    folder = local_folder(checkpoint)
+    config = require_model_folder(folder, checkpoint)
+    tokenizer = open_tokenizer(folder, checkpoint, config.vocab_size)
+    model = open_model(folder, model_class, checkpoint)
+    return model, tokenizer
 
 
-def _config(checkpoint: str, **hub: str | None) -> PretrainedConfig:
-    if any(Path(checkpoint).glob("checkpoint-*")) and not (Path(checkpoint) / "config.json").exists():
-        raise UserError(
-            f"{checkpoint} is a run that did not finish; continue it with --resume, or use one of the checkpoint "
-            "folders in it."
-        )
-    try:
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, **hub)
-    except (OSError, ValueError) as error:
-        hint = "" if Path(checkpoint).exists() else " there is no such folder, and on the Hub:"
-        raise UserError(f"{checkpoint}:{hint} {str(error).splitlines()[0]}") from error
+def _config(checkpoint: str, **hub: str | None) -> MiniConfig:
+    return read_config(config_folder(checkpoint, **hub), checkpoint)

@@ -17,6 +17,7 @@ from ..parsing import arguments_holding, parse_dataclasses
 from ..tasks import choose_dataset
 from ..tasks.base import TaskArguments
 from .optim import OPTIMIZERS
+from .overrides import canonical_overrides
 from .recipes import DEFAULT_RECIPE, read_recipe, recipe_names, split_recipe, to_argv
 from .values import check_before_trainer, sentences
 
@@ -53,7 +54,7 @@ class ModelArguments:
     def overrides(self) -> dict:
         """`config_overrides` as a dictionary. Raises `UserError` if it is not a JSON object."""
         try:
-            overrides = json.loads(self.config_overrides or "{}")
+            overrides = json.loads(self.config_overrides or "{}", object_pairs_hook=_without_repetition)
         except (ValueError, RecursionError) as error:
             raise UserError(
                 f"--config_overrides is not JSON ({error}): {self.config_overrides}; write it like "
@@ -64,6 +65,13 @@ class ModelArguments:
                 f"--config_overrides must be a JSON object of fields and values, but is: {self.config_overrides}"
             )
         return overrides
+
+
+def _without_repetition(pairs: list[tuple[str, object]]) -> dict:
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"--config_overrides gives {repeated[0]!r} twice; give it once.")
+    return dict(pairs)
 
 
 @dataclass
@@ -170,7 +178,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     """
     path, options = split_recipe(argv)
     recipe = {"output_dir": f"runs/{path.stem}", **read_recipe(path)}
-    overrides = recipe.pop("config_overrides", None) or {}
+    overrides = canonical_overrides(recipe.pop("config_overrides", None) or {})
     if any(name in given_options(options) for name in FILE_ARGUMENTS):
         recipe = {
             name: value for name, value in recipe.items() if name not in ("dataset", "dataset_config", "columns")
@@ -182,7 +190,7 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     if model_arguments.init_from:
         # The recipe's sizes are for a new model; the model to fine-tune has its own.
         overrides = {name: value for name, value in overrides.items() if not name.endswith("_size")}
-    if overrides := overrides | model_arguments.overrides():
+    if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
     return arguments

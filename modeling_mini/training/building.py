@@ -2,23 +2,34 @@
 
 import logging
 from contextlib import nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import is_fsdp_enabled
 
+from ..checkpoints import checkpoints
 from ..configuration_mini import MiniConfig
 from ..data.examples import Examples
 from ..data.packing import EncodedData
-from ..errors import UserError
+from ..errors import UserError, one_line
+from ..model_folders import (
+    forget_place,
+    has_tokenizer,
+    local_folder,
+    open_model,
+    open_tokenizer,
+    read_config,
+    require_model_folder,
+)
 from ..presets import preset_path
 from ..tasks.base import Task
 from ..tokenization import train_tokenizer
 from .arguments import MiniTrainingArguments, ModelArguments
+from .memory import require_memory
+from .overrides import canonical_overrides
 
 
 logger = logging.getLogger(__name__)
@@ -26,31 +37,21 @@ logger = logging.getLogger(__name__)
 TOKENIZER_DOCUMENTS = 20_000  # that are read from a stream; a corpus on disk is read completely
 
 
-def load_config(args: ModelArguments, task: Task) -> MiniConfig:
-    """The config of a preset, path or checkpoint, with the overrides applied. Raises `UserError`."""
-    overrides = args.overrides()
-    source = f"--init_from {args.init_from}" if args.init_from else f"--model {args.model}"
-    try:
-        config = AutoConfig.from_pretrained(args.init_from or preset_path(args.model), **overrides)
-    except OSError as error:  # config.json is missing, or is not JSON
-        is_remote = args.init_from and not Path(args.init_from).exists()
-        where = " there is no such folder, and on the Hub:" if is_remote else ""
-        raise UserError(f"{source}:{where} {str(error).splitlines()[0]}") from error
-    except ValueError as error:
-        raise UserError(f"{source}: {error}" if args.init_from else f"--model {error}") from error
-    except StrictDataclassError as error:
-        raise UserError(f"{source}: {error.__cause__ or error}") from error
-    if not args.init_from and any(Path(args.model).glob("*.safetensors")):
-        raise UserError(
-            f"--model {args.model} holds trained weights, but --model starts from new weights; use --init_from to "
-            "start from its weights, or give the path of its config.json to reuse its shape."
-        )
-    for name in overrides:
-        if not hasattr(config, name):
-            nearest = get_close_matches(name, MiniConfig.__dataclass_fields__, n=1, cutoff=0)[0]
-            raise UserError(f"--config_overrides: there is no field {name!r}; the nearest is {nearest!r}.")
-    if not isinstance(config, MiniConfig):
-        raise UserError(f"{source} is a {config.model_type} model; train.py builds modeling_mini models.")
+def load_config(args: ModelArguments, task: Task, training_args: MiniTrainingArguments) -> MiniConfig:
+    """The config of a preset, path or checkpoint, with the overrides applied. Raises `UserError`.
+
+    With `--init_from`, the checkpoint is judged completely, before any other work.
+    """
+    overrides = canonical_overrides(args.overrides())
+    if args.init_from:
+        folder, source = local_folder(args.init_from), f"--init_from {args.init_from}"
+        require_model_folder(folder, source)
+        config = read_config(folder, source, **overrides)
+    else:
+        config = read_shape(args.model, overrides)
+    require_memory(config, args, training_args)
+    if training_args.process_index == 0:
+        existing_tokenizer(args, training_args)  # a damaged one is refused before the data are read
     task.configure(config)
     return config
 
@@ -73,6 +74,20 @@ def set_context(config: MiniConfig, args: ModelArguments, row_length: int) -> No
     config.max_position_embeddings = max(row_length, learned_by_base)
 
 
+def read_shape(model: str, overrides: dict) -> MiniConfig:
+    """The config of a preset, or of the path of a config.json or of its folder. Raises `UserError`."""
+    try:
+        path = preset_path(model)
+    except ValueError as error:
+        raise UserError(f"--model {error}") from error
+    if any(path.glob("*.safetensors")):
+        raise UserError(
+            f"--model {model} holds trained weights, but --model starts from new weights; use --init_from to start "
+            "from its weights, or give the path of its config.json to reuse its shape."
+        )
+    return read_config(path, f"--model {model}", **overrides)
+
+
 def load_tokenizer(
     model_args: ModelArguments,
     training_args: MiniTrainingArguments,
@@ -83,16 +98,9 @@ def load_tokenizer(
     """The tokenizer of `--tokenizer`, of `--init_from`, or of the resumed run; otherwise a new one.
 
     The first process trains a new tokenizer on the examples and saves it, and the other processes load it. Raises
-    `UserError` if a tokenizer cannot be loaded.
+    `UserError` if a tokenizer cannot be loaded, or if the run has checkpoints and its tokenizer is gone.
     """
-    saved = Path(training_args.output_dir) / "tokenizer.json"
-    is_saved = saved.exists() and (training_args.is_resumed or training_args.process_index > 0)
-    source = model_args.tokenizer or model_args.init_from or (training_args.output_dir if is_saved else None)
-    if source is not None:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except Exception as error:  # a damaged file can raise any exception of its parser
-            raise UserError(f"The tokenizer of {source} could not be loaded: {str(error).splitlines()[0]}") from error
+    if (tokenizer := existing_tokenizer(model_args, training_args)) is not None:
         tokenizer.model_max_length = config.max_position_embeddings
         return tokenizer
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
@@ -107,6 +115,26 @@ def load_tokenizer(
     if training_args.should_save:
         tokenizer.save_pretrained(training_args.output_dir)
     return tokenizer
+
+
+def existing_tokenizer(
+    model_args: ModelArguments, training_args: MiniTrainingArguments
+) -> PreTrainedTokenizerBase | None:
+    """The tokenizer that a run does not train itself, or None. Raises `UserError` if it cannot be loaded."""
+    output_dir = Path(training_args.output_dir)
+    if model_args.tokenizer is None and model_args.init_from is not None:
+        return open_tokenizer(local_folder(model_args.init_from), f"--init_from {model_args.init_from}")
+    if model_args.tokenizer is not None:
+        try:
+            return forget_place(AutoTokenizer.from_pretrained(model_args.tokenizer, trust_remote_code=False))
+        except Exception as error:  # a damaged file can raise any exception of its parser
+            reason = one_line(error)
+            raise UserError(f"The tokenizer of {model_args.tokenizer} could not be loaded: {reason}") from error
+    is_continued = training_args.is_resumed and bool(checkpoints(output_dir))
+    is_saved = has_tokenizer(output_dir) and (training_args.is_resumed or training_args.process_index > 0)
+    if is_continued or is_saved:
+        return open_tokenizer(output_dir, f"--output_dir {output_dir}")
+    return None
 
 
 def warn_about_unknown_tokens(data: EncodedData, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -163,15 +191,16 @@ def build_model(
 
 
 def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTrainedModel:
-    """The task's model with the weights of a checkpoint. Raises `UserError` if their shapes differ."""
+    """The task's model with the weights of a checkpoint. Raises `UserError` if a layer does not get its weights."""
+    folder = local_folder(args.init_from)
+    options = {} if args.attn_implementation is None else {"attn_implementation": args.attn_implementation}
     try:
-        return task.model_class.from_pretrained(
-            args.init_from, config=config, attn_implementation=args.attn_implementation
-        )
-    except OSError as error:
-        raise UserError(f"--init_from {args.init_from}: {str(error).splitlines()[0]}") from error
-    except RuntimeError as error:  # a size mismatch; the text of the error is a long table of shapes
+        model = open_model(folder, task.model_class, f"--init_from {args.init_from}", config, **options)
+    except UserError as error:
+        if "size mismatch" not in str(error.__cause__) and "ignore_mismatched_sizes" not in str(error.__cause__):
+            raise
         raise UserError(
             f"--init_from {args.init_from} holds weights of other shapes; leave sizes out of --config_overrides, and "
             "start a classifier with other labels from the language model it was fine-tuned from."
         ) from error
+    return model.train()

@@ -15,6 +15,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 from ..data.builtin import BUILTIN, BuiltinData
 from ..data.packing import EncodedData
 from ..hub.model_card import RunFacts, write_model_card
+from ..tables import code_span
 from ..tasks import task_class
 from ..tasks.base import ENCODING_ARGUMENTS, TaskArguments
 from ..tasks.batches import describe_positions
@@ -125,9 +126,9 @@ def card_facts(
     shape = _public_name(model_args.model)
     if model_args.config_overrides:
         shape += f" with {model_args.config_overrides}"
-    origin = f"trained from scratch (shape: `{shape}`)"
+    origin = f"trained from scratch (shape: {code_span(shape)})"
     if model_args.init_from:
-        origin = f"fine-tuned from `{_public_name(model_args.init_from)}`"
+        origin = f"fine-tuned from {code_span(_public_name(model_args.init_from))}"
     return RunFacts(
         model_class=model_class,
         parameters=results["parameters"],
@@ -140,7 +141,7 @@ def card_facts(
         origin=origin,
         dataset=dataset,
         is_on_hub=builtin is None and not Path(data_args.dataset).exists(),
-        corpus=builtin.description if builtin else f"`{dataset}`",
+        corpus=builtin.description if builtin else code_span(dataset),
         corpus_licence=builtin.licence if builtin else None,
         license_of_weights=builtin.license_of_weights if builtin else None,
         languages=_languages(data_args, builtin),

@@ -7,18 +7,25 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from transformers import TrainerState
+import torch
+from transformers.trainer_pt_utils import safe_globals
 
 from ..checkpoints import (
     TRAINER_STATE_NAME,
     ZERO_2,
     ZERO_3,
+    checkpoint_defect,
     checkpoints,
     latest_complete_checkpoint,
     num_processes,
+    saved_without_optimizer,
+    trainer_state,
     written_by,
 )
-from ..errors import UserError
+from ..errors import UserError, one_line
+from ..json_files import read_object
+from ..model_folders import TOKENIZER_FILES, WEIGHT_FILES, matches, require_model_folder
+from ..streams import check_writable
 from ..tasks.base import TaskArguments
 from .arguments import MiniTrainingArguments, ModelArguments
 from .callbacks import stopped_early
@@ -27,26 +34,68 @@ from .distributed import distribution_of
 
 logger = logging.getLogger(__name__)
 
-ROWS = "rows_per_update"  # a key of _run.json
+RUN_NAME = "_run.json"  # the underscore keeps the Trainer from pushing the file, which holds local paths
+REPORT_NAME = "metrics.json"
+ROWS, ROWS_HASH = "rows_per_update", "training_rows"  # keys of _run.json
+
+# Arguments of the Trainer that change the weights of a run. The others may differ when it is resumed: its length, what
+# it logs, evaluates, saves and pushes, and how a batch is divided over devices.
+FIXED_ARGUMENTS = (
+    *("seed", "data_seed", "train_sampling_strategy", "ignore_data_skip"),
+    *("optimizer", "optim", "optim_args", "optim_target_modules", "muon_learning_rate", "muon_momentum"),
+    *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"),
+    *("weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"),
+    *("label_smoothing_factor", "neftune_noise_alpha", "average_tokens_across_devices"),
+    *("bf16", "fp16"),
+)
+
+# What a run writes into its folder, besides its checkpoints.
+WRITTEN_FILES = [
+    *WEIGHT_FILES,
+    *TOKENIZER_FILES,
+    "*_mini.py",
+    "config.json",
+    "generation_config.json",
+    "training_args.bin",
+    "trainer_state.json",
+    "readme.md",
+    "loss.png",
+    REPORT_NAME,
+]
 
 
 def check_output_dir(output_dir: str | Path, resume: bool) -> None:
-    """Refuse a folder that cannot be written, or that holds an earlier run although this run does not resume.
+    """Refuse a folder that this run cannot write, or must not.
+
+    A new run needs a folder without an earlier run and without files that it would overwrite. A resumed run needs a
+    folder with a run.
 
     Raises:
-        UserError: names the folder or the earlier run, and what to do.
+        UserError: names the folder or what is in it, and what to do.
     """
     folder = Path(output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".write-test-{os.getpid()}"
-        probe.write_bytes(b"\0")
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"--output_dir {folder} cannot be written: {error.strerror}; choose another.") from error
-    if not resume and (checkpoints(folder) or (folder / "config.json").exists()):
+    has_run = bool(checkpoints(folder)) or (folder / RUN_NAME).exists()
+    if resume and not has_run:
+        raise UserError(
+            f"--resume: there is no run in {folder}; give the --output_dir of the run to continue, or leave out "
+            "--resume to start a new one."
+        )
+    check_writable(folder, "--output_dir")
+    if not resume and has_run and (checkpoints(folder) or (folder / "config.json").exists()):
         raise UserError(
             f"--output_dir {folder} holds an earlier run; continue it with --resume, or choose another --output_dir."
+        )
+    if not has_run:
+        refuse_files_of_others(folder)
+
+
+def refuse_files_of_others(folder: Path) -> None:
+    """Refuse a folder with files that a run would overwrite, although no run has written there. Raises `UserError`."""
+    names = [path.name for path in folder.iterdir()]
+    if taken := sorted(name for name in names if matches(name, WRITTEN_FILES)):
+        raise UserError(
+            f"--output_dir {folder} holds {taken[0]}, which no run of this program wrote and this one would "
+            "overwrite; choose another --output_dir, such as a new folder in it."
         )
 
 
@@ -57,10 +106,10 @@ def fixed_arguments(
 
     The batch is compared as rows per update, because the position in the data is counted in updates.
     """
-    names = ["seed", "optimizer", "optim", "train_sampling_strategy"]
+    names = list(FIXED_ARGUMENTS)
     if args.train_sampling_strategy == "group_by_length":  # its order depends on the batch size of a process
         names += ["per_device_train_batch_size", "gradient_accumulation_steps"]
-    training = {name: str(getattr(args, name)) for name in names}
+    training = {name: getattr(args, name) for name in names if hasattr(args, name)}
     training["use_muon"] = str(args.optimizer == "muon")  # older runs recorded use_muon, not optimizer
     training[ROWS] = args.rows_per_update
     return {"model": asdict(model_args), "data": asdict(data_args), "training": training}
@@ -78,21 +127,18 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
     Raises:
         UserError: the argument that changed, or a _run.json that does not parse.
     """
-    path = Path(output_dir) / "_run.json"
+    path = Path(output_dir) / RUN_NAME
     if not (resume and path.exists()):
         if write:
-            temporary = path.with_suffix(".part")
-            temporary.write_text(json.dumps(arguments, indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
+            _write(path, arguments)
         return
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); delete it to continue without this check.") from error
+    recorded = read_object(path)
     for group, values in arguments.items():
         recorded_values = recorded.get(group, {})
+        if not isinstance(recorded_values, dict):
+            raise UserError(f"{path} is damaged: {group!r} is not an object; delete the file to resume without it.")
         for name in values:
-            if name not in recorded_values or recorded_values[name] == values[name]:
+            if name not in recorded_values or _is_same(recorded_values[name], values[name]):
                 continue
             if name == ROWS:
                 raise UserError(
@@ -102,23 +148,121 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
                 )
             raise UserError(
                 f"{path} records that this run was started with --{name} {recorded_values[name]}, not "
-                f"{values[name]}; resume with the same arguments, or choose another --output_dir."
+                f"{getattr(values[name], 'value', values[name])}; resume with the same arguments, or choose another "
+                "--output_dir."
             )
 
 
+def _is_same(recorded: object, value: object) -> bool:
+    """Whether a value is the recorded one; older runs recorded some values as text."""
+    return recorded in (value, str(value)) or (isinstance(value, Path) and recorded == str(value))
+
+
+def _write(path: Path, content: dict) -> None:
+    """Write a JSON file that is complete or absent."""
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None) -> None:
+    """Record the fingerprint of the training rows of a new run, and refuse to continue a run with other rows.
+
+    Args:
+        fingerprint: a hash of all token ids; None for a stream, whose rows are not compared.
+
+    Raises:
+        UserError: the rows have changed.
+    """
+    path = Path(args.output_dir) / RUN_NAME
+    if fingerprint is None or not path.exists():
+        return
+    content = read_object(path)
+    recorded = content.get(ROWS_HASH)
+    if args.is_resumed and recorded not in (None, fingerprint):
+        raise UserError(
+            f"{path} records other training rows: the text of --dataset, or how it is read, has changed since the run "
+            "was started; restore it, or choose another --output_dir."
+        )
+    if recorded is None and args.should_save:
+        _write(path, {**content, ROWS_HASH: fingerprint})
+
+
 def resume_point(args: MiniTrainingArguments) -> str | None:
-    """The checkpoint to continue from, or None for a new run. Raises `UserError` if this run cannot continue it."""
+    """The checkpoint to continue from, or None for a new run.
+
+    Raises:
+        UserError: this run cannot continue the checkpoint, or the run is finished.
+    """
     if not args.is_resumed:
         return None
+    report = read_report(args.output_dir)
     checkpoint = args.resume_from_checkpoint or latest_complete_checkpoint(args.output_dir)
     if checkpoint is None:
+        refuse_to_lose_work(args, report)
         logger.warning("No complete checkpoint in %s: starting from the beginning", args.output_dir)
         if args.should_save:
             set_aside(args.output_dir)
         return None
     check_checkpoint(checkpoint, args)
+    require_resumable(Path(checkpoint))
+    refuse_finished(checkpoint, args, report)
     logger.info("Continuing from %s", checkpoint)
     return str(checkpoint)
+
+
+def read_report(output_dir: str | Path) -> dict | None:
+    """The metrics.json of a finished run, or None. Raises `UserError` if it is damaged."""
+    path = Path(output_dir) / REPORT_NAME
+    return read_object(path) if path.exists() else None
+
+
+def refuse_to_lose_work(args: MiniTrainingArguments, report: dict | None) -> None:
+    """Refuse to start from the beginning in the folder of a run that has a result, or only lacks its optimizer.
+
+    Raises:
+        UserError: says what is there, and how to use it.
+    """
+    folder = args.output_dir
+    if unfit := next(filter(saved_without_optimizer, checkpoints(folder)), None):
+        raise UserError(_without_optimizer(unfit))
+    if report is not None:
+        raise UserError(
+            f"The run in {folder} is finished, and none of its checkpoints is left to continue from; choose another "
+            f"--output_dir for a new run, or start from its weights with --init_from {folder}."
+        )
+
+
+def _without_optimizer(checkpoint: Path) -> str:
+    return (
+        f"{checkpoint} was saved without its optimizer (--save_only_model), so it cannot be continued exactly; start "
+        f"a new run from its weights with --init_from {checkpoint} and another --output_dir."
+    )
+
+
+def refuse_finished(checkpoint: str | Path, args: MiniTrainingArguments, report: dict | None) -> None:
+    """Refuse to train updates again that a finished run has made, whichever of its checkpoints are left.
+
+    Raises:
+        UserError: the report covers all updates of this run.
+    """
+    updates = (report or {}).get("updates")
+    if not isinstance(updates, int):
+        return
+    state = trainer_state(checkpoint)
+    last_update = args.max_steps
+    if last_update <= 0:  # the length is given in epochs
+        last_update = updates if args.num_train_epochs <= state.num_train_epochs else updates + 1
+    if updates >= last_update:
+        raise UserError(_finished(args, updates, last_update))
+
+
+def _finished(args: MiniTrainingArguments, update: int, last_update: int, is_early: bool = False) -> str:
+    option = "--early_stopping_patience" if is_early else "--max_steps"
+    return (
+        f"The run in {args.output_dir} is finished ({update} of {last_update} updates); choose another --output_dir "
+        f"for a new run, or a larger {option} to continue."
+    )
 
 
 def set_aside(output_dir: str | Path) -> None:
@@ -151,6 +295,39 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
         )
 
 
+def require_resumable(checkpoint: Path) -> None:
+    """Judge every file of a checkpoint that the Trainer will open, before any long work. Raises `UserError`."""
+    if saved_without_optimizer(checkpoint):
+        raise UserError(_without_optimizer(checkpoint))
+    if defect := checkpoint_defect(checkpoint):
+        raise UserError(f"{checkpoint} cannot be continued: {defect}; use another checkpoint.")
+    if any(checkpoint.glob("*.safetensors")):
+        require_model_folder(checkpoint, str(checkpoint))
+    for name, keys in _STATE_KEYS.items():
+        for path in sorted(checkpoint.glob(name)):
+            _require_keys(path, keys)
+
+
+# What the Trainer looks up in the states that it loads.
+_STATE_KEYS = {
+    "optimizer.pt": ("state", "param_groups"),
+    "scheduler.pt": ("last_epoch",),
+    "rng_state*.pth": ("python", "numpy", "cpu"),
+}
+
+
+def _require_keys(path: Path, keys: tuple[str, ...]) -> None:
+    """Refuse a state without the entries that the Trainer needs. Raises `UserError`."""
+    try:
+        with safe_globals():
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        lacking = [key for key in keys if key not in state or (key in ("state", "param_groups") and not state[key])]
+    except Exception as error:  # a damaged file raises whatever its reader raises
+        raise UserError(f"{path} does not open: {one_line(error)}; use another checkpoint.") from error
+    if lacking:
+        raise UserError(f"{path} is damaged: {lacking[0]!r} is missing or empty in it; use another checkpoint.")
+
+
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
     """Whether a checkpoint is the last one of its run, or early stopping ended the run there: the report is missing.
 
@@ -158,17 +335,13 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
         UserError: the report exists, so nothing is left to do; or the run uses DeepSpeed, which cannot write the
             report because it cannot evaluate a model that it has not trained.
     """
-    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    state = trainer_state(checkpoint)
     last_update = args.max_steps if args.max_steps > 0 else state.max_steps
     is_early = state.global_step < last_update and stopped_early(state, args)
     if state.global_step < last_update and not is_early:
         return False
-    if (Path(args.output_dir) / "metrics.json").exists():
-        option = "--early_stopping_patience" if is_early else "--max_steps"
-        raise UserError(
-            f"The run in {args.output_dir} is finished ({state.global_step} of {last_update} updates); choose "
-            f"another --output_dir for a new run, or a larger {option} to continue."
-        )
+    if (Path(args.output_dir) / REPORT_NAME).exists():
+        raise UserError(_finished(args, state.global_step, last_update, is_early))
     if args.deepspeed_plugin is not None:
         raise UserError(
             f"The run in {args.output_dir} is finished, but its report is missing, and DeepSpeed cannot write it; "

@@ -11,19 +11,19 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
-    TrainerState,
     set_seed,
 )
 from transformers.trainer_pt_utils import get_model_param_count
 
-from ..checkpoints import DDP, TRAINER_STATE_NAME, WorldSize, written_by
+from ..checkpoints import DDP, WorldSize, trainer_state, written_by
 from ..commands import finish
 from ..data.examples import Examples
 from ..data.packing import EncodedData
 from ..errors import UserError
+from ..model_folders import open_model
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments, random_sample
-from .arguments import MiniTrainingArguments, parse_arguments
+from .arguments import MiniTrainingArguments, ModelArguments, parse_arguments
 from .building import build_model, load_config, load_tokenizer, set_context, warn_about_unknown_tokens
 from .callbacks import (
     EarlyStopping,
@@ -39,11 +39,13 @@ from .callbacks import (
     find_best,
 )
 from .distributed import save_whole_model, shard
+from .locking import locked
 from .optim import optimizer_of
 from .report import write_report
 from .resuming import (
     check_free_space,
     check_output_dir,
+    check_same_rows,
     check_same_run,
     fixed_arguments,
     is_finished,
@@ -69,8 +71,19 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         Interrupted: a signal stopped the run, after a checkpoint.
     """
     model_args, data_args, training_args = parse_arguments(argv)
+    with locked(training_args.output_dir, training_args.should_save):
+        run(model_args, data_args, training_args, [*command, *argv])
+
+
+def run(
+    model_args: ModelArguments, data_args: TaskArguments, training_args: MiniTrainingArguments, command: list[str]
+) -> None:
+    """The run with parsed arguments; `command` is the command line. Raises the same errors as `train`."""
     choose_best_metric(task_class(data_args.task), training_args)
     check_arguments(data_args, training_args)
+    task = task_class(data_args.task)(data_args)
+    config = load_config(model_args, task, training_args)
+    set_context(config, model_args, data_args.block_size)
     check_same_run(
         training_args.output_dir,
         fixed_arguments(model_args, data_args, training_args),
@@ -81,9 +94,7 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         prepare_repository(training_args)
     checkpoint = resume_point(training_args)
     finished = checkpoint is not None and is_finished(checkpoint, training_args)
-    task = task_class(data_args.task)(data_args)
-    config = load_config(model_args, task)
-    set_context(config, model_args, data_args.block_size)
+
     set_seed(training_args.seed)
 
     with training_args.main_process_first(local=False, desc="data"):
@@ -94,13 +105,14 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         train_data = task.encode(examples["train"], tokenizer, "training")
         validation_data = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation_data, tokenizer)
+    check_same_rows(training_args, train_data.fingerprint)
 
     if finished:
-        state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        state = trainer_state(checkpoint)
         find_best(state, training_args)
         checkpoint = str(reported_checkpoint(state, training_args).checkpoint or checkpoint)
     if finished and written_by(checkpoint) == DDP:
-        model = task.model_class.from_pretrained(checkpoint)
+        model = open_model(Path(checkpoint), task.model_class, checkpoint)
     else:
         model = build_model(task, config, tokenizer, model_args)
     advise_pretraining(task, model_args, training_args)
@@ -132,7 +144,7 @@ def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) ->
         trainer.state = state
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
-    stop.raise_if_stopped(trainer.state.global_step, [*command, *argv])
+    stop.raise_if_stopped(trainer.state.global_step, command)
     if trainer.state.global_step == 0:
         raise UserError("The run ended without an update, because it read no row; give more data or more updates.")
 

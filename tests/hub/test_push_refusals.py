@@ -101,12 +101,12 @@ def invalid_index(folder):
 
 BAD_CHECKPOINTS = {
     "model.safetensors.index.json in .* is not a valid weight index": invalid_index,
-    "contains no config.json; give a trained model": lambda folder: (folder / "config.json").unlink(),
+    "contains no config.json; give the folder of a trained model": lambda folder: (folder / "config.json").unlink(),
     "contains no weights": lambda folder: (folder / "model.safetensors").unlink(),
     "model.safetensors in .* is truncated": lambda folder: truncate(folder / "model.safetensors"),
     "'../../secret.safetensors', which is not a file next to it": hostile_index,
     "contains an adapter .*merge_and_unload": lambda folder: (folder / "adapter_config.json").write_text("{}"),
-    "contains a gpt2 model; this command shares only modeling_mini": lambda folder: damage_config(
+    "contains a gpt2 model; this command is for modeling_mini": lambda folder: damage_config(
         folder, model_type="gpt2"
     ),
     "names the architecture 'Other', which is not one of": lambda folder: damage_config(
@@ -119,8 +119,12 @@ BAD_CHECKPOINTS = {
     ),
     "config.json in .*hidden_size": lambda folder: damage_config(folder, hidden_size="wide"),
     "config.json in .*`hidden_size` is 31; give an even": lambda folder: damage_config(folder, hidden_size=31),
-    "checkpoint does not open": lambda folder: (folder / "tokenizer_config.json").write_text("[]"),
-    "loss.png is a link; copy the folder": lambda folder: (folder / "loss.png").symlink_to("/etc/hostname"),
+    "tokenizer_config.json in .* holds a list, not a JSON object": lambda folder: (
+        folder / "tokenizer_config.json"
+    ).write_text("[]"),
+    "loss.png in .* is a link that leads out of the folder; copy": lambda folder: (folder / "loss.png").symlink_to(
+        "/etc/hostname"
+    ),
 }
 
 
@@ -139,7 +143,7 @@ def test_a_damaged_checkpoint_is_refused(hub, checkpoint, sentence, capsys):
 
 def test_an_unfinished_run_is_refused_with_the_name_of_a_checkpoint(checkpoint, tmp_path):
     shutil.move(checkpoint(), tmp_path / "run" / "checkpoint-5")
-    with pytest.raises(UserError, match="the run is unfinished; give a checkpoint such as .*checkpoint-5"):
+    with pytest.raises(UserError, match="did not finish: continue it with --resume, or .*checkpoint-5"):
         sharing.push(tmp_path / "run", "alice/mini")
     with pytest.raises(UserError, match="There is no folder"):
         sharing.push(tmp_path / "nowhere", "alice/mini")

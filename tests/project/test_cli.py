@@ -163,7 +163,7 @@ def test_a_prompt_is_encoded_like_the_beginning_of_a_training_document(checkpoin
 def test_an_unfinished_run_is_reported_as_such(tmp_path, capsys):
     (tmp_path / "run" / "checkpoint-10").mkdir(parents=True)
     assert main(["generate", str(tmp_path / "run"), "the"]) == 1
-    assert "is a run that did not finish" in capsys.readouterr().err
+    assert "the run did not finish: continue it with --resume" in capsys.readouterr().err
 
 
 def test_unknown_characters_of_a_prompt_are_reported(caplog):

@@ -174,7 +174,7 @@ def test_wrong_arguments_are_refused(capsys, arguments, message):
     ("config", "message"),
     [
         ({"model_type": "modeling_mini", "hidden_size": 7}, "config.json: "),
-        ({"model_type": "llama"}, "is a llama model"),
+        ({"model_type": "llama"}, "contains a llama model"),
     ],
 )
 def test_a_config_that_is_not_ours_is_refused(tmp_path, capsys, config, message):

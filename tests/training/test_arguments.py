@@ -182,8 +182,8 @@ def test_bad_model_is_refused_with_a_sentence(arguments, sentence):
 
 
 def load(arguments):
-    model_args, data_args, _ = parse_arguments(arguments)
-    return load_config(model_args, TextGeneration(data_args))
+    model_args, data_args, training_args = parse_arguments(arguments)
+    return load_config(model_args, TextGeneration(data_args), training_args)
 
 
 def test_overrides_reach_the_config():

@@ -278,5 +278,5 @@ def test_a_run_resumes_only_with_the_arguments_it_was_started_with(tmp_path):
 
 def test_a_damaged_run_json_is_refused_with_a_sentence(tmp_path):
     (tmp_path / "_run.json").write_text('{"data": ')
-    with pytest.raises(UserError, match="run.json is not JSON"):
+    with pytest.raises(UserError, match="_run.json in .* is not JSON"):
         check_same_run(tmp_path, {}, resume=True, write=True)

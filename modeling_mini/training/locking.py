@@ -1,0 +1,118 @@
+"""One run at a time in an output folder."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from ..errors import UserError
+
+
+LOCK_NAME = "_lock.json"  # with an underscore, so that the Trainer does not push it
+
+
+@contextmanager
+def locked(output_dir: str | Path, is_first_process: bool) -> Iterator[None]:
+    """Hold the lock of an output folder: a file with the process and the host that write there.
+
+    The lock of a process that is gone is replaced. A folder that does not exist yet is created for the lock, and
+    removed again if nothing else was written.
+
+    Args:
+        is_first_process: the other processes of a run write only what the first one asks for, and take no lock.
+
+    Raises:
+        UserError: another run writes there, or the folder cannot be written.
+    """
+    if not is_first_process:
+        yield
+        return
+    folder = Path(output_dir)
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _acquire(folder / LOCK_NAME)
+    except OSError as error:
+        raise UserError(f"--output_dir {folder} cannot be written: {error.strerror}; choose another.") from error
+    try:
+        yield
+    finally:
+        (folder / LOCK_NAME).unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):  # the run has written something
+                folder.rmdir()
+
+
+def _acquire(path: Path) -> None:
+    holder = {"process": os.getpid(), "started": psutil.Process().create_time(), "host": socket.gethostname()}
+    complete = path.with_name(f"{LOCK_NAME}.{os.getpid()}.part")
+    complete.write_text(json.dumps(holder) + "\n", encoding="utf-8")
+    try:
+        for _ in range(3):
+            try:
+                os.link(complete, path)  # fails if the lock exists, and never shows half of one
+                return
+            except FileExistsError:
+                _remove_stale(path)
+    finally:
+        complete.unlink()
+    raise UserError(f"{path} is taken by several runs at once; choose another --output_dir for this one.")
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the lock of a process that is gone. Raises `UserError` if it may still be running."""
+    text = _read(path)
+    if not _is_stale(text):
+        raise UserError(_in_use(path, text))
+    # Renamed first: if another run has replaced the lock since it was read, that run gets it back.
+    renamed = path.with_name(f"{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        path.rename(renamed)
+        if _read(renamed) != text:
+            renamed.rename(path)
+            raise UserError(_in_use(path, _read(path)))
+        renamed.unlink()
+
+
+def _read(path: Path) -> str:
+    with suppress(FileNotFoundError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8")
+    return ""
+
+
+def _holder(text: str) -> dict:
+    with suppress(ValueError):
+        if isinstance(holder := json.loads(text), dict):
+            return holder
+    return {}
+
+
+def _is_stale(text: str) -> bool:
+    """Whether the process that wrote a lock is gone; an unreadable lock was written by one that was killed."""
+    holder = _holder(text)
+    if holder.get("host") != socket.gethostname():
+        return "host" not in holder
+    try:
+        return abs(psutil.Process(holder["process"]).create_time() - holder["started"]) > 1
+    except (psutil.AccessDenied, PermissionError):
+        return False
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return True
+
+
+def _in_use(path: Path, text: str) -> str:
+    holder = _holder(text)
+    process, host = holder.get("process"), holder.get("host")
+    if host == socket.gethostname():
+        return (
+            f"--output_dir {path.parent} is in use by another run (process {process}); wait for its end, or choose "
+            "another --output_dir."
+        )
+    return (
+        f"--output_dir {path.parent} is in use by a run on another machine ({host}, process {process}); choose "
+        f"another --output_dir, or delete {path} if that run has ended."
+    )
