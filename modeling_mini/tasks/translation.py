@@ -1,5 +1,6 @@
 """Translation: write a text in another language."""
 
+import functools
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -36,12 +37,17 @@ class Translation(TextToTextTask):
         quality = metrics.TranslationQuality(keep_in_memory=True)
         scores = quality.compute(predictions=predictions, references=references, language=script_language(references))
         if "tok:char" in scores["signature"]:
-            logger.info("BLEU counts characters here, because sacrebleu has no words of this script; prefer chrF.")
+            _recommend_chrf()
             scores = {name: scores[name] for name in sorted(scores, key=lambda name: not name.startswith("chrf"))}
         return scores | placeholder_recall(predictions, references)
 
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
         yield "copy the source", examples["source"][:]
+
+
+@functools.cache  # one warning for all systems of a table
+def _recommend_chrf() -> None:
+    logger.warning("BLEU counts characters here, because sacrebleu has no words of this script; prefer chrF.")
 
 
 def placeholder_recall(predictions: list[str], references: list[str]) -> dict:
