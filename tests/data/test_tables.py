@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from modeling_mini.data.arguments import DataArguments
 from modeling_mini.data.examples import ExampleFormat
-from modeling_mini.data.files import _ABOUT_THE_DATA, _METADATA, split_in_name
+from modeling_mini.data.files import _METADATA, split_in_name
 from modeling_mini.data.splits import load_splits
 from modeling_mini.errors import UserError
 
