@@ -113,12 +113,7 @@ def is_data(file: str) -> bool:
         split = split_in_name(Path(file))
     except UserError:
         return False
-    return (
-        split is None
-        and not file.startswith((".", "__"))
-        and not _ABOUT_THE_DATA.match(file)
-        and file not in _METADATA
-    )
+    return split is None and not file.startswith((".", "__")) and file not in _METADATA
 
 
 def first_and_rest(args: DataArguments, count: int) -> list[dict]:
