@@ -78,22 +78,27 @@ def data_files(option: str, path: Path, with_text: bool) -> list[Path]:
     if path.is_file():
         check_file(option, path)
         return [path]
-    found, skipped = [], []
-    for file in _walk(option, path):
-        is_data = file.name in _METADATA or _ABOUT_THE_DATA.match(file.name) or format_of(file) is None
-        (skipped if is_data or _is_hidden(file.name) else found).append(file)
-    if not found:
-        found = [file for file in skipped if format_of(file) == "text" and not _is_hidden(file.name)]
+    entries = [entry for entry in _walk(option, path) if not _is_hidden(entry.name)]
+    found = [file for file in entries if _is_data(file)]
+    found = found or [file for file in entries if format_of(file) == "text"]  # a README alone is data
     tables = [file for file in found if format_of(file) != "text"]
     if tables and not with_text:
         found = tables
     if not found:
         raise UserError(f"{option} {path}: the folder holds no file with the extension {', '.join(FORMATS)}.")
-    skipped = sorted({*skipped, *_walk(option, path)} - {*found}, key=Path.as_posix)
-    if skipped:
+    for file in found:
+        check_path(option, str(file))  # reading a pipe would never end
+    found_files = {*found}
+    if skipped := [file for file in _walk(option, path) if file not in found_files]:
         names = name_some((file.relative_to(path).as_posix() for file in skipped), count=5)
         logger.info("Not read in %s, because these are not data files: %s", path, names)
     return found
+
+
+def _is_data(file: Path) -> bool:
+    kind = format_of(file)
+    is_about_the_data = file.name in _METADATA or (kind == "text" and _ABOUT_THE_DATA.match(file.name))
+    return kind is not None and not is_about_the_data
 
 
 def _is_hidden(name: str) -> bool:

@@ -265,7 +265,7 @@ def readable_errors(args: DataArguments) -> Iterator[None]:
     try:
         yield
     except DatasetGenerationError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _CACHE_ERRORS:
+        if isinstance(error.__cause__, OSError) and _is_of_cache(error.__cause__):
             raise UserError(cache_failure(error.__cause__)) from error
         raise UserError(f"{args.dataset} could not be read: {_first_line(error.__cause__ or error)}") from error
     except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is a FileNotFoundError
@@ -273,7 +273,7 @@ def readable_errors(args: DataArguments) -> Iterator[None]:
             f"--dataset {args.dataset}: there is no such file or folder, {_nearest_builtin(args)}"
         ) from error
     except OSError as error:
-        if error.errno not in _CACHE_ERRORS:
+        if not _is_of_cache(error):
             raise
         raise UserError(cache_failure(error)) from error
     except (ValueError, RuntimeError) as error:  # a stream, a wrong configuration, a data set that is a script
@@ -281,6 +281,10 @@ def readable_errors(args: DataArguments) -> Iterator[None]:
 
 
 _CACHE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def _is_of_cache(error: OSError) -> bool:
+    return error.errno in _CACHE_ERRORS or "No space left" in str(error)  # Arrow does not set `errno`
 
 
 def _first_line(error: BaseException) -> str:

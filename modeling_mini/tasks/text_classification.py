@@ -71,7 +71,7 @@ class TextClassification(Task):
         if self.labels and label not in self.labels:
             labels = ", ".join(self.labels)
             return f"{{label}} is {label!r}, but the labels are {labels}; correct it, or remove the row."
-        if "text_pair" in example and not isinstance(example["text_pair"], str):
+        if "text_pair" in example and not (isinstance(example["text_pair"], str) and example["text_pair"].strip()):
             return "there is no text in {text_pair}; fill it in, or remove the row."
         return super().find_problem(example)
 

@@ -78,6 +78,11 @@ def test_what_is_not_a_file_is_named(tmp_path):
     assert "link to nowhere.jsonl, which does not exist" in refusal(tmp_path / "link.jsonl")
     assert "link to loop.txt" in refusal(tmp_path / "loop.txt")
     assert len(refusal("x" * 5000)) < 400
+    for name in ("pipe.jsonl", "link.jsonl"):
+        folder = tmp_path / f"with {name}"
+        folder.mkdir()
+        (tmp_path / name).rename(folder / name)
+        assert name in refusal(folder)
     assert "there is no such file" in refusal(tmp_path / "no.jsonl")
     with pytest.raises(UserError, match="--dataset is empty"):
         choose_dataset(TaskArguments(dataset=" "))
@@ -272,6 +277,15 @@ def test_classes_of_a_parquet_file_keep_their_order(tmp_path):
         assert (train["label"][:], config.id2label) == (["no", "yes"], {0: "yes", 1: "no"})
 
 
+def test_a_blank_cell_is_refused_in_every_column_that_is_used(tmp_path):
+    path = tmp_path / "a.csv"
+    for row, column in ((",a,p", "text"), ("t,,p", "label"), ("t,a,", "text_pair"), ("t,a", "text_pair")):
+        path.write_text(f"text,label,text_pair\nx,b,y\n{row}\n")
+        sentence = refusal(path, "text-classification")
+        assert "line 3: there is no" in sentence
+        assert f"in '{column}'" in sentence
+
+
 def test_an_optional_column_is_never_lost(tmp_path):
     lines = [{"text": "t", "label": "a"}] * 1500 + [{"text": "t", "label": "b", "text_pair": "p"}]
     sentence = refusal(jsonl(tmp_path / "a.jsonl", lines), "text-classification")
@@ -308,7 +322,17 @@ def write_some(folder: Path, *names: str) -> Path:
 
 
 def test_all_files_of_a_folder_are_read(tmp_path):
-    names = ["B.TXT", "a.csv", "a.txt", "b.jsonl", "c/d.JSON", "c/e.jsonl.gz", "latest.jsonl", "x.parquet"]
+    names = [
+        "B.TXT",
+        "LICENSE.csv",
+        "a.csv",
+        "a.txt",
+        "b.jsonl",
+        "c/d.JSON",
+        "c/e.jsonl.gz",
+        "latest.jsonl",
+        "x.parquet",
+    ]
     assert texts(write_some(tmp_path / "data", *names)) == names
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from modeling_mini.data.arguments import DataArguments
 from modeling_mini.data.examples import ExampleFormat
-from modeling_mini.data.files import _ABOUT_THE_DATA, _METADATA, split_in_name
+from modeling_mini.data.files import _METADATA, split_in_name
 from modeling_mini.data.splits import load_splits
 from modeling_mini.errors import UserError
 
@@ -113,12 +113,7 @@ def is_data(file: str) -> bool:
         split = split_in_name(Path(file))
     except UserError:
         return False
-    return (
-        split is None
-        and not file.startswith((".", "__"))
-        and not _ABOUT_THE_DATA.match(file)
-        and file not in _METADATA
-    )
+    return split is None and not file.startswith((".", "__")) and file not in _METADATA
 
 
 def first_and_rest(args: DataArguments, count: int) -> list[dict]:
