@@ -573,7 +573,7 @@ DEFECTS = {
             "[*ids[:longest],",
         ),
     ],
-    ("tasks/generation.py", "tasks/test_generation.py"): [
+    ("tasks/generation.py", "tasks/test_decoding.py"): [
         (
             "decoding: a summary cannot repeat its document",
             "NoRepeatedNgrams.__call__",
