@@ -78,9 +78,10 @@ def data_files(option: str, path: Path, with_text: bool) -> list[Path]:
     if path.is_file():
         check_file(option, path)
         return [path]
-    entries = [entry for entry in _walk(option, path) if not _is_hidden(entry.name)]
+    entries = _walk(option, path)
     found = [file for file in entries if _is_data(file)]
-    found = found or [file for file in entries if format_of(file) == "text"]  # a README alone is data
+    if not found:  # a README alone is data
+        found = [file for file in entries if format_of(file) == "text" and not _is_hidden(file.name)]
     tables = [file for file in found if format_of(file) != "text"]
     if tables and not with_text:
         found = tables
@@ -88,8 +89,7 @@ def data_files(option: str, path: Path, with_text: bool) -> list[Path]:
         raise UserError(f"{option} {path}: the folder holds no file with the extension {', '.join(FORMATS)}.")
     for file in found:
         check_path(option, str(file))  # reading a pipe would never end
-    found_files = {*found}
-    if skipped := [file for file in _walk(option, path) if file not in found_files]:
+    if skipped := sorted({*entries} - {*found}, key=Path.as_posix):
         names = name_some((file.relative_to(path).as_posix() for file in skipped), count=5)
         logger.info("Not read in %s, because these are not data files: %s", path, names)
     return found
@@ -98,7 +98,7 @@ def data_files(option: str, path: Path, with_text: bool) -> list[Path]:
 def _is_data(file: Path) -> bool:
     kind = format_of(file)
     is_about_the_data = file.name in _METADATA or (kind == "text" and _ABOUT_THE_DATA.match(file.name))
-    return kind is not None and not is_about_the_data
+    return kind is not None and not is_about_the_data and not _is_hidden(file.name)
 
 
 def _is_hidden(name: str) -> bool:

@@ -45,24 +45,31 @@ def read_source(args: DataArguments, example_format: ExampleFormat) -> Source:
         UserError: a path does not exist or cannot be read, or `--where` or `--split_column` is wrong.
     """
     where = None if args.where is None else filters.Where(args.where)
-    if paths := args.split_files:
-        check = {split: check_path(f"--{split}_file", path) for split, path in paths.items()}
-        with_text = _is_plain_text(example_format)
-        splits = {split: data_files(f"--{split}_file", path, with_text) for split, path in check.items()}
-        return _local(LocalSplits(args, example_format, splits, where))
-    if args.dataset in BUILTIN:
+    if args.dataset in BUILTIN and not args.split_files:
         splits = load_builtin(args.dataset, args.dataset_config)
         splits = {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
-    elif os.path.lexists(args.dataset) or _looks_like_a_path(args.dataset):
-        path = check_path("--dataset", args.dataset)
-        files = data_files("--dataset", path, _is_plain_text(example_format))
-        one_split = path.is_file() or args.split_column is not None
-        splits = {"train": files} if one_split else divide_into_splits(path, files)
-        return _local(LocalSplits(args, example_format, splits, where))
+    elif (files := local_files(args, example_format)) is not None:
+        local = LocalSplits(args, example_format, files, where)
+        return Source(local, local.paths)
     else:
         check_cache()
         splits = load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
     return Source(_divided(splits, args, where))
+
+
+def local_files(args: DataArguments, example_format: ExampleFormat) -> dict[str, list[Path]] | None:
+    """Split -> its files, or None if the data set is not local. Raises `UserError` for a path that cannot be read."""
+    with_text = _is_plain_text(example_format)
+    if args.split_files:
+        paths = {split: check_path(f"--{split}_file", path) for split, path in args.split_files.items()}
+        return {split: data_files(f"--{split}_file", path, with_text) for split, path in paths.items()}
+    if not (os.path.lexists(args.dataset) or _looks_like_a_path(args.dataset)):
+        return None
+    path = check_path("--dataset", args.dataset)
+    files = data_files("--dataset", path, with_text)
+    if path.is_file() or args.split_column is not None:
+        return {"train": files}
+    return divide_into_splits(path, files)
 
 
 def _is_plain_text(example_format: ExampleFormat) -> bool:
@@ -160,10 +167,6 @@ class LocalSplits(Mapping):
             split_column,
             None if split_column is not None else _split_like(columns, sources),
         )
-
-
-def _local(splits: LocalSplits) -> Source:
-    return Source(splits, splits.paths)
 
 
 def _split_like(columns: list[str], used: Mapping[str, str]) -> str | None:

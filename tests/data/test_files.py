@@ -531,6 +531,20 @@ def test_a_sample_is_drawn_at_random_and_a_smaller_one_is_part_of_it(tmp_path):
     assert max(train) > "0800"
 
 
+def test_the_division_into_training_and_validation_never_changes(tmp_path):
+    """A run can be evaluated on its validation documents years later."""
+    lines = [{"text": f"{i}"} for i in range(60)]
+    jsonl(tmp_path / "a.jsonl", lines)
+    (tmp_path / "a.csv").write_text("text\n" + "\n".join(line["text"] for line in lines))
+    Dataset.from_list(lines).to_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.txt").write_text("\n\n".join(line["text"] for line in lines))
+    for name in ("a.jsonl", "a.csv", "a.parquet", "a.txt"):
+        for seed, expected in ((0, [16, 27, 20, 8, 42, 34]), (3, [22, 0, 3, 38, 37, 2])):
+            arguments = {"split_seed": seed, "validation_fraction": 0.1, "text_unit": "paragraph"}
+            splits = build(GENERATION, dataset=str(tmp_path / name), **arguments).load()
+            assert [int(text) for text in splits["validation"]["text"]] == expected
+
+
 def test_a_heading_names_the_file_that_is_evaluated(tmp_path):
     path = jsonl(tmp_path / "test.jsonl", [{"text": "a"}])
     assert heading(TaskArguments(dataset=path), "train", divide=False) == path
