@@ -99,14 +99,8 @@ HOSTILE = "````\n# Heading\n<script>alert(1)</script>\n````````\n---\n![x](http:
 def test_no_text_breaks_the_card(run_card, tmp_path, monkeypatch):
     """The sample, the names of the data and of the folder, and the overrides."""
     name = "a `b` <i>|\n# Heading"
-    card = run_card(
-        0.1,
-        sample=HOSTILE,
-        dataset=f"some/{name}",
-        folder=name,
-        overrides='{"hidden_act": "`<b>"}',
-        prompt="x\n```\ny",
-    )
+    names = {"dataset": f"some/{name}", "folder": name, "overrides": '{"hidden_act": "`<b>"}', "prompt": "x\n```\ny"}
+    card = run_card(0.1, sample=HOSTILE, **names)
     assert f"{9 * '`'}text\n{HOSTILE}\n{9 * '`'}\n" in card
     assert "# a \\`b\\` &lt;i&gt;\\| # Heading\n" in card
     assert "on ``some/a `b` <i>| # Heading``" in card
