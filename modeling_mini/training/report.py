@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from matplotlib.figure import Figure
 from transformers import Trainer
 from transformers.trainer_pt_utils import get_model_param_count
@@ -140,7 +142,7 @@ def card_facts(
         prompt=training_args.prompt,
         origin=origin,
         dataset=dataset,
-        is_on_hub=builtin is None and not Path(data_args.dataset).exists(),
+        is_on_hub=builtin is None and _may_be_on_hub(data_args.dataset),
         corpus=builtin.description if builtin else code_span(dataset),
         corpus_licence=builtin.licence if builtin else None,
         license_of_weights=builtin.license_of_weights if builtin else None,
@@ -205,6 +207,15 @@ def _held_out(scores: dict) -> str:
 def _public_name(path_or_name: str) -> str:
     """A local path without its folders, because these are private; any other name unchanged."""
     return Path(path_or_name).absolute().name if Path(path_or_name).exists() else path_or_name
+
+
+def _may_be_on_hub(dataset: str) -> bool:
+    """Whether a name may be a data set on the Hub: it is not a file, and is a valid name there."""
+    try:
+        validate_repo_id(dataset)
+    except HFValidationError:
+        return False
+    return not Path(dataset).exists()
 
 
 def _languages(data_args: TaskArguments, builtin: BuiltinData | None) -> list[str] | str | None:

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 
 from modeling_mini import MiniConfig, MiniForCausalLM, cli
 from modeling_mini.errors import UserError
+from modeling_mini.hub import fresh_process
 from modeling_mini.hub import push as sharing
 
 
@@ -162,11 +163,11 @@ def test_code_in_a_checkpoint_is_never_run(checkpoint, tmp_path, monkeypatch):
     (folder / "tokenizer.json").unlink()
     tokenizer = {"auto_map": {"AutoTokenizer": ["evil.Tok", "evil.Tok"]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(UserError, match="does not open"):
+    with pytest.raises(UserError, match=r"contains no tokenizer.json"):
         sharing.push(folder, "alice/mini", dry_run=True)
     assert cli.main(["generate", str(folder), "the"]) == 1
     damage_config(folder, model_type="other", auto_map={"AutoConfig": "evil.Config"})
-    with pytest.raises(UserError, match="config.json in"):
+    with pytest.raises(UserError, match="contains an? other model; this command is for modeling_mini models only"):
         sharing.push(folder, "alice/mini", dry_run=True)
     assert not (tmp_path / "executed").exists()
 
@@ -182,3 +183,58 @@ def test_a_repository_made_public_in_between_gets_nothing(hub, checkpoint, monke
     with pytest.raises(UserError, match="alice/mini exists and is public, but a private repository was requested"):
         sharing.push(folder, "alice/mini", private=True)
     assert set(files_of(hub)) == {".gitattributes"}
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "chat_template.jinja", "config.json", "metrics.json", "vocab.json", "any.txt", "loss.png"]
+)
+def test_nothing_outside_the_folder_is_read_through_a_link(hub, checkpoint, tmp_path, name):
+    folder, secret = checkpoint(), tmp_path / "secret"
+    secret.write_bytes((folder / name).read_bytes() if (folder / name).exists() else b"{}")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    with pytest.raises(UserError, match=f"{name} in .* is a link that leads out of the folder; copy .*cp -rL"):
+        sharing.push(folder, "alice/mini", dry_run=True)
+
+
+def test_a_folder_of_templates_that_is_a_link_is_refused(hub, checkpoint, tmp_path):
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "tool.jinja").write_text("secret")
+    folder = checkpoint()
+    (folder / "additional_chat_templates").symlink_to(tmp_path / "templates")
+    with pytest.raises(UserError, match="additional_chat_templates in .* is a link"):
+        sharing.push(folder, "alice/mini", dry_run=True)
+
+
+@pytest.mark.parametrize("what", ["template", "expression"])
+def test_a_tokenizer_that_never_finishes_ends_the_push(hub, checkpoint, monkeypatch, what):
+    limit = fresh_process.within_limit
+    monkeypatch.setattr(fresh_process, "within_limit", lambda compute: limit(compute, seconds=0.5))
+    folder = checkpoint()
+    if what == "template":
+        loop = "{% for i in range(1000) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"  # some seconds
+        (folder / "chat_template.jinja").write_text(loop)
+    else:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        expression = {"Regex": r"(?:(?:\w+\W*)*)*\d\d\d\d\z"}
+        split = {"type": "Split", "pattern": expression, "behavior": "Isolated", "invert": False}
+        tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, tokenizer["pre_tokenizer"]]}
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    monkeypatch.setattr(sharing, "verify", lambda *args: None)
+    with pytest.raises(UserError, match="the tokenizer or its chat template did not finish a sentence in 0.5 seconds"):
+        sharing.push(folder, "alice/mini")
+    assert "alice/mini" not in hub.repositories
+
+
+def test_a_result_and_an_error_arrive_within_the_limit():
+    assert fresh_process.within_limit(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        fresh_process.within_limit(lambda: 1 / 0)
+
+
+def test_a_push_saves_no_reference_to_code_of_others(hub, checkpoint, no_verification):
+    folder = checkpoint()
+    damage_config(folder, auto_map={"AutoModel": "other/repo--evil.Model"}, custom_pipelines={"x": {"impl": "evil.X"}})
+    sharing.push(folder, "alice/mini")
+    assert json.loads(files_of(hub)["config.json"].data)["auto_map"] == MiniConfig().auto_map
+    assert not [name for name, blob in files_of(hub).items() if b"evil" in blob.data]

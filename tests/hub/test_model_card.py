@@ -59,22 +59,23 @@ def test_a_card_in_the_checkpoint_is_kept_and_completed(hub, checkpoint, no_veri
 def run_card(tmp_path):
     """`run_card(margin, **training_arguments)`: the card of a run with made-up results and local files, as text."""
 
-    def write(margin, **training):
+    def write(margin, sample="the", dataset=None, folder=".", overrides=None, **training):
+        (tmp_path / folder).mkdir(exist_ok=True)
         for name in ("shape.json", "text.txt"):
             (tmp_path / name).write_text("{}")
         results = {"validation_loss": 2.0, "validation_loss_margin": margin, "perplexity": 7.389, "bits_per_byte": 1.5}
         results |= dict.fromkeys(("parameters", "context", "vocabulary", "updates", "tokens_per_update"), 1000)
-        results |= {"train_tokens": None, "train_seconds": 12.3, "hardware": "an abacus", "seed": 1, "sample": "the"}
+        results |= {"train_tokens": None, "train_seconds": 12.3, "hardware": "an abacus", "seed": 1, "sample": sample}
         facts = card_facts(
             "MiniForCausalLM",
             results,
             {},
-            ModelArguments(model=str(tmp_path / "shape.json")),
-            TaskArguments(dataset=str(tmp_path / "text.txt")),
+            ModelArguments(model=str(tmp_path / "shape.json"), config_overrides=overrides),
+            TaskArguments(dataset=dataset or str(tmp_path / "text.txt")),
             MiniTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training),
         )
-        write_model_card(tmp_path, facts)
-        return (tmp_path / "README.md").read_text()
+        write_model_card(tmp_path / folder, facts)
+        return (tmp_path / folder / "README.md").read_text()
 
     return write
 
@@ -91,6 +92,31 @@ def test_the_card_of_a_run_has_intervals_and_no_local_paths(run_card, tmp_path):
     assert 'tokenizer("The", ' in card.replace("'", '"')  # without the space at the end of the prompt "The "
     assert "12 s since the last resumption on an abacus" in card
     assert card_errors(card) == []
+
+
+HOSTILE = "````\n# Heading\n<script>alert(1)</script>\n````````\n---\n![x](http://evil)"
+
+
+def test_no_text_breaks_the_card(run_card, tmp_path, monkeypatch):
+    """The sample, the names of the data and of the folder, and the overrides."""
+    name = "a `b` <i>|\n# Heading"
+    names = {"dataset": f"some/{name}", "folder": name, "overrides": '{"hidden_act": "`<b>"}', "prompt": "x\n```\ny"}
+    card = run_card(0.1, sample=HOSTILE, **names)
+    assert f"{9 * '`'}text\n{HOSTILE}\n{9 * '`'}\n" in card
+    assert "# a \\`b\\` &lt;i&gt;\\| # Heading\n" in card
+    assert "on ``some/a `b` <i>| # Heading``" in card
+    assert '(shape: ``shape.json with {"hidden_act": "`<b>"}``)' in card
+    outside = card.replace(HOSTILE, "")
+    assert not [line for line in outside.splitlines() if line.startswith(("# Heading", "<script", "```\ny"))]
+    assert ModelCard(card).data.to_dict()["model-index"][0]["results"][0]["dataset"]["name"] == f"some/{name}"
+    assert card_errors(card) == []
+
+
+def test_a_pushed_card_has_the_name_of_the_repository(hub, checkpoint, run_card, no_verification):
+    folder = checkpoint()
+    (folder / "README.md").write_text(run_card(0.1, folder="a `b` <i>"))
+    sharing.push(folder, "alice/mini")
+    assert "\n# mini\n" in files_of(hub)["README.md"].data.decode()
 
 
 def test_a_single_row_gives_no_interval(run_card):
