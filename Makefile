@@ -91,6 +91,7 @@ bench: setup
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/data.py
 	$(if $(TEXT),$(BIN)/python benchmarks/shakespeare.py $(TEXT) $(WITH_NANOGPT))
 	$(if $(TEXT),$(BIN)/python benchmarks/shakespeare.py $(TEXT) --recipe characters-long)
 	$(if $(TEXT),$(BIN)/python benchmarks/ablation.py $(TEXT))

@@ -1,6 +1,6 @@
 """Bytes, memory and speed of preparing data, compared with `tokenizers` alone and with the way of run_clm.py.
 
-    python benchmarks/data.py --megabytes 20 200        # 10 minutes on 2 cores; 2000 needs 20 GB of disk
+    python benchmarks/data.py --megabytes 20 200        # half an hour on 2 cores; 2000 needs 50 GB of disk
 
 The text is lines of about 1,500 characters: sentences of the built-in corpus, or of `--text`, in random order. Each
 measurement runs in a separate process with an empty cache, without parallel threads, and the three ways alternate:

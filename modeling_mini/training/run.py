@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import (
@@ -17,6 +18,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 
 from ..checkpoints import DDP, WorldSize, trainer_state, written_by
 from ..commands import finish
+from ..configuration_mini import MiniConfig
 from ..data.examples import Examples
 from ..data.packing import EncodedData
 from ..errors import UserError
@@ -93,55 +95,28 @@ def run(
     if training_args.push_to_hub and training_args.should_save:
         prepare_repository(training_args)
     checkpoint = resume_point(training_args)
-    finished = checkpoint is not None and is_finished(checkpoint, training_args)
+    finished = None  # the state of a run of which only the report is missing
+    if checkpoint is not None and is_finished(checkpoint, training_args):
+        finished = trainer_state(checkpoint)
+        find_best(finished, training_args)
+        checkpoint = str(reported_checkpoint(finished, training_args).checkpoint or checkpoint)
 
     set_seed(training_args.seed)
-
-    with training_args.main_process_first(local=False, desc="data"):
-        examples = task.load()
-        task.configure(config, examples["train"])
-        tokenizer = load_tokenizer(model_args, training_args, config, task, examples["train"])
-        task.check(tokenizer, training_args.prompt, config.max_position_embeddings)
-        train_data = task.encode(examples["train"], tokenizer, "training")
-        validation_data = task.encode(examples["validation"], tokenizer, "validation")
-    warn_about_unknown_tokens(validation_data, tokenizer)
-    check_same_rows(training_args, train_data.fingerprint)
-
-    if finished:
-        state = trainer_state(checkpoint)
-        find_best(state, training_args)
-        checkpoint = str(reported_checkpoint(state, training_args).checkpoint or checkpoint)
+    data = prepare_data(task, config, model_args, training_args)
     if finished and written_by(checkpoint) == DDP:
         model = open_model(Path(checkpoint), task.model_class, checkpoint)
     else:
-        model = build_model(task, config, tokenizer, model_args)
+        model = build_model(task, config, data.tokenizer, model_args)
     advise_pretraining(task, model_args, training_args)
-    model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)  # else the Trainer calls them missing on load
     check_free_space(training_args.output_dir, get_model_param_count(model))
-    describe(model, train_data, validation_data, training_args)
+    describe(model, data.train, data.validation, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
-    loss = RowLoss(validation_data.num_bytes if task.counts_bytes else None)
-    trainer = Trainer(
-        model=model,
-        args=training_args,
-        train_dataset=train_data.rows,
-        eval_dataset=validation_data.rows,
-        processing_class=tokenizer,
-        data_collator=task.collator(tokenizer),
-        compute_metrics=validation_metrics(
-            loss, lambda: trainer.model, task, tokenizer, examples["validation"], training_args
-        ),
-        preprocess_logits_for_metrics=task.row_loss,
-        optimizer_cls_and_kwargs=optimizer_of(training_args).for_trainer(training_args),
-        callbacks=[stop, speed, StopOnNaN(), WorldSize(), *watchers(training_args)],
-    )
-    trainer.callback_handler.callbacks.insert(0, OneValidationLoss())  # before the Trainer's own loggers
-    trainer.add_callback(RunningLoss(trainer))
-    if finished:  # only the report is missing, and `trainer.train` would run one more update
+    trainer = build_trainer(task, model, data, training_args, [stop, speed])
+    if finished:  # `trainer.train` would run one more update
         if trainer.is_fsdp_enabled:
             shard(trainer, checkpoint)
-        trainer.state = state
+        trainer.state = finished
     else:
         trainer.train(resume_from_checkpoint=checkpoint)
     stop.raise_if_stopped(trainer.state.global_step, command)
@@ -149,41 +124,97 @@ def run(
         raise UserError("The run ended without an update, because it read no row; give more data or more updates.")
 
     reported = reported_checkpoint(trainer.state, training_args)
-    metrics = evaluate_reported(trainer, loss, reported)
+    metrics = evaluate_reported(trainer, validation_loss(task, data), reported)
     save_whole_model(trainer)
-    metrics["tokens_per_update"] = tokens_per_update(train_data, training_args)
+    metrics["tokens_per_update"] = tokens_per_update(data.train, training_args)
     metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
     set_seed(training_args.seed)
     # All processes compute the report, because each may hold a shard of the model.
-    scores, sample = task.report(trainer.model, tokenizer, examples["validation"], training_args.prompt)
+    scores, sample = task.report(trainer.model, data.tokenizer, data.examples["validation"], training_args.prompt)
     if trainer.is_world_process_zero():
         log_best(trainer.state, training_args, reported)
         arguments = model_args, data_args, training_args
-        write_report(trainer, task.model_class.__name__, reported, metrics, scores, sample, *arguments, train_data)
+        write_report(trainer, task.model_class.__name__, reported, metrics, scores, sample, *arguments, data.train)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
     trainer.accelerator.wait_for_everyone()  # a process that exits early may abort the report
     trainer.accelerator.end_training()
 
 
-def validation_metrics(
-    loss: RowLoss,
-    current_model: Callable[[], PreTrainedModel],
+@dataclass
+class RunData:
+    """What a run reads: the examples by split, the tokenizer, and the rows for training and validation."""
+
+    examples: dict[str, Examples]
+    tokenizer: PreTrainedTokenizerBase
+    train: EncodedData
+    validation: EncodedData
+
+
+def prepare_data(
+    task: Task, config: MiniConfig, model_args: ModelArguments, training_args: MiniTrainingArguments
+) -> RunData:
+    """Read and encode the data; the first process prepares what the others load.
+
+    Raises:
+        UserError: the data or the tokenizer cannot be used, or the rows differ from those of the resumed run.
+    """
+    with training_args.main_process_first(local=False, desc="data"):
+        examples = task.load()
+        task.configure(config, examples["train"])
+        tokenizer = load_tokenizer(model_args, training_args, config, task, examples["train"])
+        task.check(tokenizer, training_args.prompt, config.max_position_embeddings)
+        train = task.encode(examples["train"], tokenizer, "training")
+        validation = task.encode(examples["validation"], tokenizer, "validation")
+    warn_about_unknown_tokens(validation, tokenizer)
+    check_same_rows(training_args, train.fingerprint)
+    return RunData(examples, tokenizer, train, validation)
+
+
+def build_trainer(
     task: Task,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Examples,
+    model: PreTrainedModel,
+    data: RunData,
     args: MiniTrainingArguments,
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    """The stock Trainer, with the callbacks of this package after `callbacks`."""
+    model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)  # else the Trainer calls them missing on load
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=data.train.rows,
+        eval_dataset=data.validation.rows,
+        processing_class=data.tokenizer,
+        data_collator=task.collator(data.tokenizer),
+        compute_metrics=validation_metrics(lambda: trainer.model, task, data, args),
+        preprocess_logits_for_metrics=task.row_loss,
+        optimizer_cls_and_kwargs=optimizer_of(args).for_trainer(args),
+        callbacks=[*callbacks, StopOnNaN(), WorldSize(), *watchers(args)],
+    )
+    trainer.callback_handler.callbacks.insert(0, OneValidationLoss())  # before the Trainer's own loggers
+    trainer.add_callback(RunningLoss(trainer))
+    return trainer
+
+
+def validation_loss(task: Task, data: RunData) -> RowLoss:
+    """`compute_metrics` for the Trainer: the loss of all validation rows."""
+    return RowLoss(data.validation.num_bytes if task.counts_bytes else None)
+
+
+def validation_metrics(
+    current_model: Callable[[], PreTrainedModel], task: Task, data: RunData, args: MiniTrainingArguments
 ) -> Callable[[EvalPrediction], dict[str, float]]:
     """`compute_metrics` for the Trainer: the loss and, for a task with scores, these on a sample of the examples.
 
     `current_model` returns the Trainer's model, which FSDP replaces when the training begins.
     """
-    size = task.eval_sample if args.eval_sample is None else args.eval_sample
+    loss, size = validation_loss(task, data), task.eval_sample if args.eval_sample is None else args.eval_sample
     if not (task.score_names and size):
         return loss
-    sample = random_sample(examples, size)
+    sample = random_sample(data.examples["validation"], size)
     return ValidationMetrics(
-        loss, lambda: task.sample_scores(current_model(), tokenizer, sample, args.per_device_eval_batch_size)
+        loss, lambda: task.sample_scores(current_model(), data.tokenizer, sample, args.per_device_eval_batch_size)
     )
 
 

@@ -132,7 +132,7 @@ def test_damaged_compression_is_named(tmp_path, extension):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (gzip.compress(b"text\na\n"), "is compressed with gzip; add .gz"),
+        (gzip.compress(b"text\na\n", mtime=0), "is compressed with gzip; add .gz"),
         (b"PK\x03\x04....", "is a zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
     ],
