@@ -224,7 +224,7 @@ def checked(arguments):
         (["--gradient_accumulation_steps", "-1"], "--gradient_accumulation_steps is -1"),
         (["--eval_accumulation_steps", "0"], "--eval_accumulation_steps is 0; .* or leave it out"),
         (["--learning_rate", "nan"], "--learning_rate is nan; give a finite number of at least 0"),
-        (["--learning_rate", "inf"], "--learning_rate is inf"),
+        (["--learning_rate", "inf"], "--learning_rate is inf; give a finite number"),
         (["--muon_learning_rate", "-1"], "--muon_learning_rate is -1"),
         (["--muon_momentum", "5"], "--muon_momentum is 5.0; give a number of at least 0 and below 1"),
         (["--seed", "-1"], "--seed is -1; give a number of at least 0 and at most 4294967295"),
