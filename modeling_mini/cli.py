@@ -61,8 +61,6 @@ def _run(argv: list[str]) -> None:
         plan(rest)
     else:
         args = _parse(argv)
-        if args.command in ("generate", *_PREDICTIONS):
-            check_checkpoint(args.checkpoint)
         _COMMANDS[args.command](args)
 
 
@@ -200,14 +198,16 @@ def _presets(args: argparse.Namespace) -> None:
 
 
 def _generate(args: argparse.Namespace) -> None:
+    options = decoding.from_namespace(args)
+    options.completed(decoding.CONTINUATION)  # refuses contradictions before the model is loaded
+    check_checkpoint(args.checkpoint)
+
     from transformers import AutoModelForCausalLM
 
     from .inference.loading import check_head, load_model
     from .modeling_mini import MiniForCausalLM
     from .tasks.generation import continue_text
 
-    options = decoding.from_namespace(args)
-    options.completed(decoding.CONTINUATION)  # refuses contradictions before the model is loaded
     prompt = StandardInput().read() if args.prompt is None else args.prompt
     check_head(args.checkpoint, MiniForCausalLM, "generate")
     model, tokenizer = load_model(args.checkpoint, AutoModelForCausalLM)
@@ -216,10 +216,12 @@ def _generate(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from .inference.predict import predict
-
     tasks = _PREDICTIONS[args.command][0]
     options = None if args.command == "classify" else decoding.from_namespace(args)
+    check_checkpoint(args.checkpoint)
+
+    from .inference.predict import predict
+
     as_ascii = not is_utf8(sys.stdout)
     lines = predict(
         args.checkpoint, tasks, args.texts, StandardInput(), args.jsonl, args.batch_size, options, as_ascii

@@ -233,7 +233,11 @@ class Task(ExampleFormat, ABC):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sample: Dataset, batch_size: int = 32
     ) -> dict[str, float]:
         """The metrics `score_names` of the model's predictions for a sample of the validation examples."""
-        scores = self.score(self.predict(model, tokenizer, sample, batch_size), sample)
+        return self.selected_scores(self.predict(model, tokenizer, sample, batch_size), sample)
+
+    def selected_scores(self, predictions: list, examples: Dataset) -> dict[str, float]:
+        """The metrics `score_names` of predictions, as far as the examples give them."""
+        scores = self.score(predictions, examples)
         return {name: float(scores[name]) for name in self.score_names if name in scores}
 
     @abstractmethod

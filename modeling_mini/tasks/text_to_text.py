@@ -91,6 +91,12 @@ class TextToTextTask(Task):
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         return UnpackRows()
 
+    def sample_scores(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sample: Dataset, batch_size: int = 32
+    ) -> dict[str, float]:
+        predictions = self.predict(model, tokenizer, sample, batch_size, DecodingArguments(num_beams=1))
+        return self.selected_scores(predictions, sample)  # beams take several times as long
+
     def predict(
         self,
         model: PreTrainedModel,

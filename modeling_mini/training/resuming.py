@@ -64,18 +64,18 @@ WRITTEN_FILES = [
 ]
 
 
-def check_output_dir(output_dir: str | Path, resume: bool) -> None:
+def check_output_dir(output_dir: str | Path, resume: bool, checkpoint: str | None = None) -> None:
     """Refuse a folder that this run cannot write, or must not.
 
     A new run needs a folder without an earlier run and without files that it would overwrite. A resumed run needs a
-    folder with a run.
+    folder with a run, or a `checkpoint` of one elsewhere.
 
     Raises:
         UserError: names the folder or what is in it, and what to do.
     """
     folder = Path(output_dir)
     has_run = bool(checkpoints(folder)) or (folder / RUN_NAME).exists()
-    if resume and not has_run:
+    if resume and not has_run and checkpoint is None:
         raise UserError(
             f"--resume: there is no run in {folder}; give the --output_dir of the run to continue, or leave out "
             "--resume to start a new one."

@@ -240,7 +240,7 @@ def evaluate_reported(trainer: Trainer, loss: RowLoss, reported: Reported) -> di
 
 def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> None:
     """Refuse arguments that would fail, or give wrong results, after long work. Raises `UserError`."""
-    check_output_dir(args.output_dir, args.is_resumed)
+    check_output_dir(args.output_dir, args.is_resumed, args.resume_from_checkpoint)
     if data_args.streaming and args.max_steps <= 0:
         raise UserError("--streaming: a stream has no epochs; set the length of the training with --max_steps.")
     if args.save_on_each_node:

@@ -292,13 +292,6 @@ def test_options_are_read_like_argparse_reads_them(argv, values):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["generate", "run", "x", "--temperature", "nan"], "nan is out of range; give 0, or at least 0.001"),
-        (["generate", "run", "x", "--temperature", "inf"], "inf is out of range"),
-        (["generate", "run", "x", "--temperature", "1e-320"], "1e-320 is out of range"),
-        (["generate", "run", "x", "--temperature=-1"], "-1 is out of range"),
-        (["generate", "run", "x", "--seed", "-1"], "give at least 0 and at most 4294967295"),
-        (["generate", "run", "x", "--seed", "9" * 400], "is out of range"),
-        (["generate", "run", "x", "--top_k", "0"], "0 is out of range"),
         (["generate", "run", "x", "--max_new_tokens", "many"], "invalid int value: 'many'"),
         (["classify", "run", "x", "--batch_size", "0"], "0 is out of range"),
         (["push", "run", "u/r", "--license", "no: such ["], "'no: such [' is not of the form apache-2.0, mit, other"),
@@ -315,6 +308,24 @@ def test_wrong_values_and_options_are_refused_by_name(capsys, arguments, sentenc
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--temperature", "nan"], "--temperature is nan; give at least 0.01"),
+        (["--temperature", "inf"], "--temperature is inf"),
+        (["--temperature", "1e-320"], "--temperature is 1e-320"),
+        (["--temperature=-1"], "--temperature is -1"),
+        (["--seed", "-1"], "--seed is -1; give 0 to 4294967295"),
+        (["--seed", "9" * 400], "--seed is 999"),
+        (["--top_k", "0"], "--top_k is 0; give at least 1"),
+        (["--repetition_penalty", "nan"], "--repetition_penalty is nan"),
+    ],
+)
+def test_wrong_values_of_decoding_are_refused_before_the_checkpoint_is_opened(capsys, options, sentence):
+    assert main(["generate", "nowhere", "x", *options]) == 1
     assert sentence in capsys.readouterr().err
 
 

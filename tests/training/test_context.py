@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from made_data import build
 
-from modeling_mini import MiniConfig, MiniForCausalLM
+from modeling_mini import MiniForCausalLM
 from modeling_mini.errors import UserError
 from modeling_mini.presets import preset_names
 from modeling_mini.training.arguments import parse_arguments, recipe_names
@@ -16,8 +16,8 @@ from modeling_mini.training.run import task_class
 
 
 def context_of(argv):
-    model_args, data_args, _ = parse_arguments([*argv, "--output_dir", "unused"])
-    config = load_config(model_args, task_class(data_args.task)(data_args))
+    model_args, data_args, training_args = parse_arguments([*argv, "--output_dir", "unused"])
+    config = load_config(model_args, task_class(data_args.task)(data_args), training_args)
     set_context(config, model_args, data_args.block_size)
     return config.max_position_embeddings
 
@@ -25,8 +25,7 @@ def context_of(argv):
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_a_new_model_of_a_recipe_reads_as_many_tokens_as_its_rows(recipe):
     _, data_args, _ = parse_arguments([recipe])
-    needs_data = ["--dataset", "text.txt"] if recipe.startswith("characters") else []
-    assert context_of([recipe, *needs_data]) == data_args.block_size
+    assert context_of([recipe]) == data_args.block_size
 
 
 @pytest.mark.parametrize("preset", sorted({"nano", "small", "seed"} & {*preset_names()}))
@@ -36,8 +35,10 @@ def test_rows_set_the_context_of_a_preset_in_both_directions(preset, block_size)
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(32, 64), (64, 64), (128, 128)])
-def test_rows_raise_the_context_of_a_base_and_never_lower_it(tmp_path, rows, expected):
-    MiniConfig(hidden_size=32, max_position_embeddings=64, architectures=["MiniForCausalLM"]).save_pretrained(tmp_path)
+def test_rows_raise_the_context_of_a_base_and_never_lower_it(tiny_model, tokenizer, tmp_path, rows, expected):
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer), max_position_embeddings=64)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
     assert context_of(["--init_from", str(tmp_path), "--block_size", str(rows)]) == expected
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_mini.errors import UserError
-from modeling_mini.inference.evaluate import make_folder
+from modeling_mini.inference.evaluate import check_output
 from modeling_mini.training.arguments import parse_arguments
 from modeling_mini.training.locking import LOCK_NAME, locked
 from modeling_mini.training.resuming import (
@@ -149,12 +149,12 @@ def test_files_of_others_are_not_overwritten(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["results.json", "results.png", "predictions.jsonl"])
 def test_results_of_others_are_not_overwritten(tmp_path, name):
-    make_folder(str(tmp_path))
+    check_output(str(tmp_path))
     (tmp_path / name).write_text('{"mine": 1}')
     with pytest.raises(UserError, match=f"--output .* holds {name}, which this command did not write"):
-        make_folder(str(tmp_path))
+        check_output(str(tmp_path))
     (tmp_path / "results.json").write_text('{"task": "x", "systems": {}, "versions": {}}')
-    make_folder(str(tmp_path))
+    check_output(str(tmp_path))
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
@@ -184,6 +184,7 @@ def holder(**changes):
         ("{", True),
         ("[]", True),
     ],
+    ids=["ours", "reused", "gone", "no number", "elsewhere", "empty", "truncated", "no object"],
 )
 def test_the_lock_of_a_process_that_is_gone_is_replaced(tmp_path, text, is_stale):
     (tmp_path / LOCK_NAME).write_text(text)

@@ -289,7 +289,7 @@ def test_a_folder_of_trained_weights_is_refused_as_a_shape(arguments, tiny_model
         (["--streaming", "--max_steps", "-1"], "set the length of the training with --max_steps"),
         (["--tokenizer", "absent"], "The tokenizer of absent could not be loaded"),
         (["--learning_rate", "1e30"], r"The \w+ is (nan|inf) at update"),
-        (["--prompt", "the model " * 400], "the model reads at most 256; shorten it"),
+        (["--prompt", "the model " * 400], "the model reads at most 32; shorten it"),
         (["--dataloader_drop_last"], "leave it out"),
         (["--remove_unused_columns"], "from which positions and labels are made; leave it out"),
         (["--resume_from_checkpoint", "absent"], r"absent is not a checkpoint: trainer_state\.json is missing"),

@@ -50,7 +50,7 @@ METRICS = [
 
 
 def parse(tmp_path, *more, task="text-generation"):
-    argv = ["--output_dir", str(tmp_path / "run"), "--dataset", "x.jsonl", "--task", task, *more]
+    argv = ["--output_dir", str(tmp_path / "run"), "--dataset", "user/data", "--task", task, *more]
     args = parse_arguments(argv)[2]
     choose_best_metric(task_class(task), args)
     return args
