@@ -1,7 +1,6 @@
 """How a run watches itself: which metric chooses the best checkpoint, which update is reported, and what it says."""
 
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,14 +72,8 @@ def check_watching(args: MiniTrainingArguments, evaluates: bool, saves: bool) ->
     ):
         if is_set and not evaluates:
             raise UserError(f"--{name}: the run never evaluates; {to_evaluate}.")
-    if args.early_stopping_patience is not None and args.early_stopping_patience < 1:
-        raise UserError(f"--early_stopping_patience is {args.early_stopping_patience}, but must be at least 1.")
-    if not 0 <= args.early_stopping_threshold < math.inf:
-        raise UserError(f"--early_stopping_threshold is {args.early_stopping_threshold}, but must be 0 or more.")
     if args.early_stopping_threshold and args.early_stopping_patience is None:
         raise UserError("--early_stopping_threshold needs --early_stopping_patience N; give both.")
-    if args.eval_sample is not None and args.eval_sample < 0:
-        raise UserError(f"--eval_sample is {args.eval_sample}, but must be 0 or more.")
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import modeling_mini
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification, options
 from modeling_mini.cli import main
 from modeling_mini.decoding import DecodingArguments
@@ -231,6 +232,7 @@ def without_torch(monkeypatch, capsys):
     options.names_in_source(options.TRAIN_CLASSES)  # cached, because below the file of transformers is not found
 
     def run(argv):
+        monkeypatch.setattr(modeling_mini, "training", modeling_mini.training, raising=False)  # restored afterwards
         for name in [name for name in sys.modules if name.startswith("modeling_mini.") and "training" in name]:
             monkeypatch.delitem(sys.modules, name)
         for name in ("torch", "transformers", "datasets"):

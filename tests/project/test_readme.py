@@ -83,8 +83,8 @@ def test_commands_of_the_readme_exist(applications, hub, without_verification, n
         if "<" in command:
             monkeypatch.setattr("sys.stdin", io.StringIO(Path(command.pop()).read_text()))
             command.remove("<")
-        if "--dataset" in command:  # a file of the reader
-            Path(command[command.index("--dataset") + 1]).touch()
+        for option in {"--dataset", "--train_file", "--validation_file"} & {*command}:  # files of the reader
+            Path(command[command.index(option) + 1]).touch()
         if command[:2] == ["python", "train.py"] and command[2:] != ["--help"]:
             parse_arguments(command[2:])
             seen.add("train")

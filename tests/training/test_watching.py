@@ -114,10 +114,14 @@ def test_the_metrics_that_a_task_declares_are_those_that_it_computes():
         (["--metric_for_best_model", "bleu", "--eval_strategy", "no"], "translation", "the run never evaluates"),
         (["--early_stopping_patience", "3", "--eval_strategy", "no"], "translation", "the run never evaluates"),
         (["--save_strategy", "best", "--eval_strategy", "no"], "translation", "the run never evaluates"),
-        (["--early_stopping_patience", "0"], "translation", "is 0, but must be at least 1"),
-        (["--early_stopping_patience", "2", "--early_stopping_threshold", "nan"], "translation", "must be 0 or more"),
+        (["--early_stopping_patience", "0"], "translation", "is 0; give .*at least 1"),
+        (
+            ["--early_stopping_patience", "2", "--early_stopping_threshold", "nan"],
+            "translation",
+            "give a finite number",
+        ),
         (["--early_stopping_threshold", "0.1"], "translation", "needs --early_stopping_patience"),
-        (["--eval_sample", "-1"], "translation", "must be 0 or more"),
+        (["--eval_sample", "-1"], "translation", "at least 0"),
     ],
 )
 def test_a_metric_that_cannot_choose_is_refused_before_training(tmp_path, more, task, sentence):
@@ -145,14 +149,10 @@ def test_a_schedule_that_follows_a_score_knows_that_greater_is_better(tmp_path, 
     assert parse(tmp_path, "--lr_scheduler_type", schedule).lr_scheduler_kwargs == {"mode": "min"}
 
 
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("label_names", ["x"]), ("eval_do_concat_batches", False), ("restore_callback_states_from_checkpoint", True)],
-)
-def test_options_that_would_keep_the_report_from_its_metrics_are_refused(tmp_path, option, value):
-    _, data_args, args = parse_arguments(["--output_dir", str(tmp_path / "run")])
-    setattr(args, option, value)
-    with pytest.raises(UserError, match=f"--{option} .*leave it out"):
+def test_recorded_arguments_of_callbacks_cannot_replace_those_of_the_run(tmp_path):
+    option = "--restore_callback_states_from_checkpoint"
+    _, data_args, args = parse_arguments(["--output_dir", str(tmp_path / "run"), option])
+    with pytest.raises(UserError, match=f"{option} .*leave it out"):
         check_arguments(data_args, args)
 
 
@@ -176,7 +176,7 @@ def test_the_sample_is_random_the_same_each_time_and_part_of_the_reported_one():
 
 def test_the_scores_of_a_sample_are_plain_numbers_without_intervals():
     class Translator(task_class("translation")):
-        def predict(self, model, tokenizer, examples, batch_size=32):
+        def predict(self, model, tokenizer, examples, batch_size=32, decoding=None):
             return examples["target"][:]
 
     sample = Dataset.from_dict({"source": ["a b c d"], "target": ["a b c d"]})
