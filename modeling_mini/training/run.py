@@ -25,6 +25,7 @@ from .report import write_report
 from .resuming import (
     check_free_space,
     check_output_dir,
+    check_run_of_checkpoint,
     check_same_rows,
     check_same_run,
     fixed_arguments,
@@ -62,12 +63,9 @@ def run(
     check_arguments(data_args, training_args)
     task = task_class(data_args.task)(data_args)
     config = load_config(model_args, task, training_args)
-    check_same_run(
-        training_args.output_dir,
-        fixed_arguments(model_args, data_args, training_args),
-        training_args.is_resumed,
-        write=training_args.should_save,
-    )
+    arguments = fixed_arguments(model_args, data_args, training_args)
+    check_run_of_checkpoint(training_args, arguments)
+    check_same_run(training_args.output_dir, arguments, training_args.is_resumed, write=training_args.should_save)
     if training_args.push_to_hub and training_args.should_save:
         prepare_repository(training_args)
     checkpoint = resume_point(training_args)
@@ -130,7 +128,7 @@ def run(
 
 def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> None:
     """Refuse arguments that would fail, or give wrong results, after long work. Raises `UserError`."""
-    check_output_dir(args.output_dir, args.is_resumed)
+    check_output_dir(args.output_dir, args.is_resumed, args.resume_from_checkpoint)
     if data_args.streaming and args.max_steps <= 0:
         raise UserError("--streaming: a stream has no epochs; set the length of the training with --max_steps.")
     if args.save_on_each_node:
