@@ -11,6 +11,7 @@ with a shell command run in a process of their own, because they are about its s
 import argparse
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -103,8 +104,40 @@ def edit(name: str, **fields) -> Callable[[Path], None]:
 
 
 def write(name: str, content: bytes) -> Callable[[Path], None]:
-    """Replace a file of the checkpoint."""
-    return lambda run: (run / name).write_bytes(content) and None
+    """Write a file of the folder."""
+
+    def change(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def rename(name: str, new_name: str) -> Callable[[Path], None]:
+    """Give a file of the checkpoint another name."""
+    return lambda run: (run / name).replace(run / new_name) and None
+
+
+def link(name: str) -> Callable[[Path], None]:
+    """Replace a file of the checkpoint by a link to a file outside."""
+
+    def change(run: Path) -> None:
+        outside = run.parent / "private"
+        outside.write_bytes((run / name).read_bytes() if (run / name).exists() else b"private")
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(outside)
+
+    return change
+
+
+def not_finite(run: Path) -> None:
+    """Write a weight that is not a number."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(run / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = torch.nan
+    save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -162,7 +195,7 @@ VALUES = [
             "--accelerator_config nosuch.json|--deepspeed nosuch.json|--prediction_loss_only true|"
             "--batch_eval_metrics true|--label_names x|--config_overrides {|--config_overrides [1]|"
             '--config_overrides {"hidden_size":65}|--config_overrides {"hiden_size":64}|--fp16 true --bf16 true|'
-            "--torch_compile_backend nosuch|--save_strategy best|--attn_implementation nosuch|--streaming true"
+            "--torch_compile_backend nosuch|--attn_implementation nosuch|--streaming true"
         ).split("|")
     ),
     Case("value: empty output folder", ["train", "--output_dir", ""]),
@@ -183,6 +216,35 @@ VALUES = [
     Case("value: output of eval is a file", ["eval", "--output", "{folder}/t.txt"], files=TEXT),
     Case("value: examples of eval", ["eval", "--max_examples", "0"]),
 ]
+VALUES += [
+    value("--config_overrides", overrides)
+    for overrides in (
+        '{"trust_remote_code": true}',
+        '{"from_dict": 1}',
+        '{"model_type": "gpt2"}',
+        '{"dtype": "nonsense"}',
+        '{"num_hidden_layers": 100000000}',
+        '{"hidden_size": 10000000000}',
+        '{"d_model": 32, "hidden_size": 64}',
+        '{"eos_token_id": -5}',
+        '{"max_position_embeddings": 4096}',
+    )
+]
+VALUES += [
+    value("--metric_for_best_model", "bleu", "--eval_strategy", "steps"),
+    value("--early_stopping_patience", "2", "--eval_strategy", "no"),
+    value("--load_best_model_at_end", "true", "--eval_strategy", "no"),
+    value("--metric_for_best_model", "perplexity", "--greater_is_better", "true"),
+    value("--resume"),
+    Case("value: beams of a sampled text", ["generate", "{run}", "the", "--num_beams", "2", "--top_k", "5"]),
+    Case("value: penalty of eval", ["eval", "{run}", "--task", "translation", "--repetition_penalty", "0"]),
+    Case("value: output folder with files of others", train(), files=TEXT, prepare=write("out/README.md", b"mine")),
+    Case(
+        "value: results of others",
+        ["eval", "--output", "{folder}/out"],
+        prepare=write("out/results.json", b'{"mine": 1}'),
+    ),
+]
 RECIPES = [
     recipe("a key twice", b"seed: 1\nseed: 2\n"),
     recipe("nested 5,000 deep", b"a: " + b"[" * 5000),
@@ -199,6 +261,11 @@ RECIPES = [
     recipe("overrides that are a list", b"config_overrides: [1]\n"),
     recipe("missing data file", b"dataset: nosuch.txt\n"),
 ]
+ANSWERING = ("--task", "question-answering")
+SQUAD = (
+    '{"data": [{"paragraphs": [{"context": "one two", "qas": [{"id": "7", "question": "which?", "answers": '
+    '[{"text": "three", "answer_start": 0}]}]}]}]}'
+)
 DATA = [
     data("empty file", "a.txt", b""),
     data("one document", "a.jsonl", b'{"text": "one"}\n'),
@@ -212,6 +279,38 @@ DATA = [
     data("unknown format", "a.docx", b"PK"),
     data("CSV without the column", "a.csv", b"words\none\ntwo\n"),
     data("labels that are missing", "a.csv", b"text,label\none,\ntwo,\n", "--task", "text-classification"),
+    data("null", "a.json", b"null"),
+    data("100,000 brackets", "a.json", b"[" * 100_000),
+    data("half a character", "a.jsonl", b'{"text": "one"}\n{"text": "half \\ud83d"}\n'),
+    data("a key twice", "a.jsonl", b'{"text": "one", "text": "two"}\n'),
+    data("GBK in a JSON array", "a.json", '[{"text": "中文文本"}]'.encode("gbk")),
+    data("a pointer of Git LFS", "a.csv", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+    data("a zip archive", "a.csv", b"PK\x03\x04...."),
+    data("more cells than columns", "a.csv", b"text,label\none,two,three\n"),
+    data("a condition that is code", "a.csv", b"text\none\n", "--where", "__import__('os')"),
+    data("a condition on no column", "a.csv", b"text\none\n", "--where", "lang == 'en'"),
+    data("a condition that no row meets", "a.csv", b"text\none\n", "--where", "text == 'two'"),
+    data("no split column", "a.csv", b"text\none\n", "--split_column", "fold"),
+    data("two sources", "a.csv", b"text\none\n", "--train_file", "{folder}/a.csv"),
+    data("a validation file that is missing", "a.csv", b"text\none\n", "--validation_file", "{folder}/b.csv"),
+    data("answers of numbers", "a.jsonl", b'{"question": "q", "context": "c", "answers": 1}\n', *ANSWERING),
+    data("answers that are elsewhere", "a.json", SQUAD.encode(), *ANSWERING),
+    data("a name that looks like a pattern", "lab[1].jsonl", b'{"words": "one"}\n'),
+    Case("data: a pattern", train("--dataset", "{folder}/*.txt"), files=TEXT),
+    Case(
+        "data: a pipe", train("--dataset", "{folder}/pipe.txt"), prepare=lambda folder: os.mkfifo(folder / "pipe.txt")
+    ),
+    Case(
+        "data: a link that leads nowhere",
+        train("--dataset", "{folder}/a.txt"),
+        prepare=lambda folder: (folder / "a.txt").symlink_to("nowhere"),
+    ),
+    Case("data: a folder of pictures", train("--dataset", "{folder}/data"), prepare=write("data/a.png", b"")),
+    Case(
+        "data: a file named after two splits",
+        train("--dataset", "{folder}/data"),
+        prepare=write("data/train_test.csv", b"text\none\n"),
+    ),
 ]
 CHECKPOINTS = [
     *(
@@ -234,6 +333,19 @@ CHECKPOINTS = [
             ("tokenizer that is cut", truncate("tokenizer.json", 100)),
         )
     ),
+    *(
+        broken(name, "generate", change)
+        for name, change in (
+            ("weights in a pickle", rename("model.safetensors", "pytorch_model.bin")),
+            (
+                "index that leads out",
+                write("model.safetensors.index.json", b'{"weight_map": {"a": "../b.safetensors"}}'),
+            ),
+            ("weights that are not finite", not_finite),
+        )
+    ),
+    broken("a card that is a link", "push", link("README.md")),
+    broken("a config that is a link", "push", link("config.json")),
     broken("run record of {", "eval", write("_run.json", b"{")),
     broken("run record of []", "eval", write("_run.json", b"[]")),
     Case("checkpoint: a file", ["generate", "{folder}/t.txt", "the"], files=TEXT),
@@ -260,7 +372,7 @@ STREAMS = [
 ]
 CASES = [*NAMES, *VALUES, *RECIPES, *DATA, *CHECKPOINTS, *STREAMS]
 
-_NOISE = re.compile(r"^(usage:| |\[transformers\]|Generating|Loading|Continuing|.*\d+%\||.*it/s)|Warning")
+_NOISE = re.compile(r"^(usage:| |\[transformers\]|Generating|Loading|Continuing|.*\d+%\||.*(it|rows)/s)|Warning")
 
 
 class Outcome(NamedTuple):
@@ -295,6 +407,7 @@ def in_process(argv: list[str], stdin: bytes) -> Outcome:
     """Run a command in this process with these words and this standard input."""
     from modeling_mini.cli import main
 
+    logging.getLogger().handlers.clear()  # each command logs to the standard error that it finds
     error, previous = io.StringIO(), sys.stdin
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8", errors="surrogateescape")
     try:

@@ -37,12 +37,13 @@ def main() -> None:
 
 def text_of(run: Path, prompt: str, seed: int) -> str:
     """The prompt, and its continuation by the model of the run."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import set_seed
 
-    import modeling_mini  # noqa: F401, registers the model with transformers
+    from modeling_mini.inference.loading import load_model
+    from modeling_mini.modeling_mini import MiniForCausalLM
     from modeling_mini.tasks.generation import continue_text
 
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(run), AutoTokenizer.from_pretrained(run)
+    model, tokenizer = load_model(str(run), MiniForCausalLM)
     set_seed(seed)
     return continue_text(model, tokenizer, prompt, max_new_tokens=120)
 

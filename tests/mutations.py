@@ -305,8 +305,8 @@ DEFECTS = {
         (
             "arguments: the command line drops the overrides of the recipe",
             "parse_arguments",
-            "overrides | model_arguments.overrides()",
-            "model_arguments.overrides() or overrides",
+            "overrides | canonical_overrides(model_arguments.overrides())",
+            "canonical_overrides(model_arguments.overrides()) or overrides",
         ),
         (
             "arguments: the older `--use_muon` is ignored",
@@ -332,7 +332,7 @@ DEFECTS = {
     ("training/run.py", "training/test_optim.py"): [
         (
             "optim: `--optimizer` does not reach the Trainer",
-            "train",
+            "run",
             "optimizer_of(training_args).for_trainer(training_args)",
             "None",
         ),
@@ -349,8 +349,47 @@ DEFECTS = {
         (
             "checkpoints: a process that wrote nothing is not missed",
             "num_processes",
-            'recorded["args"]["world_size"] if recorded else ',
-            "",
+            "    if recorded is None:\n",
+            "    if True:\n",
+        ),
+    ],
+    ("checkpoints.py", "training/test_safety.py"): [
+        ("checkpoints: the states are not judged", "checkpoint_defect", "require_harmless(path)", "pass"),
+        (
+            "checkpoints: the shards are not judged",
+            "sharded_defect",
+            "require_harmless_shards(part, metadata)",
+            "pass",
+        ),
+    ],
+    ("pickles.py", "training/test_safety.py"): [
+        (
+            "checkpoints: metadata may name any class",
+            "_MetadataUnpickler.find_class",
+            "if is_dtype or (module, name) in _METADATA_CLASSES:",
+            "if True:",
+        ),
+    ],
+    ("training/overrides.py", "training/test_safety.py"): [
+        ("overrides: any name passes", "canonical_overrides", "if field not in fields:", "if False:"),
+    ],
+    ("model_folders.py", "inference/test_loading.py"): [
+        ("loading: links are followed anywhere", "require_model_folder", "refuse_links(folder, source)", "pass"),
+        ("loading: weights may be nan", "check_weights", "if not _is_finite(file.get_tensor(name)):", "if False:"),
+        ("loading: layers of --init_from may be new", "open_model", "name.startswith(trunk) or ", ""),
+        ("loading: code of others is saved", "read_config", "remove_references_to_code(config, fields)", "pass"),
+    ],
+    ("training/locking.py", "training/test_resuming.py"): [
+        ("locking: every lock is stale", "_remove_stale", "if not _is_stale(text):", "if False:"),
+    ],
+    ("training/resuming.py", "training/test_resuming.py"): [
+        ("resuming: other rows are trained on", "check_same_rows", "not in (None, fingerprint)", "is False"),
+        ("resuming: files of others are overwritten", "check_output_dir", "refuse_files_of_others(folder)", "pass"),
+        (
+            "resuming: a finished run is trained again from an earlier checkpoint",
+            "resume_point",
+            "refuse_finished(checkpoint, args, report)",
+            "pass",
         ),
     ],
     ("training/distributed.py", "training/test_launching.py"): [

@@ -90,7 +90,7 @@ class MiniTrainingArguments(TrainingArguments):
     muon_momentum: float = field(default=0.95, metadata={"help": "Momentum of Muon."})
     resume: bool = field(
         default=False,
-        metadata={"help": "Continue from the latest complete checkpoint in --output_dir, if there is one."},
+        metadata={"help": "Continue the run in --output_dir from its latest complete checkpoint."},
     )
     prompt: str = field(default="The ", metadata={"help": "Prompt of the sample that is generated at the end."})
     # The log must show a loss that is nan or inf.

@@ -130,6 +130,9 @@ def existing_tokenizer(
         except Exception as error:  # a damaged file can raise any exception of its parser
             reason = one_line(error)
             raise UserError(f"The tokenizer of {model_args.tokenizer} could not be loaded: {reason}") from error
+    checkpoint = Path(training_args.resume_from_checkpoint or "")
+    if training_args.resume_from_checkpoint and not has_tokenizer(output_dir) and has_tokenizer(checkpoint):
+        return open_tokenizer(checkpoint, f"--resume_from_checkpoint {checkpoint}")
     is_continued = training_args.is_resumed and bool(checkpoints(output_dir))
     is_saved = has_tokenizer(output_dir) and (training_args.is_resumed or training_args.process_index > 0)
     if is_continued or is_saved:

@@ -97,7 +97,9 @@ def _is_stale(text: str) -> bool:
     if holder.get("host") != socket.gethostname():
         return "host" not in holder
     try:
-        return abs(psutil.Process(holder["process"]).create_time() - holder["started"]) > 1
+        process = psutil.Process(holder["process"])
+        is_same = abs(process.create_time() - holder["started"]) <= 1  # numbers of processes are used again
+        return not is_same or process.status() == psutil.STATUS_ZOMBIE
     except (psutil.AccessDenied, PermissionError):
         return False
     except (psutil.Error, KeyError, TypeError, ValueError):

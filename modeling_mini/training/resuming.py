@@ -68,7 +68,7 @@ def check_output_dir(output_dir: str | Path, resume: bool, checkpoint: str | Non
     """Refuse a folder that this run cannot write, or must not.
 
     A new run needs a folder without an earlier run and without files that it would overwrite. A resumed run needs a
-    folder with a run, or a `checkpoint` of one elsewhere.
+    folder with a run, unless it continues a `checkpoint` of another folder.
 
     Raises:
         UserError: names the folder or what is in it, and what to do.
@@ -132,6 +132,11 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
         if write:
             _write(path, arguments)
         return
+    compare_with_record(path, arguments)
+
+
+def compare_with_record(path: Path, arguments: dict[str, dict]) -> None:
+    """Refuse arguments that differ from the recorded ones of a run. Raises `UserError` with the first that does."""
     recorded = read_object(path)
     for group, values in arguments.items():
         recorded_values = recorded.get(group, {})
@@ -151,6 +156,15 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
                 f"{getattr(values[name], 'value', values[name])}; resume with the same arguments, or choose another "
                 "--output_dir."
             )
+
+
+def check_run_of_checkpoint(args: MiniTrainingArguments, arguments: dict[str, dict]) -> None:
+    """Refuse to continue a checkpoint of another folder with other arguments than its run had. Raises `UserError`."""
+    if args.resume_from_checkpoint is None:
+        return
+    path = Path(args.resume_from_checkpoint).absolute().parent / RUN_NAME
+    if path.parent != Path(args.output_dir).absolute() and path.exists():
+        compare_with_record(path, arguments)
 
 
 def _is_same(recorded: object, value: object) -> bool:

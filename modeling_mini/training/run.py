@@ -47,6 +47,7 @@ from .report import write_report
 from .resuming import (
     check_free_space,
     check_output_dir,
+    check_run_of_checkpoint,
     check_same_rows,
     check_same_run,
     fixed_arguments,
@@ -86,12 +87,9 @@ def run(
     task = task_class(data_args.task)(data_args)
     config = load_config(model_args, task, training_args)
     set_context(config, model_args, data_args.block_size)
-    check_same_run(
-        training_args.output_dir,
-        fixed_arguments(model_args, data_args, training_args),
-        training_args.is_resumed,
-        write=training_args.should_save,
-    )
+    arguments = fixed_arguments(model_args, data_args, training_args)
+    check_run_of_checkpoint(training_args, arguments)
+    check_same_run(training_args.output_dir, arguments, training_args.is_resumed, write=training_args.should_save)
     if training_args.push_to_hub and training_args.should_save:
         prepare_repository(training_args)
     checkpoint = resume_point(training_args)
@@ -133,8 +131,8 @@ def run(
     scores, sample = task.report(trainer.model, data.tokenizer, data.examples["validation"], training_args.prompt)
     if trainer.is_world_process_zero():
         log_best(trainer.state, training_args, reported)
-        arguments = model_args, data_args, training_args
-        write_report(trainer, task.model_class.__name__, reported, metrics, scores, sample, *arguments, data.train)
+        name, all_args = task.model_class.__name__, (model_args, data_args, training_args)
+        write_report(trainer, name, reported, metrics, scores, sample, *all_args, data.train)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
     trainer.accelerator.wait_for_everyone()  # a process that exits early may abort the report

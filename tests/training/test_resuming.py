@@ -364,3 +364,14 @@ def test_a_run_without_a_checkpoint_and_without_a_report_starts_from_the_beginni
     record(tmp_path, data={})
     assert resume_point(parse_arguments(["--output_dir", str(tmp_path), "--resume"])[2]) is None
     assert "starting from the beginning" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_another_folder_is_continued_with_its_tokenizer_and_arguments(run_copy, tmp_path):
+    folder, arguments = run_copy
+    there = ["--output_dir", str(tmp_path / "new"), "--resume_from_checkpoint", str(folder / "checkpoint-2")]
+    with pytest.raises(UserError, match="was started with --learning_rate .*, not 0.5"):
+        train([*arguments, *there, "--learning_rate", "0.5"])
+    assert main([*arguments, *there]) == 0
+    for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        assert (tmp_path / "new" / name).read_bytes() == (folder / name).read_bytes()
