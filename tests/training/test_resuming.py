@@ -140,7 +140,7 @@ def test_files_of_others_are_not_overwritten(tmp_path, name):
     check_output_dir(tmp_path, resume=False)
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=f"holds {name}, which no run of this program wrote|holds an earlier run"):
-        train(["--output_dir", str(tmp_path)])
+        train(["--output_dir", str(tmp_path), "--dataset", str(tmp_path / "missing.txt")])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "notes.txt", "src"])
     record(tmp_path, data={})
     if name != "config.json":  # the mark of a finished run
