@@ -101,6 +101,7 @@ def test_a_stream_is_repeated_with_each_document_once_per_pass(uneven_files):
 )
 def test_a_streamed_run_resumed_in_its_second_pass_gives_the_same_bits(arguments, two_processes, tmp_path):
     options = ["--streaming", "--max_validation_documents", "5", "--max_steps", "40", "--save_steps", "15", *CPU]
+    options += ["--load_best_model_at_end", "false"]  # no other checkpoints than those of --save_steps
     uninterrupted, resumed = tmp_path / "run", tmp_path / "resumed"
     result = two_processes(TRAIN, *arguments, *options)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -171,8 +171,9 @@ def check_classify(tuned, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("one two\n\nthree\n"))
     assert command(["classify", tuned]) == 0
     assert [bool(line) for line in capsys.readouterr().out.splitlines()] == [True, False, True]
-    assert command(["classify", tuned, "one", "--batch_size", "0"]) == 1
-    assert "--batch_size is 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command(["classify", tuned, "one", "--batch_size", "0"])
+    assert "--batch_size: 0 is out of range" in capsys.readouterr().err
 
 
 def check_eval(tuned, labelled, other, capsys):
