@@ -181,7 +181,7 @@ def check_eval(tuned, labelled, other, capsys):
     assert command(["eval", tuned, "--dataset", labelled]) == 0  # the training data, so only the held-out part
     assert re.search(r"text-classification: .*labels\.jsonl, validation, 10 examples", capsys.readouterr().out)
     assert command(["eval", tuned, "--dataset", other, "--max_examples", "50"]) == 0
-    assert re.search(r"text-classification: .*other\.jsonl, train, 50 examples", capsys.readouterr().out)
+    assert re.search(r"text-classification: .*other\.jsonl, 50 examples", capsys.readouterr().out)
     assert command(["eval", tuned, "--max_examples", "0"]) == 1
     assert "--max_examples is 0" in capsys.readouterr().err
     assert command(["eval", tuned, "--split", "nowhere"]) == 1
