@@ -384,6 +384,16 @@ def test_the_logged_command_that_continues_a_run_has_no_token(login):
     assert re.search("--hub[_-]token[ =]TOKEN --max_steps 7 --resume", str(interruption.value))
 
 
+@pytest.mark.parametrize(
+    "old", [["--resume_from_checkpoint", "other/checkpoint-2"], ["--resume-from-checkpoint=other/checkpoint-2"]]
+)
+def test_the_logged_command_continues_from_the_latest_checkpoint(old):
+    stop = StopOnSignal()
+    stop.signal_number = signal.SIGINT
+    with pytest.raises(Exception, match="Continue with: python train.py --max_steps 7 --resume$"):
+        stop.raise_if_stopped(3, ["python", "train.py", *old, "--max_steps", "7"])
+
+
 def test_the_token_of_a_misspelt_option_is_not_logged(arguments, caplog):
     assert main([*arguments, "--hub_tokn=hf_secret"]) == 1
     assert "There is no argument --hub_tokn; did you mean hub_token?" in caplog.text
