@@ -531,7 +531,7 @@ DEFECTS = {
         ("hub: names are not checked", "_check_names", "if not is_valid:", "if False:"),
     ],
     ("errors.py", "hub/test_hub_security.py"): [
-        ("hub: tokens in errors", "one_line", '"hf_***"', 'r"\\g<0>"'),
+        ("hub: tokens in errors", "_without_tokens", '"hf_***"', 'r"\\g<0>"'),
     ],
     ("data/examples.py", "data/test_examples.py"): [
         (

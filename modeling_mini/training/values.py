@@ -22,7 +22,7 @@ from transformers.integrations.integration_utils import (
 )
 from transformers.utils import is_liger_kernel_available
 
-from ..errors import UserError, one_line
+from ..errors import UserError, first_line, one_line, shortened
 from ..options import check_choice
 from .optim import optimizer_of
 
@@ -156,7 +156,7 @@ def _check_json(name: str, value: str) -> None:
         text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8-sig")
         content = json.loads(text)
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"--{name} is not JSON ({one_line(error)}): {value[:200]}") from error
+        raise UserError(f"--{name} is not JSON ({one_line(error)}): {shortened(value, 200)}") from error
     if not isinstance(content, dict):
         raise UserError(f"--{name} holds a {type(content).__name__}; give a JSON object of names and values.")
 
@@ -167,14 +167,9 @@ def sentences(option: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{option}: {_first_line(error)} Install it, or choose another option.") from error
+        raise UserError(f"{option}: {first_line(error)} Install it, or choose another option.") from error
     except (ArithmeticError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{option}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        raise UserError(f"{option}: {first_line(error)}") from error
 
 
 def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") -> None:
