@@ -391,6 +391,7 @@ DEFECTS = {
             "refuse_finished(checkpoint, args, report)",
             "pass",
         ),
+        ("resuming: more epochs are not trained", "last_update_of", "else math.inf", "else state.max_steps"),
     ],
     ("training/distributed.py", "training/test_launching.py"): [
         ("fsdp: a run ends without its whole model", "save_whole_model", "trainer.is_fsdp_enabled or ", ""),

@@ -89,6 +89,8 @@ class StopOnSignal(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
+    on_evaluate = on_step_end  # the signal may arrive during an evaluation, after the last update
+
     def on_train_end(self, args, state, control, **kwargs):
         self._restore()
 
