@@ -120,9 +120,9 @@ def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
     push.add_argument(
         "--license", type=licence, help="licence of the weights, as the Hub names it: apache-2.0, mit, other, ..."
     )
-    language = _pattern(r"[a-zA-Z]{2,3}(-[a-zA-Z0-9]+)*", "en, zh, pt-BR")
+    language = _pattern(r"[a-z]{2,3}", "en, zh, yue")
     push.add_argument("--language", nargs="+", type=language, help="ISO 639 codes of the training text: en zh")
-    size = _pattern(r"[1-9]\d*(\.\d+)?([KMGT]i?)?B", "5GB, 500MB")
+    size = _pattern(r"[1-9]\d*[KMGT]i?B", "5GB, 500MB")  # as transformers reads it
     push.add_argument("--max_shard_size", default="5GB", type=size, help="largest file of weights (default: 5GB)")
     upgrade = commands.add_parser(
         "upgrade-repo", help="replace the code in a repository with the code of this version", allow_abbrev=False

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
-from .errors import UserError, one_line
+from .errors import UserError, one_line, shortened
 from .streams import OutputError, check_arguments_are_text, prepared_streams
 
 
@@ -107,7 +107,8 @@ def _sentence(error: BaseException, again: str) -> str | None:
         reason = one_line(error)
         return f"{file}the disk is full ({reason}); free some space, and run the command again.{again}"
     if isinstance(error, OSError) and error.errno in _USERS_FILES and error.filename is not None:
-        return f"{_shorten(str(error.filename))}: {error.strerror}; choose another place, or change its permissions."
+        name = shortened(str(error.filename), 200)
+        return f"{name}: {error.strerror}; choose another place, or change its permissions."
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return f"The memory is full ({one_line(error)}); choose a smaller batch, shorter rows or a smaller model."
     if isinstance(error, ModuleNotFoundError):
@@ -207,7 +208,3 @@ def _versions() -> str:
         with suppress(PackageNotFoundError):
             versions.append(f"{name} {version(name)}")
     return ", ".join(versions)
-
-
-def _shorten(text: str, length: int = 200) -> str:
-    return text if len(text) <= length else f"{text[:length]}..."

@@ -9,4 +9,19 @@ class UserError(Exception):
 
 def one_line(error: BaseException) -> str:
     """The text of an exception on one line, without Hub tokens: a server may have sent one back."""
-    return re.sub(r"\bhf_\w+", "hf_***", " ".join(str(error).split())) or type(error).__name__
+    return _without_tokens(" ".join(str(error).split())) or type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the text of an exception that is not blank, without Hub tokens."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return _without_tokens(lines[0]) if lines else type(error).__name__
+
+
+def shortened(text: str, length: int) -> str:
+    """A text, of which at most `length` characters are shown."""
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+def _without_tokens(text: str) -> str:
+    return re.sub(r"\bhf_\w+", "hf_***", text)

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from . import modeling_mini
 from .checkpoints import checkpoints, is_whole_safetensors
 from .configuration_mini import AUTO_CLASSES, MiniConfig
-from .errors import UserError, one_line
+from .errors import UserError, one_line, shortened
 from .json_files import is_lfs_pointer, read_object
 from .modeling_mini import MiniModel
 
@@ -346,7 +346,7 @@ def open_model(
     except Exception as error:  # a damaged file raises whatever its reader raises
         if options.get("attn_implementation") and isinstance(error, ImportError | ValueError):
             raise
-        raise UserError(f"{source} does not open: {_shortened(error)}") from error
+        raise UserError(f"{source} does not open: {shortened(one_line(error), 300)}") from error
     names = {name for kind in ("missing_keys", "unexpected_keys") for name in report[kind]}
     trunk = f"{model.base_model_prefix}."
     if strangers := sorted(name for name in names if name.startswith(trunk) or isinstance(model, MiniModel)):
@@ -355,12 +355,6 @@ def open_model(
             "leave the sizes as they are in its config.json."
         )
     return model.eval()
-
-
-def _shortened(error: Exception, length: int = 300) -> str:
-    """The text of an error on one line; transformers attaches a table of all shapes to some."""
-    text = one_line(error)
-    return text if len(text) <= length else f"{text[:length]}..."
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -393,7 +387,7 @@ def open_tokenizer(folder: Path, source: str, vocab_size: int | None = None) -> 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a damaged file can raise any exception of its parser
-        raise UserError(f"The tokenizer in {source} does not open: {_shortened(error)}") from error
+        raise UserError(f"The tokenizer in {source} does not open: {shortened(one_line(error), 300)}") from error
     if vocab_size is not None and len(tokenizer) > vocab_size:
         raise UserError(
             f"The tokenizer in {source} has {len(tokenizer)} tokens, but the model has a vocabulary of {vocab_size}; "

@@ -58,14 +58,14 @@ def options(argv: list[str]) -> dict[str, str | None]:
 
     A word with a space is a text, to argparse too, and nothing after `--` is an option.
     """
-    found: dict[str, str | None] = {}
+    values: dict[str, str | None] = {}
     words = argv[: argv.index("--")] if "--" in argv else argv
     for index, word in enumerate(words):
         following = words[index + 1] if index + 1 < len(words) else "-"
         if match := re.fullmatch(r"(?s)--([\w-]+)(?:=(.*))?", word):
             value = match[2] if match[2] is not None else following
-            found[match[1].replace("-", "_")] = None if match[2] is None and following.startswith("-") else value
-    return found
+            values[match[1].replace("-", "_")] = None if match[2] is None and following.startswith("-") else value
+    return values
 
 
 def check_names(argv: list[str], names: list[str]) -> None:

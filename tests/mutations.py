@@ -391,6 +391,7 @@ DEFECTS = {
             "refuse_finished(checkpoint, args, report)",
             "pass",
         ),
+        ("resuming: more epochs are not trained", "last_update_of", "else math.inf", "else state.max_steps"),
     ],
     ("training/distributed.py", "training/test_launching.py"): [
         ("fsdp: a run ends without its whole model", "save_whole_model", "trainer.is_fsdp_enabled or ", ""),
@@ -491,7 +492,7 @@ DEFECTS = {
         ),
     ],
     ("training/callbacks.py", "training/test_training.py"): [
-        ("hub: the token is printed", "StopOnSignal.raise_if_stopped", "*without_token(command)", "*command"),
+        ("hub: the token is printed", "StopOnSignal.raise_if_stopped", "without_token(command)", "command"),
     ],
     ("hub/verify.py", "hub/test_hub_security.py"): [
         (
@@ -531,7 +532,7 @@ DEFECTS = {
         ("hub: names are not checked", "_check_names", "if not is_valid:", "if False:"),
     ],
     ("errors.py", "hub/test_hub_security.py"): [
-        ("hub: tokens in errors", "one_line", '"hf_***"', 'r"\\g<0>"'),
+        ("hub: tokens in errors", "_without_tokens", '"hf_***"', 'r"\\g<0>"'),
     ],
     ("data/examples.py", "data/test_examples.py"): [
         (

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from .columns import WrongValue, column_names
 
 
@@ -126,14 +126,10 @@ def _readable(path: Path) -> Iterator[None]:
         ) from error
     except pa.ArrowException as error:
         raise UserError(
-            f"{path} is not a Parquet file, or damaged ({_first_line(error)}); copy or download it again."
+            f"{path} is not a Parquet file, or damaged ({first_line(error)}); copy or download it again."
         ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or _first_line(error)}.") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from error
 
 
 def _wrong_byte(path: Path) -> str:
@@ -284,19 +280,19 @@ def _continues(path: Path, text: str) -> bool:
     return False
 
 
-def _read_values(path: Path, text: str, first_line: int, decoder: "_Decoder", expand: Expand) -> Iterator[Row]:
+def _read_values(path: Path, text: str, start_line: int, decoder: "_Decoder", expand: Expand) -> Iterator[Row]:
     """The rows of an array, or of objects that follow each other."""
     position = _SPACE.match(text).end()
     in_array = text.startswith("[", position)
-    line, counted = first_line, 0
+    line, counted = start_line, 0
     try:
         for value, start in _values(text, position + in_array, in_array, decoder):
             line, counted = line + text.count("\n", counted, start), start
             is_text = in_array and isinstance(value, str)
             yield from _rows_of(path, line, {"text": value} if is_text else value, expand)
     except (json.JSONDecodeError, RecursionError, _RepeatedKey) as error:
-        line = first_line + text.count("\n", 0, decoder.position)
-        raise UserError(_json_failure(path, error, first_line, line)) from error
+        line = start_line + text.count("\n", 0, decoder.position)
+        raise UserError(_json_failure(path, error, start_line, line)) from error
 
 
 def _values(text: str, position: int, in_array: bool, decoder: "_Decoder") -> Iterator[tuple[Any, int]]:
@@ -351,10 +347,10 @@ class _Decoder:
             raise _RepeatedKey(max(names, key=names.count))
 
 
-def _json_failure(path: Path, error: Exception, first_line: int, line: int) -> str:
-    """The sentence about a value at `line`, in a text that begins at `first_line`."""
+def _json_failure(path: Path, error: Exception, start_line: int, line: int) -> str:
+    """The sentence about a value at `line`, in a text that begins at `start_line`."""
     if isinstance(error, json.JSONDecodeError):
-        reason = f"line {first_line - 1 + error.lineno} is not JSON ({error.msg} at column {error.colno})"
+        reason = f"line {start_line - 1 + error.lineno} is not JSON ({error.msg} at column {error.colno})"
         return f"{path}, {reason}; correct it, or remove it."
     if isinstance(error, _RepeatedKey):
         return f"{path}, line {line} has the key '{error}' twice; remove one of the two."

@@ -13,7 +13,7 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from . import filters
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
@@ -270,7 +270,7 @@ def readable_errors(args: DataArguments) -> Iterator[None]:
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, OSError) and _is_of_cache(error.__cause__):
             raise UserError(cache_failure(error.__cause__)) from error
-        raise UserError(f"{args.dataset} could not be read: {_first_line(error.__cause__ or error)}") from error
+        raise UserError(f"{args.dataset} could not be read: {first_line(error.__cause__ or error)}") from error
     except (ConnectionError, FileNotFoundError) as error:  # DatasetNotFoundError is a FileNotFoundError
         raise UserError(
             f"--dataset {args.dataset}: there is no such file or folder, {_nearest_builtin(args)}"
@@ -280,7 +280,7 @@ def readable_errors(args: DataArguments) -> Iterator[None]:
             raise
         raise UserError(cache_failure(error)) from error
     except (ValueError, RuntimeError) as error:  # a stream, a wrong configuration, a data set that is a script
-        raise UserError(f"--dataset {args.dataset}: {_first_line(error)}") from error
+        raise UserError(f"--dataset {args.dataset}: {first_line(error)}") from error
 
 
 _CACHE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -288,10 +288,6 @@ _CACHE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 
 def _is_of_cache(error: OSError) -> bool:
     return error.errno in _CACHE_ERRORS or "No space left" in str(error)  # Arrow does not set `errno`
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _nearest_builtin(args: DataArguments) -> str:

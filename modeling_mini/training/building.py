@@ -97,11 +97,15 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of `--tokenizer`, of `--init_from`, or of the resumed run; otherwise a new one.
 
-    The first process trains a new tokenizer on the examples and saves it, and the other processes load it. Raises
-    `UserError` if a tokenizer cannot be loaded, or if the run has checkpoints and its tokenizer is gone.
+    The first process trains a new tokenizer on the examples and saves it, and the other processes load it. It also
+    saves the tokenizer of a checkpoint of another folder. Raises `UserError` if a tokenizer cannot be loaded, or if
+    the run has checkpoints and its tokenizer is gone.
     """
     if (tokenizer := existing_tokenizer(model_args, training_args)) is not None:
         tokenizer.model_max_length = config.max_position_embeddings
+        is_elsewhere = training_args.is_resumed and not has_tokenizer(Path(training_args.output_dir))
+        if is_elsewhere and training_args.should_save:
+            tokenizer.save_pretrained(training_args.output_dir)  # where the next --resume looks for it
         return tokenizer
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
     if isinstance(examples, IterableDataset):

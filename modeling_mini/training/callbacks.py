@@ -89,6 +89,8 @@ class StopOnSignal(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
 
+    on_evaluate = on_step_end  # the signal may arrive during an evaluation, after the last update
+
     def on_train_end(self, args, state, control, **kwargs):
         self._restore()
 
@@ -96,10 +98,22 @@ class StopOnSignal(TrainerCallback):
         """Raise `Interrupted` with the command that continues the run."""
         if self.signal_number is None:
             return
-        command_line = shlex.join([*without_token(command), *([] if "--resume" in command else ["--resume"])])
+        resume = [] if "--resume" in command else ["--resume"]
+        command_line = shlex.join([*without_checkpoint(without_token(command)), *resume])
         raise Interrupted(
             f"Stopped after update {step}, with a checkpoint. Continue with: {command_line}", self.signal_number
         )
+
+
+def without_checkpoint(command: list[str]) -> list[str]:
+    """A command line without --resume_from_checkpoint, which would train the updates after it again."""
+    kept, is_value = [], False
+    for argument in command:
+        option = re.fullmatch(r"(?s)--resume[_-]from[_-]checkpoint(=.*)?", argument)
+        if not option and not is_value:
+            kept.append(argument)
+        is_value = option is not None and option[1] is None
+    return kept
 
 
 def without_token(command: list[str]) -> list[str]:

@@ -54,13 +54,24 @@ def _acquire(path: Path) -> None:
     try:
         for _ in range(3):
             try:
-                os.link(complete, path)  # fails if the lock exists, and never shows half of one
+                _create(path, complete)
                 return
             except FileExistsError:
                 _remove_stale(path)
     finally:
         complete.unlink()
     raise UserError(f"{path} is taken by several runs at once; choose another --output_dir for this one.")
+
+
+def _create(path: Path, complete: Path) -> None:
+    """Create a lock with the content of a complete file. Raises `FileExistsError` if there is a lock."""
+    try:
+        os.link(complete, path)  # never shows half of a lock
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: exFAT, or a mounted cloud drive
+        with path.open("x", encoding="utf-8") as file:
+            file.write(complete.read_text(encoding="utf-8"))
 
 
 def _remove_stale(path: Path) -> None:

@@ -26,14 +26,14 @@ def require_memory(config: MiniConfig, model_args: ModelArguments, args: MiniTra
     memory = psutil.virtual_memory()
     free = memory.available + psutil.swap_memory().free
     on_cpu = not torch.accelerator.is_available() or args.use_cpu
-    needed = training if on_cpu else weights
+    needed, place = training if on_cpu else weights, "of memory are free"
     is_sharded = args.deepspeed_plugin is not None or args.fsdp_plugin_args is not None
     if not on_cpu and not is_sharded and torch.cuda.is_available() and needed <= free:
-        needed, free = training, torch.cuda.mem_get_info()[1]
+        needed, free, place = training, torch.cuda.mem_get_info()[1], "are all that the device has"
     if needed > free:
         raise UserError(
             f"The model of {_source(model_args)} has {parameters:,} parameters, whose weights, gradients and "
-            f"optimizer need {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB of memory are free; choose a "
+            f"optimizer need {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB {place}; choose a "
             "smaller --model, or smaller sizes in --config_overrides."
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import UserError, one_line
+from ..errors import UserError, one_line, shortened
 from ..options import (
     OLDER_NAMES,
     TRAIN_CLASSES,
@@ -63,7 +63,7 @@ def _recipe_path(name_or_path: str) -> Path:
         if Path(name_or_path).is_file():
             return Path(name_or_path)
     except (OSError, ValueError):  # a name that is too long, or with a NUL character
-        name_or_path = f"{name_or_path[:100]}..."
+        name_or_path = shortened(name_or_path, 100)
     hint = nearest(name_or_path, names)
     hint = f" {hint.lstrip('; ')}" if "did you mean" in hint else ""
     raise UserError(f"{name_or_path} is neither a recipe file nor one of the recipes {', '.join(names)};{hint}")
@@ -122,16 +122,15 @@ def to_argv(recipe: dict, path: Path, lists: Collection[str], dicts: Collection[
     argv = []
     for name, value in recipe.items():
         if (isinstance(value, dict) and name not in dicts) or (isinstance(value, list) and name not in lists):
-            raise UserError(f"{path}: {name} takes one value, but holds a {type(value).__name__}: {_short(value)}")
+            raise UserError(
+                f"{path}: {name} takes one value, but holds a {type(value).__name__}: {shortened(str(value), 100)}"
+            )
         if isinstance(value, list) and value:
             if nested := next((item for item in value if isinstance(item, (dict, list))), None):
-                raise UserError(f"{path}: {name} takes a list of values, but one of them is {_short(nested)}")
+                raise UserError(
+                    f"{path}: {name} takes a list of values, but one of them is {shortened(str(nested), 100)}"
+                )
             argv += [f"--{name}", *map(str, value)]
         elif value is not None and value != []:
             argv.append(f"--{name}={json.dumps(value) if isinstance(value, dict) else value}")
     return argv
-
-
-def _short(value: dict | list, length: int = 100) -> str:
-    text = str(value)
-    return text if len(text) <= length else f"{text[:length]} ..."

@@ -2,15 +2,18 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from transformers import TrainerState
 from transformers.trainer_pt_utils import safe_globals
 
 from ..checkpoints import (
+    FSDP_FULL,
     TRAINER_STATE_NAME,
     ZERO_2,
     ZERO_3,
@@ -160,11 +163,16 @@ def compare_with_record(path: Path, arguments: dict[str, dict]) -> None:
 
 def check_run_of_checkpoint(args: MiniTrainingArguments, arguments: dict[str, dict]) -> None:
     """Refuse to continue a checkpoint of another folder with other arguments than its run had. Raises `UserError`."""
+    if record := record_of_other_folder(args):
+        compare_with_record(record, arguments)
+
+
+def record_of_other_folder(args: MiniTrainingArguments) -> Path | None:
+    """The _run.json of the run whose checkpoint is continued in another folder, or None."""
     if args.resume_from_checkpoint is None:
-        return
+        return None
     path = Path(args.resume_from_checkpoint).absolute().parent / RUN_NAME
-    if path.parent != Path(args.output_dir).absolute() and path.exists():
-        compare_with_record(path, arguments)
+    return path if path.parent != Path(args.output_dir).absolute() and path.exists() else None
 
 
 def _is_same(recorded: object, value: object) -> bool:
@@ -191,14 +199,14 @@ def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None) -> Non
     path = Path(args.output_dir) / RUN_NAME
     if fingerprint is None or not path.exists():
         return
+    for record in filter(None, [record_of_other_folder(args), path if args.is_resumed else None]):
+        if read_object(record).get(ROWS_HASH) not in (None, fingerprint):
+            raise UserError(
+                f"{record} records other training rows: the text of --dataset, or how it is read, has changed since "
+                "the run was started; restore it, or start a new run in another --output_dir."
+            )
     content = read_object(path)
-    recorded = content.get(ROWS_HASH)
-    if args.is_resumed and recorded not in (None, fingerprint):
-        raise UserError(
-            f"{path} records other training rows: the text of --dataset, or how it is read, has changed since the run "
-            "was started; restore it, or choose another --output_dir."
-        )
-    if recorded is None and args.should_save:
+    if ROWS_HASH not in content and args.should_save:
         _write(path, {**content, ROWS_HASH: fingerprint})
 
 
@@ -263,16 +271,24 @@ def refuse_finished(checkpoint: str | Path, args: MiniTrainingArguments, report:
     updates = (report or {}).get("updates")
     if not isinstance(updates, int):
         return
-    state = trainer_state(checkpoint)
-    last_update = args.max_steps
-    if last_update <= 0:  # the length is given in epochs
-        last_update = updates if args.num_train_epochs <= state.num_train_epochs else updates + 1
+    last_update = last_update_of(trainer_state(checkpoint), args)
     if updates >= last_update:
         raise UserError(_finished(args, updates, last_update))
 
 
-def _finished(args: MiniTrainingArguments, update: int, last_update: int, is_early: bool = False) -> str:
-    option = "--early_stopping_patience" if is_early else "--max_steps"
+def last_update_of(state: TrainerState, args: MiniTrainingArguments) -> float:
+    """The last update of a run that continues a checkpoint.
+
+    It is infinite if the run has more epochs than it had: their updates are counted when the data have been read.
+    """
+    if args.max_steps > 0:
+        return args.max_steps
+    return state.max_steps if args.num_train_epochs <= state.num_train_epochs else math.inf
+
+
+def _finished(args: MiniTrainingArguments, update: int, last_update: float, is_early: bool = False) -> str:
+    option = "--max_steps" if args.max_steps > 0 else "--num_train_epochs"
+    option = "--early_stopping_patience" if is_early else option
     return (
         f"The run in {args.output_dir} is finished ({update} of {last_update} updates); choose another --output_dir "
         f"for a new run, or a larger {option} to continue."
@@ -315,14 +331,15 @@ def require_resumable(checkpoint: Path) -> None:
         raise UserError(_without_optimizer(checkpoint))
     if defect := checkpoint_defect(checkpoint):
         raise UserError(f"{checkpoint} cannot be continued: {defect}; use another checkpoint.")
-    if any(checkpoint.glob("*.safetensors")):
+    # FSDP reads its own file of weights, a pickle that `checkpoint_defect` has judged.
+    if written_by(checkpoint) != FSDP_FULL and any(checkpoint.glob("*.safetensors")):
         require_model_folder(checkpoint, str(checkpoint))
     for name, keys in _STATE_KEYS.items():
         for path in sorted(checkpoint.glob(name)):
             _require_keys(path, keys)
 
 
-# What the Trainer looks up in the states that it loads.
+# What the Trainer looks up in the states that it loads. `state` is empty for SGD without momentum.
 _STATE_KEYS = {
     "optimizer.pt": ("state", "param_groups"),
     "scheduler.pt": ("last_epoch",),
@@ -335,7 +352,7 @@ def _require_keys(path: Path, keys: tuple[str, ...]) -> None:
     try:
         with safe_globals():
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        lacking = [key for key in keys if key not in state or (key in ("state", "param_groups") and not state[key])]
+        lacking = [key for key in keys if key not in state or (key == "param_groups" and not state[key])]
     except Exception as error:  # a damaged file raises whatever its reader raises
         raise UserError(f"{path} does not open: {one_line(error)}; use another checkpoint.") from error
     if lacking:
@@ -350,7 +367,7 @@ def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:
             report because it cannot evaluate a model that it has not trained.
     """
     state = trainer_state(checkpoint)
-    last_update = args.max_steps if args.max_steps > 0 else state.max_steps
+    last_update = last_update_of(state, args)
     is_early = state.global_step < last_update and stopped_early(state, args)
     if state.global_step < last_update and not is_early:
         return False

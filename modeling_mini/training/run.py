@@ -83,21 +83,23 @@ def run(
 ) -> None:
     """The run with parsed arguments; `command` is the command line. Raises the same errors as `train`."""
     choose_best_metric(task_class(data_args.task), training_args)
-    check_arguments(data_args, training_args)
+    check_output_dir(training_args.output_dir, training_args.is_resumed, training_args.resume_from_checkpoint)
+    check_together(data_args, training_args)
     task = task_class(data_args.task)(data_args)
     config = load_config(model_args, task, training_args)
     set_context(config, model_args, data_args.block_size)
     arguments = fixed_arguments(model_args, data_args, training_args)
     check_run_of_checkpoint(training_args, arguments)
     check_same_run(training_args.output_dir, arguments, training_args.is_resumed, write=training_args.should_save)
-    if training_args.push_to_hub and training_args.should_save:
-        prepare_repository(training_args)
     checkpoint = resume_point(training_args)
     finished = None  # the state of a run of which only the report is missing
     if checkpoint is not None and is_finished(checkpoint, training_args):
         finished = trainer_state(checkpoint)
         find_best(finished, training_args)
         checkpoint = str(reported_checkpoint(finished, training_args).checkpoint or checkpoint)
+    if training_args.push_to_hub and training_args.should_save:
+        prepare_repository(training_args)
+    advise_pretraining(task, model_args, training_args)
 
     set_seed(training_args.seed)
     data = prepare_data(task, config, model_args, training_args)
@@ -105,7 +107,6 @@ def run(
         model = open_model(Path(checkpoint), task.model_class, checkpoint)
     else:
         model = build_model(task, config, data.tokenizer, model_args)
-    advise_pretraining(task, model_args, training_args)
     check_free_space(training_args.output_dir, get_model_param_count(model))
     describe(model, data.train, data.validation, training_args)
 
@@ -234,30 +235,6 @@ def evaluate_reported(trainer: Trainer, loss: RowLoss, reported: Reported) -> di
     metrics = trainer.evaluate()
     trainer.state.log_history[-1]["step"] = reported.update
     return metrics
-
-
-def check_arguments(data_args: TaskArguments, args: MiniTrainingArguments) -> None:
-    """Refuse arguments that would fail, or give wrong results, after long work. Raises `UserError`."""
-    check_output_dir(args.output_dir, args.is_resumed, args.resume_from_checkpoint)
-    if data_args.streaming and args.max_steps <= 0:
-        raise UserError("--streaming: a stream has no epochs; set the length of the training with --max_steps.")
-    if args.save_on_each_node:
-        raise UserError(
-            "--save_on_each_node would write a part of each checkpoint on each machine; use a shared --output_dir."
-        )
-    if args.remove_unused_columns:
-        raise UserError(
-            "--remove_unused_columns would remove the columns from which positions and labels are made; leave it out."
-        )
-    if args.dataloader_drop_last:
-        raise UserError("--dataloader_drop_last would drop validation rows from the metrics; leave it out.")
-    if args.restore_callback_states_from_checkpoint:
-        raise UserError(
-            "--restore_callback_states_from_checkpoint would replace this run's arguments with the recorded ones; "
-            "leave it out: early stopping continues with its counter anyway."
-        )
-    optimizer_of(args).check(args)
-    check_together(data_args, args)
 
 
 def describe(

@@ -22,7 +22,7 @@ from transformers.integrations.integration_utils import (
 )
 from transformers.utils import is_liger_kernel_available
 
-from ..errors import UserError, one_line
+from ..errors import UserError, first_line, one_line, shortened
 from ..options import check_choice
 from .optim import optimizer_of
 
@@ -156,7 +156,7 @@ def _check_json(name: str, value: str) -> None:
         text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8-sig")
         content = json.loads(text)
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"--{name} is not JSON ({one_line(error)}): {value[:200]}") from error
+        raise UserError(f"--{name} is not JSON ({one_line(error)}): {shortened(value, 200)}") from error
     if not isinstance(content, dict):
         raise UserError(f"--{name} holds a {type(content).__name__}; give a JSON object of names and values.")
 
@@ -167,14 +167,9 @@ def sentences(option: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise UserError(f"{option}: {_first_line(error)} Install it, or choose another option.") from error
+        raise UserError(f"{option}: {first_line(error)} Install it, or choose another option.") from error
     except (ArithmeticError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{option}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+        raise UserError(f"{option}: {first_line(error)}") from error
 
 
 def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") -> None:
@@ -182,8 +177,9 @@ def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") ->
     check_ranges(data_args, DATA_RANGES)
     check_row(data_args.block_size)
     check_reports(args.report_to)
-    check_pairs(args)
+    check_unusable(data_args, args)
     check_kernels(args)
+    optimizer_of(args).check(args)
     optimizer = build_optimizer(args)
     build_schedule(args, optimizer)
 
@@ -213,9 +209,30 @@ def check_reports(names: list[str]) -> None:
             )
 
 
-def check_pairs(args: "MiniTrainingArguments") -> None:
-    """Raise `UserError` for an argument that needs another one, or a device that this machine lacks."""
+def check_unusable(data_args: "TaskArguments", args: "MiniTrainingArguments") -> None:
+    """Raise `UserError` for an argument that no run can use, or that lacks another one or a device."""
     refused = {
+        "streaming": (
+            data_args.streaming and args.max_steps <= 0,
+            "reads a stream, which has no epochs; set the length of the training with --max_steps",
+        ),
+        "save_on_each_node": (
+            args.save_on_each_node,
+            "would write a part of each checkpoint on each machine; use a shared --output_dir",
+        ),
+        "remove_unused_columns": (
+            args.remove_unused_columns,
+            "would remove the columns from which positions and labels are made; leave it out",
+        ),
+        "dataloader_drop_last": (
+            args.dataloader_drop_last,
+            "would drop validation rows from the metrics; leave it out",
+        ),
+        "restore_callback_states_from_checkpoint": (
+            args.restore_callback_states_from_checkpoint,
+            "would replace this run's arguments with the recorded ones; leave it out: early stopping continues with "
+            "its counter anyway",
+        ),
         "fsdp": (
             bool(args.fsdp) and args.world_size == 1,
             "shards a model over several processes; start them with accelerate launch",

@@ -110,11 +110,14 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
         "README.md",
         "README.zh-CN.md",
         "CONTRIBUTING.md",
+        "SECURITY.md",
         "configuration/README.md",
         "docs/applications.md",
+        "docs/data.md",
         "docs/experiments.md",
         "docs/hub.md",
         "docs/performance.md",
+        "docs/robustness.md",
         "docs/scaling.md",
     ],
 )
@@ -122,3 +125,11 @@ def test_links_to_files_lead_somewhere(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("http") or ((ROOT / name).parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["SECURITY.md", "docs/robustness.md"])
+def test_promises_name_tests_that_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = re.findall(r"`(?:tests/)?(\w+/test_\w+\.py)`", text)
+    assert paths
+    assert not [path for path in paths if not (ROOT / "tests" / path).exists()]

@@ -14,8 +14,8 @@ from modeling_mini import MiniForCausalLM
 from modeling_mini.errors import UserError
 from modeling_mini.presets import configuration_path
 from modeling_mini.training.arguments import parse_arguments
-from modeling_mini.training.run import check_arguments
 from modeling_mini.training.run import main as train
+from modeling_mini.training.values import check_together
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,14 +85,14 @@ def test_missing_deepspeed_gives_an_error_sentence(monkeypatch, tmp_path, caplog
 
 def test_muon_with_deepspeed_or_offloading_is_refused_before_data_is_read(monkeypatch, tmp_path):
     _, data_args, args = parse_arguments(["--optimizer", "muon", "--output_dir", str(tmp_path / "run")])
-    check_arguments(data_args, args)
+    check_together(data_args, args)
     args.deepspeed_plugin = object()
     with pytest.raises(UserError, match="train with --optimizer adamw, or shard the model with FSDP2"):
-        check_arguments(data_args, args)
+        check_together(data_args, args)
     args.deepspeed_plugin = None
     monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
     with pytest.raises(UserError, match="keeps the weights in host memory"):
-        check_arguments(data_args, args)
+        check_together(data_args, args)
 
 
 @pytest.fixture

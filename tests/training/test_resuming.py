@@ -1,8 +1,12 @@
 """A run resumes only as what it was: the same data and settings, complete states, alone in a folder of its own."""
 
+import errno
 import json
+import math
 import os
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,10 +16,14 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import TrainerState
 
+from modeling_mini.checkpoints import FSDP_FULL, written_by
+from modeling_mini.commands import Interrupted
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import check_output
 from modeling_mini.training.arguments import parse_arguments
+from modeling_mini.training.callbacks import StopOnSignal
 from modeling_mini.training.locking import LOCK_NAME, locked
 from modeling_mini.training.resuming import (
     FIXED_ARGUMENTS,
@@ -23,6 +31,10 @@ from modeling_mini.training.resuming import (
     check_same_rows,
     check_same_run,
     fixed_arguments,
+    is_finished,
+    read_report,
+    refuse_finished,
+    require_resumable,
     resume_point,
 )
 from modeling_mini.training.run import main, train
@@ -157,6 +169,53 @@ def test_results_of_others_are_not_overwritten(tmp_path, name):
     check_output(str(tmp_path))
 
 
+def test_other_training_rows_than_those_of_the_other_folder_are_refused(tmp_path):
+    for name, rows in (("old", {"training_rows": "a"}), ("new", {})):
+        (tmp_path / name).mkdir()
+        record(tmp_path / name, data={}, **rows)
+    checkpoint = ["--resume_from_checkpoint", str(tmp_path / "old" / "checkpoint-2")]
+    args = parse_arguments(["--output_dir", str(tmp_path / "new"), *checkpoint])[2]
+    with pytest.raises(UserError, match="old/_run.json records other training rows"):
+        check_same_rows(args, "b")
+    check_same_rows(args, "a")
+    assert json.loads((tmp_path / "new" / "_run.json").read_text())["training_rows"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("options", "last_update"),
+    [
+        (["--num_train_epochs", "2"], 20),
+        (["--num_train_epochs", "3"], math.inf),
+        (["--max_steps", "25"], 25),
+        (["--max_steps", "5", "--num_train_epochs", "9"], 5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_reported", [True, False])
+def test_a_finished_run_goes_on_with_more_epochs_or_updates(tmp_path, options, last_update, is_reported):
+    checkpoint = tmp_path / "checkpoint-20"
+    checkpoint.mkdir()
+    TrainerState(global_step=20, max_steps=20, num_train_epochs=2).save_to_json(checkpoint / "trainer_state.json")
+    if is_reported:
+        (tmp_path / "metrics.json").write_text('{"updates": 20}')
+    args = parse_arguments(["--output_dir", str(tmp_path), "--max_steps", "-1", *options])[2]
+    if last_update > 20:
+        refuse_finished(checkpoint, args, read_report(tmp_path))
+        assert not is_finished(checkpoint, args)
+    elif is_reported:
+        option = "--max_steps" if "--max_steps" in options else "--num_train_epochs"
+        for refuse in (
+            lambda: refuse_finished(checkpoint, args, read_report(tmp_path)),
+            lambda: is_finished(checkpoint, args),
+        ):
+            with pytest.raises(
+                UserError, match=f"is finished .20 of {last_update} updates.*larger {option} to continue"
+            ):
+                refuse()
+    else:
+        assert is_finished(checkpoint, args)
+
+
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     with locked(tmp_path, True):
         with pytest.raises(UserError, match=f"is in use by another run .process {os.getpid()}.; wait for its end"):
@@ -208,6 +267,19 @@ def test_a_lock_is_released_by_an_error_and_survives_a_kill_only_as_stale(tmp_pa
     assert (tmp_path / LOCK_NAME).exists()
     with locked(tmp_path, True):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_hard_links_has_a_lock_too(tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / LOCK_NAME).write_text(holder(started=1.0))
+    with locked(tmp_path, True):
+        assert json.loads((tmp_path / LOCK_NAME).read_text())["process"] == os.getpid()
+        with pytest.raises(UserError, match="is in use by another run"), locked(tmp_path, True):
+            pass
     assert list(tmp_path.iterdir()) == []
 
 
@@ -375,3 +447,32 @@ def test_a_checkpoint_of_another_folder_is_continued_with_its_tokenizer_and_argu
     assert main([*arguments, *there]) == 0
     for name in ("tokenizer.json", "tokenizer_config.json", "model.safetensors"):
         assert (tmp_path / "new" / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_continued_run_of_another_folder_is_resumed_in_its_own(run_copy, tmp_path, monkeypatch):
+    class StopAtThree(StopOnSignal):
+        def on_step_end(self, args, state, control, **kwargs):
+            self.signal_number = signal.SIGINT if state.global_step == 3 else None
+            super().on_step_end(args, state, control, **kwargs)
+
+    folder, arguments = run_copy
+    arguments = [*arguments, "--output_dir", str(tmp_path / "new")]
+    monkeypatch.setattr("modeling_mini.training.run.StopOnSignal", StopAtThree)
+    with pytest.raises(Interrupted, match="Stopped after update 3") as interruption:
+        train([*arguments, "--resume_from_checkpoint", str(folder / "checkpoint-2")])
+    monkeypatch.undo()
+    train(shlex.split(str(interruption.value).partition("train.py ")[2]))
+    assert (tmp_path / "new" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_whole_checkpoints_of_fsdp_and_plain_sgd_are_continued(run_copy):
+    checkpoint = run_copy[0] / "checkpoint-4"
+    state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    torch.save({**state, "state": {}}, checkpoint / "optimizer.pt")  # SGD without momentum has no state
+    require_resumable(checkpoint)
+    (checkpoint / "optimizer.pt").rename(checkpoint / "optimizer.bin")
+    torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model_fsdp.bin")
+    assert written_by(checkpoint) == FSDP_FULL
+    require_resumable(checkpoint)

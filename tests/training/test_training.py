@@ -16,7 +16,7 @@ from conftest import lose_the_end
 from huggingface_hub import HfApi
 from packaging.version import Version
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
+from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction, TrainerControl
 
 from modeling_mini import MiniForCausalLM
 from modeling_mini.errors import UserError
@@ -382,6 +382,27 @@ def test_the_logged_command_that_continues_a_run_has_no_token(login):
         stop.raise_if_stopped(3, ["python", "train.py", *login, "--max_steps", "7"])
     assert "hf_secret" not in str(interruption.value)
     assert re.search("--hub[_-]token[ =]TOKEN --max_steps 7 --resume", str(interruption.value))
+
+
+@pytest.mark.parametrize("event", ["on_step_end", "on_evaluate"])
+def test_a_signal_asks_for_a_checkpoint_at_the_next_event(event):
+    stop, control = StopOnSignal(), TrainerControl()
+    getattr(stop, event)(None, None, control)
+    assert not control.should_save
+    stop.signal_number = signal.SIGINT
+    getattr(stop, event)(None, None, control)
+    assert control.should_save
+    assert control.should_training_stop
+
+
+@pytest.mark.parametrize(
+    "old", [["--resume_from_checkpoint", "other/checkpoint-2"], ["--resume-from-checkpoint=other/checkpoint-2"]]
+)
+def test_the_logged_command_continues_from_the_latest_checkpoint(old):
+    stop = StopOnSignal()
+    stop.signal_number = signal.SIGINT
+    with pytest.raises(Exception, match="Continue with: python train.py --max_steps 7 --resume$"):
+        stop.raise_if_stopped(3, ["python", "train.py", *old, "--max_steps", "7"])
 
 
 def test_the_token_of_a_misspelt_option_is_not_logged(arguments, caplog):

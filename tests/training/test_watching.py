@@ -29,7 +29,8 @@ from modeling_mini.training.callbacks import (
     find_best,
 )
 from modeling_mini.training.report import learning_curve, plot_curve
-from modeling_mini.training.run import check_arguments, evaluate_reported, main, watchers
+from modeling_mini.training.run import evaluate_reported, main, watchers
+from modeling_mini.training.values import check_together
 from modeling_mini.training.watching import advise_pretraining, choose_best_metric, reported_checkpoint
 
 
@@ -153,7 +154,7 @@ def test_recorded_arguments_of_callbacks_cannot_replace_those_of_the_run(tmp_pat
     option = "--restore_callback_states_from_checkpoint"
     _, data_args, args = parse_arguments(["--output_dir", str(tmp_path / "run"), option])
     with pytest.raises(UserError, match=f"{option} .*leave it out"):
-        check_arguments(data_args, args)
+        check_together(data_args, args)
 
 
 # What an evaluation measures
