@@ -332,8 +332,8 @@ DEFECTS = {
     ("training/run.py", "training/test_optim.py"): [
         (
             "optim: `--optimizer` does not reach the Trainer",
-            "run",
-            "optimizer_of(training_args).for_trainer(training_args)",
+            "build_trainer",
+            "optimizer_of(args).for_trainer(args)",
             "None",
         ),
     ],
