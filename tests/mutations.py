@@ -469,6 +469,12 @@ DEFECTS = {
             "None\n    if state.best_model_checkpoint is not None:\n        return\n",
         ),
         (
+            "processes of FSDP load different best checkpoints",
+            "KeepBest.on_evaluate",
+            "_checkpoint_folder(args, state.global_step).mkdir(parents=True, exist_ok=True)",
+            "pass",
+        ),
+        (
             "two validation losses",
             "OneValidationLoss.on_log",
             'entry["eval_loss"] = entry["eval_token_loss"]',
