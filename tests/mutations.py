@@ -332,8 +332,8 @@ DEFECTS = {
     ("training/run.py", "training/test_optim.py"): [
         (
             "optim: `--optimizer` does not reach the Trainer",
-            "run",
-            "optimizer_of(training_args).for_trainer(training_args)",
+            "build_trainer",
+            "optimizer_of(args).for_trainer(args)",
             "None",
         ),
     ],
@@ -467,6 +467,12 @@ DEFECTS = {
             "find_best",
             "state.best_model_checkpoint = None\n",
             "None\n    if state.best_model_checkpoint is not None:\n        return\n",
+        ),
+        (
+            "processes of FSDP load different best checkpoints",
+            "KeepBest.on_evaluate",
+            "_checkpoint_folder(args, state.global_step).mkdir(parents=True, exist_ok=True)",
+            "pass",
         ),
         (
             "two validation losses",

@@ -250,7 +250,13 @@ class KeepBest(TrainerCallback):
         is_best = not best or rank(metrics, args) > rank(best[0], args)
         if is_best and best and metrics[args.metric_for_best_model] == state.best_metric:
             state.best_metric = None  # the Trainer would keep the first of several equal values
-        if args.save_strategy != SaveStrategy.NO and (is_best or control.should_training_stop):
+        if args.save_strategy == SaveStrategy.NO:
+            return
+        if is_best:
+            # The Trainer notes the folder of the best checkpoint if it exists. FSDP creates it later, in one process
+            # before the others, which would then load different checkpoints.
+            _checkpoint_folder(args, state.global_step).mkdir(parents=True, exist_ok=True)
+        if is_best or control.should_training_stop:
             control.should_save = True
 
     def on_save(self, args, state, control, **kwargs):
@@ -266,6 +272,10 @@ def rank(entry: dict[str, float], args: MiniTrainingArguments) -> tuple[float, f
     return value if args.greater_is_better else -value, -entry["eval_token_loss"]
 
 
+def _checkpoint_folder(args: MiniTrainingArguments, step: int) -> Path:
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
 def find_best(state: TrainerState, args: MiniTrainingArguments) -> None:
     """Set the best update of a resumed run to the best one whose checkpoint is in `--output_dir`.
 
@@ -275,7 +285,7 @@ def find_best(state: TrainerState, args: MiniTrainingArguments) -> None:
     state.best_metric = state.best_global_step = state.best_model_checkpoint = None
     best = None
     for entry in state.log_history:
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{entry['step']}"
+        folder = _checkpoint_folder(args, entry["step"])
         if args.metric_for_best_model not in entry or (best is not None and rank(entry, args) <= rank(best, args)):
             continue
         if folder.is_dir() and checkpoint_defect(folder) is None:

@@ -260,6 +260,15 @@ def best_args(tmp_path, metric="eval_token_loss", greater=False):
     )
 
 
+@pytest.mark.parametrize(("strategy", "exists"), [("steps", True), ("no", False)])
+def test_the_folder_of_the_best_checkpoint_exists_before_it_is_written(tmp_path, strategy, exists):
+    """FSDP creates it after the Trainer has looked for it."""
+    args = best_args(tmp_path)
+    args.save_strategy = strategy
+    KeepBest().on_evaluate(args, TrainerState(global_step=5), TrainerControl(), evaluation(5, 2.0))
+    assert (tmp_path / "checkpoint-5").is_dir() is exists
+
+
 def test_a_checkpoint_is_written_at_each_best_evaluation_and_at_no_other(tmp_path):
     state, saved = TrainerState(), []
     for step, loss in enumerate([3.0, 2.0, 2.5, 1.5], 1):
