@@ -259,12 +259,6 @@ class KeepBest(TrainerCallback):
         if is_best or control.should_training_stop:
             control.should_save = True
 
-    def on_save(self, args, state, control, **kwargs):
-        """Name the best checkpoint, in all processes alike: the Trainer looks for it before sharded weights exist."""
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
-        if folder.is_dir():
-            state.best_model_checkpoint = str(folder)
-
 
 def rank(entry: dict[str, float], args: MiniTrainingArguments) -> tuple[float, float]:
     """The order of evaluations: by the metric for the best model; of equal ones, the lower loss is better."""
