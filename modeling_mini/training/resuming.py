@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 RUN_NAME = "_run.json"  # the underscore keeps the Trainer from pushing the file, which holds local paths
 REPORT_NAME = "metrics.json"
-ROWS, ROWS_HASH = "rows_per_update", "training_rows"  # keys of _run.json
+ROWS = "rows_per_update"  # a key of _run.json
 
 # Arguments of the Trainer that change the weights of a run. The others may differ when it is resumed: its length, what
 # it logs, evaluates, saves and pushes, and how a batch is divided over devices.
@@ -179,11 +179,14 @@ def _write(path: Path, content: dict) -> None:
     os.replace(temporary, path)
 
 
-def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None) -> None:
-    """Record the fingerprint of the training rows of a new run, and refuse to continue a run with other rows.
+def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None, name: str = "training") -> None:
+    """Record the fingerprint of the rows of a new run, and refuse to continue a run with other rows.
+
+    Other validation rows would make a loss that cannot be compared with those before, of which one is the best.
 
     Args:
         fingerprint: a hash of all token ids; None for a stream, whose rows are not compared.
+        name: which rows, training or validation.
 
     Raises:
         UserError: the rows have changed.
@@ -192,14 +195,14 @@ def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None) -> Non
     if fingerprint is None or not path.exists():
         return
     content = read_object(path)
-    recorded = content.get(ROWS_HASH)
+    recorded = content.get(f"{name}_rows")
     if args.is_resumed and recorded not in (None, fingerprint):
         raise UserError(
-            f"{path} records other training rows: the text of --dataset, or how it is read, has changed since the run "
+            f"{path} records other {name} rows: the text of the data, or how it is read, has changed since the run "
             "was started; restore it, or choose another --output_dir."
         )
     if recorded is None and args.should_save:
-        _write(path, {**content, ROWS_HASH: fingerprint})
+        _write(path, {**content, f"{name}_rows": fingerprint})
 
 
 def resume_point(args: MiniTrainingArguments) -> str | None:
@@ -244,6 +247,11 @@ def refuse_to_lose_work(args: MiniTrainingArguments, report: dict | None) -> Non
         raise UserError(
             f"The run in {folder} is finished, and none of its checkpoints is left to continue from; choose another "
             f"--output_dir for a new run, or start from its weights with --init_from {folder}."
+        )
+    if weights := next((path for pattern in WEIGHT_FILES for path in Path(folder).glob(pattern)), None):
+        raise UserError(
+            f"{weights} is a trained model, and there is no checkpoint to continue from; choose another --output_dir, "
+            "or delete the file to start from the beginning."
         )
 
 

@@ -182,6 +182,8 @@ def test_unknown_characters_of_a_prompt_are_reported(caplog):
         (["quikstart"], "did you mean quickstart?"),
         (["nosuch.yaml"], "nosuch.yaml is neither a recipe file nor one of the recipes"),
         (["x" * 5000], "is neither a recipe file nor one of the recipes"),
+        (["text-generation"], "; name a task with --task text-generation."),
+        (["qqqq"], "; choose one of them."),
         (["--lerning_rate", "1"], "There is no argument --lerning_rate; did you mean learning_rate?"),
         (["--lerning-rate=1"], "There is no argument --lerning_rate; did you mean learning_rate?"),
         (["quickstart", "--blok_size", "1"], "did you mean block_size?"),

@@ -119,8 +119,12 @@ def test_other_training_rows_are_refused(tmp_path):
     check_same_rows(resumed, "a")  # the run of an older version recorded none
     check_same_rows(resumed, "a")
     assert json.loads((tmp_path / "_run.json").read_text()) == {"data": {}, "training_rows": "a"}
-    with pytest.raises(UserError, match="records other training rows: the text of --dataset"):
+    with pytest.raises(UserError, match="records other training rows: the text of the data"):
         check_same_rows(resumed, "b")
+    check_same_rows(new, "c", "validation")
+    check_same_rows(resumed, "c", "validation")
+    with pytest.raises(UserError, match="records other validation rows"):
+        check_same_rows(resumed, "d", "validation")
 
 
 def test_there_must_be_a_run_to_resume(tmp_path):
@@ -364,6 +368,14 @@ def test_a_run_without_a_checkpoint_and_without_a_report_starts_from_the_beginni
     record(tmp_path, data={})
     assert resume_point(parse_arguments(["--output_dir", str(tmp_path), "--resume"])[2]) is None
     assert "starting from the beginning" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00001-of-00002.safetensors"])
+def test_a_trained_model_is_not_overwritten_by_a_start_from_the_beginning(tmp_path, name):
+    record(tmp_path, data={})
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=f"{name} is a trained model, and there is no checkpoint"):
+        resume_point(parse_arguments(["--output_dir", str(tmp_path), "--resume"])[2])
 
 
 @pytest.mark.slow
