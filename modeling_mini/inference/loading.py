@@ -1,6 +1,6 @@
 """Load a trained checkpoint: its task, the arguments of its run, its model and its tokenizer."""
 
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,9 +33,9 @@ def recorded_arguments(checkpoint: str, **hub: str | None) -> dict:
         if metrics_file is not None:
             metrics_file = Path(metrics_file)
             recorded |= _object_in(read_object(metrics_file, checkpoint), "encoding", metrics_file)
-    names = {field.name: field for field in fields(TaskArguments)}
-    for name in recorded.keys() & names.keys():
-        default, value = names[name].default, recorded[name]
+    defaults = asdict(TaskArguments())
+    for name in recorded.keys() & defaults.keys():
+        default, value = defaults[name], recorded[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         is_valid = is_number if type(default) in (int, float) else isinstance(value, type(default))
         if default is not None and value is not None and not is_valid:
@@ -43,7 +43,7 @@ def recorded_arguments(checkpoint: str, **hub: str | None) -> dict:
                 f"The arguments recorded for {checkpoint} are damaged: {name} is {value!r}; delete the entry from "
                 "_run.json or metrics.json."
             )
-    return {name: value for name, value in recorded.items() if name in names}
+    return {name: value for name, value in recorded.items() if name in defaults}
 
 
 def _object_in(content: dict, name: str, path: Path) -> dict:
