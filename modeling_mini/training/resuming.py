@@ -348,6 +348,12 @@ def _require_keys(path: Path, keys: tuple[str, ...]) -> None:
         raise UserError(f"{path} does not open: {one_line(error)}; use another checkpoint.") from error
     if lacking:
         raise UserError(f"{path} is damaged: {lacking[0]!r} is missing or empty in it; use another checkpoint.")
+    for name, kind in (("last_epoch", int), ("cpu", torch.Tensor), ("python", tuple)):
+        if name in keys and not isinstance(state[name], kind):
+            found = type(state[name]).__name__
+            raise UserError(f"{path} is damaged: {name!r} holds a {found}; use another checkpoint.")
+    if "cpu" in keys and state["cpu"].shape != torch.get_rng_state().shape:
+        raise UserError(f"{path} is damaged: 'cpu' is not the state of a random generator; use another checkpoint.")
 
 
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:

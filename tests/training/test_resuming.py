@@ -310,14 +310,24 @@ def other_shape(path):
     save_file({**weights, "model.norm.weight": torch.ones(7)}, path, metadata={"format": "pt"})
 
 
+def change(path, **entries):
+    torch.save({**torch.load(path, weights_only=False), **entries}, path)
+
+
 STATES = {
     "trainer_state.json is missing or damaged": lambda last: (last / "trainer_state.json").write_text("[]"),
     "trainer_state.json is missing or damaged ": lambda last: (last / "trainer_state.json").write_text('{"steps": 1}'),
     "trainer_state.json is missing or damaged  ": lambda last: (last / "trainer_state.json").write_text("{" * 9999),
+    "trainer_state.json is missing or damaged   ": lambda last: (last / "trainer_state.json").write_text(
+        json.dumps({**json.loads((last / "trainer_state.json").read_text()), "log_history": [1]})
+    ),
     "optimizer.pt is damaged: 'state'": lambda last: torch.save({}, last / "optimizer.pt"),
     "optimizer.pt is damaged: 'param_groups'": lambda last: torch.save({"state": {0: 1}}, last / "optimizer.pt"),
     "optimizer.pt does not open": lambda last: torch.save(5, last / "optimizer.pt"),
     "scheduler.pt is damaged: 'last_epoch'": lambda last: torch.save({}, last / "scheduler.pt"),
+    "scheduler.pt is damaged: 'last_epoch' holds a str": lambda last: change(last / "scheduler.pt", last_epoch="x"),
+    "rng_state.pth is damaged: 'cpu' is not": lambda last: change(last / "rng_state.pth", cpu=torch.zeros(3)),
+    "rng_state.pth is damaged: 'python' holds a str": lambda last: change(last / "rng_state.pth", python="x"),
     "rng_state.pth is damaged: 'python'": lambda last: torch.save({}, last / "rng_state.pth"),
     r"hold model.norm.weight of shape \[7\]": lambda last: other_shape(last / "model.safetensors"),
     "config.json in .* is not JSON": lambda last: (last / "config.json").write_text("{"),
