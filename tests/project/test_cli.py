@@ -356,6 +356,7 @@ def test_a_terminal_that_cannot_show_a_character_gets_its_code(checkpoint, monke
     ("line", "sentence"),
     [
         (b'{"text": "a"}\n{"text": "a", "id": "\\ud83d"}\n', "line 2 holds half a character"),
+        (b'{"text": "a", "text": "b"}\n', "line 1 is not JSON .the key 'text' is given twice."),
         (b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
         (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
         (b'\xff\xfe{\x00"\x00', "line 1 is UTF-16"),
