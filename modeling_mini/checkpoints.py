@@ -88,6 +88,8 @@ def trainer_state(folder: str | Path) -> TrainerState:
     numbers = (state.global_step, state.max_steps, state.num_train_epochs)
     if not all(isinstance(number, int | float) for number in numbers) or not isinstance(state.log_history, list):
         raise ValueError(f"{TRAINER_STATE_NAME} has fields of the wrong type")
+    if not all(isinstance(entry, dict) and isinstance(entry.get("step"), int) for entry in state.log_history):
+        raise ValueError(f"{TRAINER_STATE_NAME} has an entry of log_history without its step")
     if not isinstance(state.stateful_callbacks or {}, dict):
         raise ValueError(f"{TRAINER_STATE_NAME} has fields of the wrong type")
     return state

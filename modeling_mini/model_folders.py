@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.quantization_config import QuantizationMethod
 
 from . import modeling_mini
 from .checkpoints import checkpoints, is_whole_safetensors
@@ -96,9 +97,11 @@ def refuse_links(folder: Path, source: str) -> None:
     roots = [folder.resolve()]
     if folder.resolve().parent.name == "snapshots":
         roots.append(folder.resolve().parent.parent / "blobs")
-    for path in folder.iterdir():
+    for path in (*folder.iterdir(), *folder.glob("additional_chat_templates/*")):
         is_readable = path.is_dir() and path.name == "additional_chat_templates"  # others are not part of a model
         if path.is_dir() and not is_readable:
+            if matches(path.name, (*WEIGHT_FILES, *TOKENIZER_FILES, "config.json", "generation_config.json")):
+                raise UserError(f"{path.name} in {source} is a folder, not a file; copy the model again.")
             continue
         if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
             raise UserError(
@@ -169,12 +172,13 @@ def require_model_folder(folder: Path, source: str) -> MiniConfig:
         if name.endswith(".json") and matches(name, ("generation_config.json", *TOKENIZER_FILES)):
             read_object(folder / name, source)
     weights = weight_files(folder, files, source)
-    if not isinstance(config.architectures, list) or config.architectures[0] not in AUTO_CLASSES:
-        architecture = config.architectures[0] if isinstance(config.architectures, list) else config.architectures
+    names = config.architectures
+    if not (isinstance(names, list) and names and names[0] in AUTO_CLASSES):
         raise UserError(
-            f"config.json in {source} names the architecture {architecture!r}, which is not one of "
+            f"config.json in {source} names the architectures {names!r}, of which the first must be one of "
             f"{', '.join(AUTO_CLASSES)}; save the model again with save_pretrained."
         )
+    check_finite(weights, source)
     if not hasattr(config, "quantization_config"):  # quantized weights have names and types of their own
         check_weights(weights, config, source)
     return config
@@ -209,7 +213,19 @@ def read_config(folder: Path, source: str, **overrides) -> MiniConfig:
         cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
         raise UserError(f"{path.name} in {source}: {one_line(cause or error)}") from error
     remove_references_to_code(config, fields)
+    check_quantization(config, f"{path.name} in {source}")
     return config
+
+
+def check_quantization(config: MiniConfig, source: str) -> None:
+    """Refuse a quantization that transformers does not know and would skip. Raises `UserError`."""
+    settings = getattr(config, "quantization_config", None)
+    method = settings.get("quant_method") if isinstance(settings, dict) else None
+    if hasattr(config, "quantization_config") and method not in list(QuantizationMethod):
+        raise UserError(
+            f"{source}: quantization_config does not name a quant_method of transformers, but {method!r}; delete the "
+            "entry if the weights are not quantized."
+        )
 
 
 def remove_references_to_code(config: MiniConfig, fields: dict) -> None:
@@ -261,15 +277,32 @@ def _indexed_files(folder: Path, files: list[str], source: str) -> list[str]:
     return sorted(parts)
 
 
+def check_finite(weights: list[Path], source: str) -> None:
+    """Refuse weights that hold nan or inf, quantized or not. Raises `UserError` with a name."""
+    not_finite = []
+    for path in weights:
+        with safe_open(path, framework="pt") as file:
+            not_finite += [name for name in file.keys() if not _is_finite(file.get_tensor(name))]  # noqa: SIM118
+    if not_finite:
+        raise UserError(
+            f"The weights in {source} are not finite: {not_finite[0]} holds nan or inf ({len(not_finite)} such names "
+            "in total); use a checkpoint from before the training diverged."
+        )
+
+
 def check_weights(weights: list[Path], config: MiniConfig, source: str) -> None:
-    """Refuse weights whose names, shapes or values do not fit the config. Raises `UserError` with a name."""
-    present, not_finite = {}, []
+    """Refuse weights whose names or shapes do not fit the config. Raises `UserError` with a name."""
+    present = {}
     for path in weights:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
-                present[name] = list(file.get_slice(name).get_shape())
-                if not _is_finite(file.get_tensor(name)):
-                    not_finite.append(name)
+                part = file.get_slice(name)
+                present[name] = list(part.get_shape())
+                if "F" not in part.get_dtype():  # F32, BF16, F8_E4M3
+                    raise UserError(
+                        f"The weights in {source} hold {name} as {part.get_dtype()}, which is no type of floating "
+                        "point numbers; save the model again."
+                    )
     expected, tied = _expected_weights(config, present, source)
     for names, verb, relation in (
         (expected.keys() - present.keys() - tied, "lack", "requires"),
@@ -286,11 +319,6 @@ def check_weights(weights: list[Path], config: MiniConfig, source: str) -> None:
                 f"The weights in {source} hold {name} of shape {shape}, but config.json requires {expected[name]}; "
                 "use the config.json that was saved with the weights."
             )
-    if not_finite:
-        raise UserError(
-            f"The weights in {source} are not finite: {not_finite[0]} holds nan or inf ({len(not_finite)} such names "
-            "in total); use a checkpoint from before the training diverged."
-        )
 
 
 def _is_finite(weight: torch.Tensor) -> bool:
@@ -388,6 +416,10 @@ def open_tokenizer(folder: Path, source: str, vocab_size: int | None = None) -> 
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # a damaged file can raise any exception of its parser
         raise UserError(f"The tokenizer in {source} does not open: {shortened(one_line(error), 300)}") from error
+    if not isinstance(tokenizer.model_max_length, (int, float)):
+        raise UserError(
+            f"tokenizer_config.json in {source}: model_max_length is {tokenizer.model_max_length!r}; give a number."
+        )
     if vocab_size is not None and len(tokenizer) > vocab_size:
         raise UserError(
             f"The tokenizer in {source} has {len(tokenizer)} tokens, but the model has a vocabulary of {vocab_size}; "

@@ -157,14 +157,15 @@ def divide_into_splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]
 def split_in_name(path: Path) -> str | None:
     """The split that the folders in a relative path name, the innermost first, or else its file; or None.
 
-    Only whole words count: `test_2.csv` holds the word test, `latest.csv` does not. In a folder `data`, names as on
-    the Hub (`train_sft-00000-of-00002.parquet`) may name any split. Raises `UserError` for two splits in a name.
+    Only whole words count: `test_2.csv` and `testData.csv` hold the word test, `latest.csv` does not. In a folder
+    `data`, names as on the Hub (`train_sft-00000-of-00002.parquet`) may name any split. Raises `UserError` for two
+    splits in a name.
     """
     if (shard := _SHARD.match(path.name)) and path.parent.name == "data":
         return SPLIT_WORDS.get(shard[1].lower(), shard[1])
     for name in (*reversed(path.parent.parts), path.name):
-        words = re.split(r"[\W\d_]+", name.lower())
-        splits = list(dict.fromkeys(SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS))
+        words = re.split(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", name)
+        splits = list(dict.fromkeys(SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS))
         if len(splits) > 1:
             raise UserError(
                 f"{path} is named after two splits, {splits[0]} and {splits[1]}; rename it, or name the files with "

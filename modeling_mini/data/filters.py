@@ -233,6 +233,6 @@ def split_of(value: Any) -> str:
 
 
 def are_splits(values: Collection[Any]) -> bool:
-    """Whether the values of a column divide its rows into splits."""
-    names = {SPLIT_WORDS.get(value.strip().lower()) if isinstance(value, str) else None for value in values}
-    return None not in names and len(names) > 1
+    """Whether the values of a column divide its rows into splits: at least two of them name one."""
+    names = {SPLIT_WORDS.get(value.strip().lower()) for value in values if isinstance(value, str)}
+    return len(names - {None}) > 1

@@ -30,10 +30,16 @@ Expand = Callable[[dict], Iterable[dict] | None]
 FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _CHARACTERS = 10 << 20  # of a text file that are read at a time
 _ROWS_WITH_ALL_COLUMNS = 1000  # first rows of a JSON file, whose columns are those of the file
+_PARQUET = b"PAR1"
 _SIGNATURES = {
     b"\x1f\x8b": "is compressed with gzip; add .gz to its name.",
     b"PK\x03\x04": "is a zip archive; unpack it.",
-    b"PAR1": "is a Parquet file; let its name end in .parquet.",
+    _PARQUET: "is a Parquet file; let its name end in .parquet.",
+    b"BZh91AY&SY": "is compressed with bzip2; unpack it, or compress it with gzip.",
+    b"\xfd7zXZ\x00": "is compressed with xz; unpack it, or compress it with gzip.",
+    b"\x28\xb5\x2f\xfd": "is compressed with zstd; unpack it, or compress it with gzip.",
+    b"%PDF-": "is a PDF; extract its text, for example with pdftotext.",
+    b"SQLite format 3\x00": "is a database; export a table of it as CSV.",
     b"version https://git-lfs": "is a pointer of Git LFS instead of the data; download them with `git lfs pull`.",
 }
 # The mark of UTF-32 begins with that of UTF-16.
@@ -151,13 +157,18 @@ def _check_beginning(path: Path) -> None:
     for mark, encoding in _OTHER_MARKS.items():
         if start.startswith(mark):
             raise UserError(f"{path} is in {encoding}; convert it to UTF-8, for example with iconv.")
-    for signature, sentence in _SIGNATURES.items():
-        if start.startswith(signature):
-            raise UserError(f"{path} {sentence}")
+    _check_kind(path, start)
     for parity in (0, 1):  # UTF-16 without a mark: every other byte of European text is 0
         zeros, others = start[parity::2].count(0), start[1 - parity :: 2].count(0)
         if zeros > 0.4 * len(start) and others == 0:
             raise UserError(f"{path} is in UTF-16; convert it to UTF-8, for example with iconv.")
+
+
+def _check_kind(path: Path, start: bytes) -> None:
+    """Raises `UserError` for a file whose first bytes show another kind than its name."""
+    for signature, sentence in _SIGNATURES.items():
+        if start.startswith(signature) and (signature, format_of(path)) != (_PARQUET, "parquet"):
+            raise UserError(f"{path} {sentence}")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -319,7 +330,8 @@ class _Decoder:
     def __init__(self, columns: Collection[str] = ()):
         self.keys = {part for column in columns for part in (column, *column.split("."))}
         self.position = 0  # where the last value begins
-        self.quoted = [json.dumps(key, ensure_ascii=False) for key in self.keys]
+        # A file may write the characters of a key as such, or as escapes.
+        self.quoted = {json.dumps(key, ensure_ascii=is_ascii) for key in self.keys for is_ascii in (False, True)}
 
     def decode(self, text: str, start: int) -> tuple[Any, int]:
         """The value at `start`, and its end.
@@ -377,6 +389,8 @@ def _rows_of(path: Path, line: int, value: Any, expand: Expand) -> Iterable[Row]
 @contextmanager
 def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     with _open(path) as file:
+        _check_kind(path, file.read(64))
+        file.seek(0)
         compressed = path.name.lower().endswith(".gz")
         with pq.ParquetFile(pa.BufferReader(file.read()) if compressed else path) as parquet:
             yield parquet

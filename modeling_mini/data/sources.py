@@ -49,6 +49,7 @@ def read_source(args: DataArguments, example_format: ExampleFormat) -> Source:
         splits = load_builtin(args.dataset, args.dataset_config)
         splits = {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
     elif (files := local_files(args, example_format)) is not None:
+        warn_about_shared_files(files)
         local = LocalSplits(args, example_format, files, where)
         return Source(local, local.paths)
     else:
@@ -70,6 +71,19 @@ def local_files(args: DataArguments, example_format: ExampleFormat) -> dict[str,
     if path.is_file() or args.split_column is not None:
         return {"train": files}
     return divide_into_splits(path, files)
+
+
+def warn_about_shared_files(files: Mapping[str, list[Path]]) -> None:
+    """Warn of a file that several splits read, by whatever name: a score on rows of the training means nothing."""
+    splits = {}
+    for split, paths in files.items():
+        for path in paths:
+            splits.setdefault(path.resolve(), []).append(split)
+    for path, names in splits.items():
+        if len(names) > 1:
+            logger.warning(
+                "%s is read for %s: scores on the same rows say nothing about other data.", path, " and ".join(names)
+            )
 
 
 def _is_plain_text(example_format: ExampleFormat) -> bool:

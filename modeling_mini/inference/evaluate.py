@@ -165,6 +165,8 @@ def warn_about_training_data(args: TaskArguments, recorded: dict) -> None:
 
 def check_output(path: str) -> None:
     """Create the output folder, or accept one whose results are of this command. Raises `UserError`."""
+    if not path.strip():
+        raise UserError("--output is empty; name a folder for the results, or leave it out.")
     folder = Path(path)
     taken = [name for name in RESULT_FILES if (folder / name).exists()]
     if taken and not _is_ours(folder / "results.json"):

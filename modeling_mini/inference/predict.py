@@ -83,7 +83,7 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
         if not line.strip():
             continue
         try:
-            example = json.loads(line)
+            example = json.loads(line, object_pairs_hook=_unique)
             is_text = not has_lone_surrogate(json.dumps(example, ensure_ascii=False))
             present = [name for name in task.optional_columns if name in example]
             missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
@@ -105,3 +105,12 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
     if not examples:
         raise UserError("Standard input is empty; give a JSON object in each line.")
     return examples
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    """An object of JSON. Raises `ValueError` for a key that it has twice, of which one value would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {max(names, key=names.count)!r} is given twice")
+    return found

@@ -65,8 +65,10 @@ def _recipe_path(name_or_path: str) -> Path:
     except (OSError, ValueError):  # a name that is too long, or with a NUL character
         name_or_path = shortened(name_or_path, 100)
     hint = nearest(name_or_path, names)
-    hint = f" {hint.lstrip('; ')}" if "did you mean" in hint else ""
-    raise UserError(f"{name_or_path} is neither a recipe file nor one of the recipes {', '.join(names)};{hint}")
+    hint = hint.lstrip("; ") if "did you mean" in hint else "choose one of them."
+    if name_or_path in TASKS:
+        hint = f"name a task with --task {name_or_path}."
+    raise UserError(f"{name_or_path} is neither a recipe file nor one of the recipes {', '.join(names)}; {hint}")
 
 
 def read_recipe(path: Path) -> dict:

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 RUN_NAME = "_run.json"  # the underscore keeps the Trainer from pushing the file, which holds local paths
 REPORT_NAME = "metrics.json"
-ROWS, ROWS_HASH = "rows_per_update", "training_rows"  # keys of _run.json
+ROWS = "rows_per_update"  # a key of _run.json
 
 # Arguments of the Trainer that change the weights of a run. The others may differ when it is resumed: its length, what
 # it logs, evaluates, saves and pushes, and how a batch is divided over devices.
@@ -187,11 +187,14 @@ def _write(path: Path, content: dict) -> None:
     os.replace(temporary, path)
 
 
-def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None) -> None:
-    """Record the fingerprint of the training rows of a new run, and refuse to continue a run with other rows.
+def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None, name: str = "training") -> None:
+    """Record the fingerprint of the rows of a new run, and refuse to continue a run with other rows.
+
+    Other validation rows would make a loss that cannot be compared with those before, of which one is the best.
 
     Args:
         fingerprint: a hash of all token ids; None for a stream, whose rows are not compared.
+        name: which rows, training or validation.
 
     Raises:
         UserError: the rows have changed.
@@ -199,15 +202,16 @@ def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None) -> Non
     path = Path(args.output_dir) / RUN_NAME
     if fingerprint is None or not path.exists():
         return
+    key = f"{name}_rows"
     for record in filter(None, [record_of_other_folder(args), path if args.is_resumed else None]):
-        if read_object(record).get(ROWS_HASH) not in (None, fingerprint):
+        if read_object(record).get(key) not in (None, fingerprint):
             raise UserError(
-                f"{record} records other training rows: the text of --dataset, or how it is read, has changed since "
-                "the run was started; restore it, or start a new run in another --output_dir."
+                f"{record} records other {name} rows: the text of the data, or how it is read, has changed since the "
+                "run was started; restore it, or start a new run in another --output_dir."
             )
     content = read_object(path)
-    if ROWS_HASH not in content and args.should_save:
-        _write(path, {**content, ROWS_HASH: fingerprint})
+    if key not in content and args.should_save:
+        _write(path, {**content, key: fingerprint})
 
 
 def resume_point(args: MiniTrainingArguments) -> str | None:
@@ -252,6 +256,11 @@ def refuse_to_lose_work(args: MiniTrainingArguments, report: dict | None) -> Non
         raise UserError(
             f"The run in {folder} is finished, and none of its checkpoints is left to continue from; choose another "
             f"--output_dir for a new run, or start from its weights with --init_from {folder}."
+        )
+    if weights := next((path for pattern in WEIGHT_FILES for path in Path(folder).glob(pattern)), None):
+        raise UserError(
+            f"{weights} is a trained model, and there is no checkpoint to continue from; choose another --output_dir, "
+            "or delete the file to start from the beginning."
         )
 
 
@@ -357,6 +366,12 @@ def _require_keys(path: Path, keys: tuple[str, ...]) -> None:
         raise UserError(f"{path} does not open: {one_line(error)}; use another checkpoint.") from error
     if lacking:
         raise UserError(f"{path} is damaged: {lacking[0]!r} is missing or empty in it; use another checkpoint.")
+    for name, kind in (("last_epoch", int), ("cpu", torch.Tensor), ("python", tuple)):
+        if name in keys and not isinstance(state[name], kind):
+            found = type(state[name]).__name__
+            raise UserError(f"{path} is damaged: {name!r} holds a {found}; use another checkpoint.")
+    if "cpu" in keys and state["cpu"].shape != torch.get_rng_state().shape:
+        raise UserError(f"{path} is damaged: 'cpu' is not the state of a random generator; use another checkpoint.")
 
 
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:

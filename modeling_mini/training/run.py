@@ -167,6 +167,7 @@ def prepare_data(
         validation = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation, tokenizer)
     check_same_rows(training_args, train.fingerprint)
+    check_same_rows(training_args, validation.fingerprint, "validation")
     return RunData(examples, tokenizer, train, validation)
 
 

@@ -283,6 +283,8 @@ def build_optimizer(args: "MiniTrainingArguments") -> torch.optim.Optimizer:
                 "choose --optimizer adamw."
             )
         return stand_in
+    if args.optim_args and not all("=" in item for item in args.optim_args.replace(" ", "").split(",")):
+        raise UserError(f"--optim_args is {args.optim_args!r}; write it like name=value,name=value.")
     with sentences(f"--optim {args.optim.value}"):
         if _needs_model(args):
             with suppress(AttributeError, ValueError):  # there is no model, but a missing package is noticed before

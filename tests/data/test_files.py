@@ -135,14 +135,15 @@ def test_damaged_compression_is_named(tmp_path, extension):
         (gzip.compress(b"text\na\n", mtime=0), "is compressed with gzip; add .gz"),
         (b"PK\x03\x04....", "is a zip archive"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
+        (b"BZh91AY&SY\n", "is compressed with bzip2"),
+        (b"\xfd7zXZ\x00\n", "is compressed with xz"),
+        (b"%PDF-1.4\n", "is a PDF"),
     ],
 )
 def test_a_file_of_another_kind_is_recognized(tmp_path, content, reason):
-    for name in ("a.txt", "a.csv", "a.jsonl"):
+    for name in ("a.txt", "a.csv", "a.jsonl", "a.parquet"):
         (tmp_path / name).write_bytes(content)
         assert reason in refusal(tmp_path / name)
-    (tmp_path / "a.parquet").write_bytes(content)
-    assert "is not a Parquet file" in refusal(tmp_path / "a.parquet")
 
 
 # Types
@@ -366,6 +367,7 @@ def test_stray_files_are_skipped_with_a_word(tmp_path, messages):
         (["train/a.txt", "train/b.txt", "test/a.txt"], ["train/a.txt", "train/b.txt"], [], ["test/a.txt"]),
         (["train-v2.0.json", "my_data.validation.jsonl.gz"], ["train-v2.0.json"], ["my_data.validation.jsonl.gz"], []),
         (["a.txt", "test.txt"], ["a.txt"], [], ["test.txt"]),
+        (["trainData.txt", "valData.txt", "myTest1.txt"], ["trainData.txt"], ["valData.txt"], ["myTest1.txt"]),
     ],
 )
 def test_words_in_names_give_the_splits(tmp_path, names, train, validation, test):
@@ -416,6 +418,21 @@ def test_a_file_can_be_named_for_each_split(tmp_path):
             build(GENERATION, **arguments).load()
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_file_of_two_splits_is_pointed_out(tmp_path, messages, is_link):
+    path, other = jsonl(tmp_path / "a.jsonl", [{"text": "a"}, {"text": "b"}]), tmp_path / "b.jsonl"
+    other.symlink_to(path)
+    files = {"train_file": str(path), "validation_file": str(other if is_link else path)}
+    build(GENERATION, **files).load()
+    assert "a.jsonl is read for train and validation: scores on the same rows" in messages.text
+
+
+def test_a_key_that_is_written_twice_in_two_ways_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"\\u00e9": "a", "\\u00e9": "b"}\n')
+    assert "has the key 'é' twice" in refusal(path, columns=["text=é"])
+
+
 @pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_column_can_divide_the_rows(tmp_path, messages, extension, streaming):
@@ -424,7 +441,7 @@ def test_a_column_can_divide_the_rows(tmp_path, messages, extension, streaming):
     path = tmp_path / f"a.{extension}"
     {"csv": table.to_csv, "jsonl": table.to_json, "parquet": table.to_parquet}[extension](str(path))
     assert len(texts(path)) == 21
-    assert "divide them with --split_column split" not in messages.text  # `challenge` is no split
+    assert "names splits (Training, challenge, dev, test, train, valid)" in messages.text
     task = build(GENERATION, dataset=str(path), split_column="split", streaming=streaming)
     splits = task.load(roles=("train", "validation", "test"))
     counts = {name: len(list(split)) for name, split in splits.items()}

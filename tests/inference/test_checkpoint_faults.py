@@ -98,7 +98,32 @@ DAMAGES = {
         f, "tokenizer_config.json", '{"tokenizer_class": "PreTrainedTokenizerFast", "tokenizer_file": "/etc/x"}'
     ),
     "generation_config.json in .* holds a list": lambda f: write(f, "generation_config.json", "[]"),
-    "names the architecture 'Evil', which is not one of": lambda f: damage_config(f, architectures=["Evil"]),
+    "names the architectures .'Evil'., of which": lambda f: damage_config(f, architectures=["Evil"]),
+    "names the architectures .., of which the first": lambda f: damage_config(f, architectures=[]),
+    "quantization_config does not name a quant_method .* 'x'": lambda f: damage_config(
+        f, quantization_config={"quant_method": "x"}
+    ),
+    "quantization_config does not name a quant_method .* None": lambda f: damage_config(f, quantization_config=None),
+    "are not finite: .* holds nan or inf ": lambda f: (
+        rewrite(f, lambda weights: weights[NORM].fill_(torch.nan)),
+        damage_config(f, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+    ),
+    f"hold {NORM} as I8, which is no type of floating": lambda f: rewrite(
+        f, lambda weights: weights.update({NORM: weights[NORM].to(torch.int8)})
+    ),
+    "model.safetensors in .* is a folder, not a file": lambda f: (
+        (f / "model.safetensors").unlink(),
+        (f / "model.safetensors").mkdir(),
+    ),
+    "x.jinja in .* is a link that leads out": lambda f: (
+        (f / "additional_chat_templates").mkdir(),
+        link(f, "additional_chat_templates/x.jinja", "/etc/hostname"),
+    ),
+    "tokenizer_config.json in .*model_max_length is 'x'": lambda f: write(
+        f,
+        "tokenizer_config.json",
+        json.dumps({**json.loads((f / "tokenizer_config.json").read_text()), "model_max_length": "x"}),
+    ),
     "contains an adapter": lambda f: write(f, "adapter_config.json", "{}"),
 }
 

@@ -52,6 +52,7 @@ def test_commands_and_pipelines_write_as_the_options_say(saved, tokenizer, capsy
 def test_eval_writes_and_records_the_options(saved, tokenizer, tmp_path, capsys):
     model, folder = saved("translation", MiniForCausalLM)
     data = jsonl(tmp_path / "pairs.jsonl", counting(3))
+    assert main(["eval", folder, "--dataset", data, "--no_baselines", "--output", ""]) == 1
     command = ["eval", folder, "--dataset", data, "--no_baselines", "--output", str(tmp_path / "out")]
     assert main([*command, *WORDS]) == 0
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()

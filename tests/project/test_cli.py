@@ -182,6 +182,8 @@ def test_unknown_characters_of_a_prompt_are_reported(caplog):
         (["quikstart"], "did you mean quickstart?"),
         (["nosuch.yaml"], "nosuch.yaml is neither a recipe file nor one of the recipes"),
         (["x" * 5000], "is neither a recipe file nor one of the recipes"),
+        (["text-generation"], "; name a task with --task text-generation."),
+        (["qqqq"], "; choose one of them."),
         (["--lerning_rate", "1"], "There is no argument --lerning_rate; did you mean learning_rate?"),
         (["--lerning-rate=1"], "There is no argument --lerning_rate; did you mean learning_rate?"),
         (["quickstart", "--blok_size", "1"], "did you mean block_size?"),
@@ -356,6 +358,7 @@ def test_a_terminal_that_cannot_show_a_character_gets_its_code(checkpoint, monke
     ("line", "sentence"),
     [
         (b'{"text": "a"}\n{"text": "a", "id": "\\ud83d"}\n', "line 2 holds half a character"),
+        (b'{"text": "a", "text": "b"}\n', "line 1 is not JSON .the key 'text' is given twice."),
         (b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
         (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
         (b'\xff\xfe{\x00"\x00', "line 1 is UTF-16"),

@@ -131,8 +131,12 @@ def test_other_training_rows_are_refused(tmp_path):
     check_same_rows(resumed, "a")  # the run of an older version recorded none
     check_same_rows(resumed, "a")
     assert json.loads((tmp_path / "_run.json").read_text()) == {"data": {}, "training_rows": "a"}
-    with pytest.raises(UserError, match="records other training rows: the text of --dataset"):
+    with pytest.raises(UserError, match="records other training rows: the text of the data"):
         check_same_rows(resumed, "b")
+    check_same_rows(new, "c", "validation")
+    check_same_rows(resumed, "c", "validation")
+    with pytest.raises(UserError, match="records other validation rows"):
+        check_same_rows(resumed, "d", "validation")
 
 
 def test_there_must_be_a_run_to_resume(tmp_path):
@@ -378,14 +382,24 @@ def other_shape(path):
     save_file({**weights, "model.norm.weight": torch.ones(7)}, path, metadata={"format": "pt"})
 
 
+def change(path, **entries):
+    torch.save({**torch.load(path, weights_only=False), **entries}, path)
+
+
 STATES = {
     "trainer_state.json is missing or damaged": lambda last: (last / "trainer_state.json").write_text("[]"),
     "trainer_state.json is missing or damaged ": lambda last: (last / "trainer_state.json").write_text('{"steps": 1}'),
     "trainer_state.json is missing or damaged  ": lambda last: (last / "trainer_state.json").write_text("{" * 9999),
+    "trainer_state.json is missing or damaged   ": lambda last: (last / "trainer_state.json").write_text(
+        json.dumps({**json.loads((last / "trainer_state.json").read_text()), "log_history": [1]})
+    ),
     "optimizer.pt is damaged: 'state'": lambda last: torch.save({}, last / "optimizer.pt"),
     "optimizer.pt is damaged: 'param_groups'": lambda last: torch.save({"state": {0: 1}}, last / "optimizer.pt"),
     "optimizer.pt does not open": lambda last: torch.save(5, last / "optimizer.pt"),
     "scheduler.pt is damaged: 'last_epoch'": lambda last: torch.save({}, last / "scheduler.pt"),
+    "scheduler.pt is damaged: 'last_epoch' holds a str": lambda last: change(last / "scheduler.pt", last_epoch="x"),
+    "rng_state.pth is damaged: 'cpu' is not": lambda last: change(last / "rng_state.pth", cpu=torch.zeros(3)),
+    "rng_state.pth is damaged: 'python' holds a str": lambda last: change(last / "rng_state.pth", python="x"),
     "rng_state.pth is damaged: 'python'": lambda last: torch.save({}, last / "rng_state.pth"),
     r"hold model.norm.weight of shape \[7\]": lambda last: other_shape(last / "model.safetensors"),
     "config.json in .* is not JSON": lambda last: (last / "config.json").write_text("{"),
@@ -436,6 +450,14 @@ def test_a_run_without_a_checkpoint_and_without_a_report_starts_from_the_beginni
     record(tmp_path, data={})
     assert resume_point(parse_arguments(["--output_dir", str(tmp_path), "--resume"])[2]) is None
     assert "starting from the beginning" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00001-of-00002.safetensors"])
+def test_a_trained_model_is_not_overwritten_by_a_start_from_the_beginning(tmp_path, name):
+    record(tmp_path, data={})
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=f"{name} is a trained model, and there is no checkpoint"):
+        resume_point(parse_arguments(["--output_dir", str(tmp_path), "--resume"])[2])
 
 
 @pytest.mark.slow
