@@ -17,7 +17,7 @@ from ..errors import UserError
 from . import filters
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
-from .columns import TEXT, WrongValue, name_some
+from .columns import TEXT, WrongValue, column_names, name_some
 from .examples import ExampleFormat, Examples, map_columns, map_options, missing_column
 from .files import check_path, data_files, divide_into_splits
 from .fingerprint import code_hash
@@ -236,7 +236,7 @@ class _Matches:
 
 
 def _filtered(split: Examples, name: str, args: DataArguments, where: filters.Where) -> Examples:
-    columns = split.flatten().column_names if isinstance(split, Dataset) else list(next(iter(split), {}))
+    columns = list(split.features.flatten() if split.features else column_names(next(iter(split), {})))
     where.check_columns(columns, f"{args.dataset}, split {name!r},")
     remaining = split.filter(_Matches(where, args.dataset), **map_options(args, f"Filtering the {name} split"))
     if isinstance(split, Dataset):
