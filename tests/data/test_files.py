@@ -17,7 +17,7 @@ from modeling_mini.data.arguments import DataArguments
 from modeling_mini.data.filters import Where
 from modeling_mini.data.sources import _filtered
 from modeling_mini.errors import UserError
-from modeling_mini.inference.evaluate import heading
+from modeling_mini.inference.evaluate import heading, is_same_data
 from modeling_mini.tasks import choose_dataset, task_class
 from modeling_mini.tasks.base import TaskArguments
 
@@ -565,6 +565,16 @@ def test_the_division_into_training_and_validation_never_changes(tmp_path):
             arguments = {"split_seed": seed, "validation_fraction": 0.1, "text_unit": "paragraph"}
             splits = build(GENERATION, dataset=str(tmp_path / name), **arguments).load()
             assert [int(text) for text in splits["validation"]["text"]] == expected
+
+
+def test_two_names_of_a_file_are_the_same_data(tmp_path, monkeypatch):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
+    monkeypatch.chdir(tmp_path)
+    assert is_same_data("a.jsonl", path)
+    assert is_same_data("./a.jsonl", "a.jsonl")
+    assert not is_same_data("b.jsonl", path)
+    assert not is_same_data(None, path)
+    assert not is_same_data("x" * 5000, path)  # longer than a file name can be
 
 
 def test_a_heading_names_the_file_that_is_evaluated(tmp_path):
