@@ -707,7 +707,12 @@ DEFECTS = {
         ("streams: what a terminal cannot show fails", "prepared_streams", '"backslashreplace"', '"strict"'),
     ],
     ("options.py", "project/test_cli.py"): [
-        ("options: a missing data file is found late", "check_data", "not _exists(value)", "False"),
+        (
+            "options: a missing data file is found late",
+            "check_data",
+            "name in FILE_ARGUMENTS or names_a_path(value)",
+            "False",
+        ),
     ],
     ("training/values.py", "training/test_arguments.py"): [
         ("values: an infinite number is in every range", "Range.holds", "math.isfinite(value) and ", ""),

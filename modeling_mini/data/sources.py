@@ -14,14 +14,15 @@ from datasets import Dataset, concatenate_datasets, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import UserError
+from ..options import check_path, names_a_path
 from . import filters
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
 from .columns import TEXT, WrongValue, column_names, name_some
 from .examples import ExampleFormat, Examples, map_columns, map_options, missing_column
-from .files import check_path, data_files, divide_into_splits
+from .files import data_files, divide_into_splits
 from .fingerprint import code_hash
-from .formats import FORMATS, file_columns
+from .formats import file_columns
 from .tables import Table, cache_failure, warn_about_splits
 
 
@@ -63,7 +64,7 @@ def local_files(args: DataArguments, example_format: ExampleFormat) -> dict[str,
     if args.split_files:
         paths = {split: check_path(f"--{split}_file", path) for split, path in args.split_files.items()}
         return {split: data_files(f"--{split}_file", path, with_text) for split, path in paths.items()}
-    if not (os.path.lexists(args.dataset) or _looks_like_a_path(args.dataset)):
+    if not (os.path.lexists(args.dataset) or names_a_path(args.dataset)):
         return None
     path = check_path("--dataset", args.dataset)
     files = data_files("--dataset", path, with_text)
@@ -74,16 +75,6 @@ def local_files(args: DataArguments, example_format: ExampleFormat) -> dict[str,
 
 def _is_plain_text(example_format: ExampleFormat) -> bool:
     return tuple(example_format.columns) == ("text",)
-
-
-def _looks_like_a_path(name: str) -> bool:
-    """Whether a name that does not exist was meant as a path; names on the Hub are OWNER/NAME."""
-    return (
-        len(name) > 100
-        or name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or name.lower().endswith((*FORMATS, ".gz"))
-    )
 
 
 class LocalSplits(Mapping):

@@ -18,6 +18,7 @@ from modeling_mini.data.filters import Where
 from modeling_mini.data.sources import _filtered
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import heading, is_same_data
+from modeling_mini.options import check_data
 from modeling_mini.tasks import choose_dataset, task_class
 from modeling_mini.tasks.base import TaskArguments
 
@@ -87,6 +88,9 @@ def test_what_is_not_a_file_is_named(tmp_path):
         (tmp_path / name).rename(folder / name)
         assert name in refusal(folder)
     assert "there is no such file" in refusal(tmp_path / "no.jsonl")
+    for name in ("pipe.jsonl", "link.jsonl"):  # refused before torch is imported
+        with pytest.raises(UserError, match="is a pipe|is a link"):
+            check_data({"test_file": str(tmp_path / f"with {name}" / name)})
     with pytest.raises(UserError, match="--dataset is empty"):
         choose_dataset(TaskArguments(dataset=" "))
 
