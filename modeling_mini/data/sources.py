@@ -96,12 +96,16 @@ class LocalSplits(Mapping):
         for split, paths in files.items():
             self.files[split], numbered = numbered[: len(paths)], numbered[len(paths) :]
         self.divided = self._divide() if args.split_column is not None else None
+        self.names = list(self.files if self.divided is None else self.divided)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.files if self.divided is None else self.divided)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self.files if self.divided is None else self.divided)
+        return len(self.names)
+
+    def __contains__(self, split: object) -> bool:  # the default reads the split
+        return split in self.names
 
     def __getitem__(self, split: str) -> Examples:
         if self.divided is not None:
@@ -149,14 +153,14 @@ class LocalSplits(Mapping):
         return Table(
             files,
             sources,
-            {column: self.example_format.column_types.get(column, TEXT) for column in sources},
-            [column for column in self.example_format.optional_columns if column not in sources],
-            self.args.text_unit,
-            expand,
-            self.example_format.code,
-            self.where,
-            split_column,
-            None if split_column is not None else _split_like(columns, sources),
+            types={column: self.example_format.column_types.get(column, TEXT) for column in sources},
+            missing=[column for column in self.example_format.optional_columns if column not in sources],
+            text_unit=self.args.text_unit,
+            expand=expand,
+            code=self.example_format.code,
+            where=self.where,
+            split_column=split_column,
+            watched=None if split_column is not None else _split_like(columns, sources),
         )
 
 

@@ -16,6 +16,7 @@ from modeling_mini import MiniConfig
 from modeling_mini.data.arguments import DataArguments
 from modeling_mini.data.filters import Where
 from modeling_mini.data.sources import _filtered
+from modeling_mini.data.tables import Table
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import heading, is_same_data
 from modeling_mini.options import check_data
@@ -689,6 +690,16 @@ def test_a_condition_on_a_nested_column_of_a_stream():
     stream = IterableDataset.from_generator(lambda: ({"text": str(i), "meta": {"year": i}} for i in range(3)))
     filtered = _filtered(stream, "train", DataArguments(dataset="a/b", streaming=True), Where("meta.year == 1"))
     assert [row["text"] for row in filtered] == ["1"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_split_is_read_once(tmp_path, monkeypatch, streaming):
+    calls = []
+    read = Table._checked_rows
+    monkeypatch.setattr(Table, "_checked_rows", lambda self, verb: calls.append(self.name) or read(self, verb))
+    files = {f"{name}_file": jsonl(tmp_path / f"{name}.jsonl", [{"text": "a"}] * 9) for name in ("train", "validation")}
+    build(GENERATION, streaming=streaming, **files).load()
+    assert calls == [files["train_file"], files["validation_file"]]
 
 
 # The cache
