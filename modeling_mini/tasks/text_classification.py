@@ -56,7 +56,7 @@ class TextClassification(Task):
         elif not all(number is None or isinstance(number, (str, int)) for number in numbers):
             return examples  # `find_problem` refuses them
         else:
-            names = [None if number in (None, "") else str(number) for number in numbers]
+            names = [None if number is None or not str(number).strip() else str(number) for number in numbers]
         if self.labels is None:
             is_class = isinstance(feature, ClassLabel)
             self.labels = list(feature.names if is_class else sorted({*names} - {None}, key=_label_order))
