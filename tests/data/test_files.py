@@ -697,7 +697,8 @@ def test_a_split_is_read_once(tmp_path, monkeypatch, streaming):
     calls = []
     read = Table._checked_rows
     monkeypatch.setattr(Table, "_checked_rows", lambda self, verb: calls.append(self.name) or read(self, verb))
-    files = {f"{name}_file": jsonl(tmp_path / f"{name}.jsonl", [{"text": "a"}] * 9) for name in ("train", "validation")}
+    splits = ("train", "validation")
+    files = {f"{name}_file": jsonl(tmp_path / f"{name}.jsonl", [{"text": "a"}] * 9) for name in splits}
     build(GENERATION, streaming=streaming, **files).load()
     assert calls == [files["train_file"], files["validation_file"]]
 
