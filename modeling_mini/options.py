@@ -2,7 +2,9 @@
 
 import ast
 import importlib.util
+import os
 import re
+import stat
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -91,7 +93,7 @@ def check_choice(option: str, value: str, choices: list[str]) -> None:
 
 
 def check_data(given: Mapping[str, str | None]) -> None:
-    """Raise `UserError` for an empty name of data, and for a path that does not exist.
+    """Raise `UserError` for an empty name of data, and for a path that does not exist or cannot be read.
 
     Names on the Hub are accepted as `--dataset`. `given` holds the value of each option.
     """
@@ -101,9 +103,32 @@ def check_data(given: Mapping[str, str | None]) -> None:
             continue
         if not value.strip():
             raise UserError(f"--{name} is empty; name a file or a folder, or leave it out.")
-        is_path = name in FILE_ARGUMENTS or _is_path(value) or _DATA_FILE.search(value)
-        if is_path and not _exists(value):
-            raise UserError(f"--{name} {value}: there is no such file or folder; check the path.")
+        if name in FILE_ARGUMENTS or names_a_path(value):
+            check_path(f"--{name}", value)
+
+
+def names_a_path(dataset: str) -> bool:
+    """Whether the name of a data set can only be a path: names on the Hub are shorter, and none ends in `.csv`."""
+    return len(dataset) > 100 or _is_path(dataset) or _DATA_FILE.search(dataset) is not None
+
+
+def check_path(option: str, path: str) -> Path:
+    """The path of a file or folder that exists.
+
+    Raises:
+        UserError: there is no such file or folder, or it cannot be read.
+    """
+    shown = path if len(path) <= 200 else f"{path[:197]}..."
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f"{option} {shown} is a link to {os.readlink(path)}, which does not exist; correct the link.")
+    if not os.path.exists(path):
+        raise UserError(f"{option} {shown}: there is no such file or folder; check the path.")
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UserError(f"{option} {shown} is a pipe or a device, not a file; write the data to a file first.")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{option} {shown} cannot be read: permission denied.")
+    return Path(path)
 
 
 def check_checkpoint(checkpoint: str, option: str = "") -> None:
@@ -111,7 +136,7 @@ def check_checkpoint(checkpoint: str, option: str = "") -> None:
     prefix = f"{option} " if option else ""
     if not checkpoint.strip():
         raise UserError(f"{prefix or 'The checkpoint '}is empty; name the folder of a trained model.")
-    if (_is_path(checkpoint) or "/" not in checkpoint) and not _exists(checkpoint):
+    if (_is_path(checkpoint) or "/" not in checkpoint) and not os.path.exists(checkpoint):
         raise UserError(
             f"{prefix}{checkpoint}: there is no such folder; name the folder of a trained model, or USER/REPO on the "
             "Hub."
@@ -121,10 +146,3 @@ def check_checkpoint(checkpoint: str, option: str = "") -> None:
 def _is_path(name: str) -> bool:
     """Whether a name can only be a path: a name on the Hub has at most one slash, in its middle."""
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except (OSError, ValueError):  # a name that is too long, or with a NUL character
-        return False

@@ -562,6 +562,12 @@ DEFECTS = {
             "enumerate(filter(bytes.strip, file), start=1)",
         ),
         ("data: a quote that is never closed swallows the file", "_csv_reader", "strict=True", "strict=False"),
+        (
+            "data: the last of two columns of Parquet wins",
+            "_read_parquet",
+            "_check_unique(path, names, roots)",
+            "pass",
+        ),
         ("data: a key may occur twice", "_Decoder.decode", "> 1:", "> 99:"),
     ],
     ("data/files.py", "data/test_files.py"): [
@@ -574,9 +580,16 @@ DEFECTS = {
             "for column in self.missing:",
             "for column in ():",
         ),
+        (
+            "data: rows of a file point to another file",
+            "Table._key",
+            "(i, str(path.resolve())",
+            "(0, str(path.resolve())",
+        ),
     ],
     ("data/sources.py", "data/test_files.py"): [
         ("data: a cache that cannot be written looks like a missing data set", "read_source", "check_cache()", "pass"),
+        ("data: a stream is checked twice", "LocalSplits.__contains__", "in self.names", "in [*self, *self.values()]"),
     ],
     ("data/splits.py", "data/test_examples.py"): [
         (
@@ -714,7 +727,12 @@ DEFECTS = {
         ("streams: what a terminal cannot show fails", "prepared_streams", '"backslashreplace"', '"strict"'),
     ],
     ("options.py", "project/test_cli.py"): [
-        ("options: a missing data file is found late", "check_data", "not _exists(value)", "False"),
+        (
+            "options: a missing data file is found late",
+            "check_data",
+            "name in FILE_ARGUMENTS or names_a_path(value)",
+            "False",
+        ),
     ],
     ("training/values.py", "training/test_arguments.py"): [
         ("values: an infinite number is in every range", "Range.holds", "math.isfinite(value) and ", ""),

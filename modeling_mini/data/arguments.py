@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import UserError
-from ..options import FILE_ARGUMENTS
+from ..options import FILE_ARGUMENTS, check_data
 from .builtin import BUILTIN
 
 
@@ -109,9 +109,8 @@ class DataArguments:
         self.check_minimums(max_train_documents=1, max_validation_documents=1, preprocessing_workers=1)
 
     def check_source(self) -> None:
-        """Raises `UserError` if the data are named twice, or by an empty name."""
-        if self.dataset is not None and not self.dataset.strip():
-            raise UserError("--dataset is empty; name a file, a folder or a data set, or leave it out.")
+        """Raises `UserError` if the data are named twice, by an empty name, or by a path that cannot be read."""
+        check_data(vars(self))
         if not self.split_files:
             return
         option = f"--{next(iter(self.split_files))}_file"

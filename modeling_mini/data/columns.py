@@ -103,7 +103,10 @@ def _to_numbers(value: Any) -> list[int]:
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
         raise WrongValue("is not a list of whole numbers; write answers in JSON, as in SQuAD, and [] for no answer.")
     if too_large := next((number for number in numbers if abs(number) >= 2**63), None):
-        raise WrongValue(f"holds {too_large:.0e}, which is not a position in a text; correct it, or remove the row.")
+        digits = len(str(abs(too_large)))
+        raise WrongValue(
+            f"holds a number of {digits} digits, which is not a position in a text; correct it, or remove the row."
+        )
     return numbers
 
 

@@ -1,12 +1,12 @@
-"""Local files: whether a path can be read, and which files of a folder belong to which split."""
+"""Local files: which files of a folder hold data, and to which split they belong."""
 
 import logging
 import os
 import re
-import stat
 from pathlib import Path
 
 from ..errors import UserError
+from ..options import check_path
 from .columns import name_some
 from .formats import FORMATS, format_of
 
@@ -31,27 +31,6 @@ _ABOUT_THE_DATA = re.compile(
 )
 _METADATA = {"config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 _SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.")  # as the Hub stores a split
-
-
-def check_path(option: str, path: str) -> Path:
-    """The path of a file or folder that exists.
-
-    Raises:
-        UserError: there is no such file or folder, or it cannot be read.
-    """
-    shown = path if len(path) <= 200 else f"{path[:197]}..."
-    if not path.strip():
-        raise UserError(f"{option} is empty; name a file or a folder.")
-    if os.path.islink(path) and not os.path.exists(path):
-        raise UserError(f"{option} {shown} is a link to {os.readlink(path)}, which does not exist; correct the link.")
-    if not os.path.exists(path):
-        raise UserError(f"{option} {shown}: there is no such file or folder; check the spelling.")
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise UserError(f"{option} {shown} is a pipe or a device, not a file; write the data to a file first.")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{option} {shown} cannot be read: permission denied.")
-    return Path(path)
 
 
 def check_file(option: str, path: Path) -> None:

@@ -29,6 +29,7 @@ Expand = Callable[[dict], Iterable[dict] | None]
 
 FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _CHARACTERS = 10 << 20  # of a text file that are read at a time
+_PARQUET_ROWS = 1000  # that are in memory as Python objects at a time
 _ROWS_WITH_ALL_COLUMNS = 1000  # first rows of a JSON file, whose columns are those of the file
 _PARQUET = b"PAR1"
 _SIGNATURES = {
@@ -121,6 +122,8 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
+        if format_of(path) == "parquet":
+            raise UserError(f"{path} holds bytes that are not UTF-8 in a column of text; write it again.") from error
         raise UserError(_wrong_byte(path)) from error
     except EOFError as error:
         raise UserError(
@@ -211,6 +214,11 @@ def _csv_reader(file: BinaryIO):
     return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
 
 
+def _check_unique(path: Path, header: list[str], columns: Iterable[str]) -> None:
+    if repeated := next((name for name in columns if header.count(name) > 1), None):
+        raise UserError(f"{path} has several columns {repeated!r}; rename or remove all but one.")
+
+
 def _header(path: Path, reader) -> list[str]:
     with _csv_errors(path, reader):
         return next((cells for cells in reader if cells), [])
@@ -219,8 +227,7 @@ def _header(path: Path, reader) -> list[str]:
 def _read_csv(path: Path, file: BinaryIO, columns: Collection[str]) -> Iterator[Row]:
     reader = _csv_reader(file)
     header = _header(path, reader)
-    if repeated := next((name for name in columns if header.count(name) > 1), None):
-        raise UserError(f"{path} has several columns {repeated!r}; rename or remove all but one.")
+    _check_unique(path, header, columns)
     places = [(name, header.index(name)) for name in columns if name in header]
     with _csv_errors(path, reader):
         line = reader.line_num + 1
@@ -398,10 +405,11 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _read_parquet(path: Path, columns: Collection[str]) -> Iterator[Row]:
     with _open_parquet(path) as file:
-        names = set(file.schema_arrow.names)
-        roots = {column if column in names else column.partition(".")[0] for column in columns}
+        names = file.schema_arrow.names
+        roots = {name for name in names for column in columns if f"{column}.".startswith(f"{name}.")}
+        _check_unique(path, names, roots)
         number = 0
-        for batch in file.iter_batches(columns=sorted(roots & names)):
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=sorted(roots)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

@@ -14,14 +14,15 @@ from datasets import Dataset, concatenate_datasets, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import UserError, first_line
+from ..options import check_path, names_a_path
 from . import filters
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
-from .columns import TEXT, WrongValue, name_some
+from .columns import TEXT, WrongValue, column_names, name_some
 from .examples import ExampleFormat, Examples, map_columns, map_options, missing_column
-from .files import check_path, data_files, divide_into_splits
+from .files import data_files, divide_into_splits
 from .fingerprint import code_hash
-from .formats import FORMATS, file_columns
+from .formats import file_columns
 from .tables import Table, cache_failure, warn_about_splits
 
 
@@ -64,7 +65,7 @@ def local_files(args: DataArguments, example_format: ExampleFormat) -> dict[str,
     if args.split_files:
         paths = {split: check_path(f"--{split}_file", path) for split, path in args.split_files.items()}
         return {split: data_files(f"--{split}_file", path, with_text) for split, path in paths.items()}
-    if not (os.path.lexists(args.dataset) or _looks_like_a_path(args.dataset)):
+    if not (os.path.lexists(args.dataset) or names_a_path(args.dataset)):
         return None
     path = check_path("--dataset", args.dataset)
     files = data_files("--dataset", path, with_text)
@@ -90,16 +91,6 @@ def _is_plain_text(example_format: ExampleFormat) -> bool:
     return tuple(example_format.columns) == ("text",)
 
 
-def _looks_like_a_path(name: str) -> bool:
-    """Whether a name that does not exist was meant as a path; names on the Hub are OWNER/NAME."""
-    return (
-        len(name) > 100
-        or name.startswith((".", "/", "~"))
-        or name.count("/") > 1
-        or name.lower().endswith((*FORMATS, ".gz"))
-    )
-
-
 class LocalSplits(Mapping):
     """Split -> its rows, read from local files when the split is taken. Streams are read once, to check them."""
 
@@ -119,12 +110,16 @@ class LocalSplits(Mapping):
         for split, paths in files.items():
             self.files[split], numbered = numbered[: len(paths)], numbered[len(paths) :]
         self.divided = self._divide() if args.split_column is not None else None
+        self.names = list(self.files if self.divided is None else self.divided)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.files if self.divided is None else self.divided)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self.files if self.divided is None else self.divided)
+        return len(self.names)
+
+    def __contains__(self, split: object) -> bool:  # the default reads the split
+        return split in self.names
 
     def __getitem__(self, split: str) -> Examples:
         if self.divided is not None:
@@ -172,14 +167,14 @@ class LocalSplits(Mapping):
         return Table(
             files,
             sources,
-            {column: self.example_format.column_types.get(column, TEXT) for column in sources},
-            [column for column in self.example_format.optional_columns if column not in sources],
-            self.args.text_unit,
-            expand,
-            self.example_format.code,
-            self.where,
-            split_column,
-            None if split_column is not None else _split_like(columns, sources),
+            types={column: self.example_format.column_types.get(column, TEXT) for column in sources},
+            missing=[column for column in self.example_format.optional_columns if column not in sources],
+            text_unit=self.args.text_unit,
+            expand=expand,
+            code=self.example_format.code,
+            where=self.where,
+            split_column=split_column,
+            watched=None if split_column is not None else _split_like(columns, sources),
         )
 
 
@@ -250,7 +245,7 @@ class _Matches:
 
 
 def _filtered(split: Examples, name: str, args: DataArguments, where: filters.Where) -> Examples:
-    columns = split.flatten().column_names if isinstance(split, Dataset) else list(next(iter(split), {}))
+    columns = list(split.features.flatten() if split.features else column_names(next(iter(split), {})))
     where.check_columns(columns, f"{args.dataset}, split {name!r},")
     remaining = split.filter(_Matches(where, args.dataset), **map_options(args, f"Filtering the {name} split"))
     if isinstance(split, Dataset):

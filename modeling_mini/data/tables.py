@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
+from datasets import ClassLabel, Dataset, Features, IterableDataset, Value, config
 from datasets.table import MemoryMappedTable
 from datasets.utils import tqdm
 
@@ -192,8 +192,8 @@ class Table:
 
     @property
     def _key(self) -> str:
-        """Another key for other files, other content (by size and time), other columns or other code."""
-        stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for _, path in self.files]
+        """Another key for other files or indices, other content (by size and time), other columns or other code."""
+        stats = [(i, str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for i, path in self.files]
         parts = [stats, dict(self.sources), list(self.missing), self.text_unit, self.classes, [*self.code, *_CODE]]
         parts += [self.where and self.where.expression, self.split_column, self.watched]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -207,7 +207,7 @@ class Table:
                     writers[split] = _Writer(index, len(writers), self.features.arrow_schema)
                 try:
                     writers[split].write(row)
-                except pa.ArrowInvalid as error:
+                except pa.ArrowCapacityError as error:
                     raise UserError(
                         f"{place_of(dict(self.files)[row[FILE]], row[LINE], row[ID])}: a text has more than 2 GB; "
                         "choose --text_unit line or paragraph."
@@ -271,8 +271,6 @@ def _writable_cache() -> Iterator[None]:
 
 def cache_failure(error: OSError) -> str:
     """The sentence about a cache of `datasets` that cannot be written."""
-    from datasets import config
-
     reason = error.strerror or str(error).splitlines()[0]
     return (
         f"The cache {config.HF_DATASETS_CACHE} cannot be written: {reason}; free some space there, or name another "

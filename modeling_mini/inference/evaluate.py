@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -15,6 +16,7 @@ from ..data.examples import Examples
 from ..data.splits import draw
 from ..decoding import DecodingArguments
 from ..errors import UserError
+from ..options import options as given_options
 from ..parsing import parse_dataclasses
 from ..streams import check_writable
 from ..tables import markdown_table
@@ -71,8 +73,7 @@ def evaluate(argv: list[str]) -> None:
         about="CHECKPOINT is the folder of a trained model, or its name on the Hub. Without it, only the baselines of "
         "--task are scored. Task and data are by default those that the checkpoint was trained with.",
     )
-    explicit = {word.lstrip("-").partition("=")[0].replace("-", "_") for word in options if word.startswith("--")}
-    explicit |= {name.removeprefix("no_") for name in explicit}
+    explicit = {name.removeprefix("no_") for name in given_options(options)}
     task_args.check_source()
     if task_args.split_files:
         explicit.add("dataset")
@@ -112,15 +113,16 @@ def evaluate(argv: list[str]) -> None:
     sys.stdout.write(f"{task.name}: {name}, {len(examples):,} examples\n\n{table(systems)}\n")
     if args.output is not None:
         about = {"checkpoint": checkpoint, "dataset": dataset, "split": split, "examples": len(examples)}
-        about["decoding"] = _recorded_decoding(task, decoding)
+        about["decoding"] = _recorded_decoding(task, decoding) if checkpoint else None
         _write(Path(args.output), {"task": task.name, **about}, systems, examples, predictions, task)
 
 
 def _recorded_decoding(task: Task, decoding: DecodingArguments) -> dict | None:
-    """How texts are written, for `results.json`: the task's defaults and the explicit options."""
+    """How texts are written, for `results.json`: the explicit options, and the task's defaults for the others."""
     if not task.writes_text:
         return None
-    return {**task.default_decoding, **{name: getattr(decoding, name) for name in decoding.explicit()}}
+    completed = decoding.completed(task.default_decoding)
+    return {name: getattr(completed, name) for name in completed.explicit()}
 
 
 def check_eval_arguments(args: EvalArguments) -> None:
@@ -145,7 +147,7 @@ def is_same_data(dataset: str | None, recorded: str | None) -> bool:
     """Whether two names mean the same data set or the same file."""
     if dataset is None or recorded is None:
         return False
-    return dataset == recorded or (Path(dataset).exists() and Path(dataset).resolve() == Path(recorded).resolve())
+    return dataset == recorded or (os.path.exists(dataset) and os.path.realpath(dataset) == os.path.realpath(recorded))
 
 
 def heading(args: TaskArguments, split: str, divide: bool) -> str:

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..options import check_data
 
 
 if TYPE_CHECKING:
@@ -36,10 +35,9 @@ def choose_dataset(args: "TaskArguments") -> None:
     The first of `--train_file`, `--validation_file` and `--test_file` becomes the name of the data set.
 
     Raises:
-        UserError: the task has no built-in data; or a data set is named that is an empty text or a missing path.
+        UserError: the task has no built-in data, or the data are not named as `DataArguments.check_source` requires.
     """
     args.check_source()
-    check_data(vars(args))
     if args.dataset is None:
         args.dataset = next(iter(args.split_files.values()), task_class(args.task).default_dataset)
     if args.dataset is None:

@@ -1,5 +1,6 @@
 """Text classification: a label for a text, or for a pair of texts (does one follow from the other?)."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ..modeling_mini import MiniForSequenceClassification
 from .base import Task, TaskArguments
 from .batches import forward_batches
 
+
+logger = logging.getLogger(__name__)
 
 _THIS_CODE = code_hash(__file__)
 
@@ -56,7 +59,7 @@ class TextClassification(Task):
         elif not all(number is None or isinstance(number, (str, int)) for number in numbers):
             return examples  # `find_problem` refuses them
         else:
-            names = [None if number in (None, "") else str(number) for number in numbers]
+            names = [None if number is None or not str(number).strip() else str(number) for number in numbers]
         if self.labels is None:
             is_class = isinstance(feature, ClassLabel)
             self.labels = list(feature.names if is_class else sorted({*names} - {None}, key=_label_order))
@@ -143,6 +146,8 @@ class TextClassification(Task):
             return
         commonest = Counter(train["label"]).most_common(1)[0][0]
         yield "the commonest label", [commonest] * len(examples)
+        if set(train["label"]) == {commonest}:
+            return
         if "text_pair" in train.column_names:
             overlap = LogisticRegression().fit(shared_words(train), train["label"][:])
             yield "share of common words + logistic regression", overlap.predict(shared_words(examples)).tolist()
@@ -154,7 +159,11 @@ class TextClassification(Task):
             ),
             LogisticRegression(C=10, max_iter=1000),
         )
-        bag_of_words.fit(texts, train["label"][:])
+        try:
+            bag_of_words.fit(texts, train["label"][:])
+        except ValueError as error:  # no text has a word, or no two texts share one
+            logger.warning("There is no baseline of a bag of words: %s", error)
+            return
         yield "bag of words + logistic regression", bag_of_words.predict(list(self._joined(examples))).tolist()
 
     def _joined(self, examples: Dataset) -> Iterator[str]:

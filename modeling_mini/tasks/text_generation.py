@@ -94,13 +94,13 @@ class TextGeneration(Task):
 
     def score(self, predictions: list[tuple[float, int]], examples: Dataset) -> dict:
         nats, targets = zip(*predictions, strict=True)
-        scores = TextLoss(keep_in_memory=True).compute(
-            nats=nats, targets=targets, num_bytes=text_bytes(examples, ["text"])
-        )
+        num_bytes = text_bytes(examples, ["text"])
+        scores = TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets, num_bytes=num_bytes)
         if len(nats) < 2:  # a single row, or document of the baseline, has no interval
             return scores
-        bits, error = scores["bits_per_byte"], scores["token_loss_margin"] / scores["token_loss"]
-        return {**scores, "bits_per_byte_interval": [bits * (1 - error), bits * (1 + error)]}
+        bits = scores["bits_per_byte"]
+        margin = scores["token_loss_margin"] * sum(targets) / (num_bytes * math.log(2))
+        return {**scores, "bits_per_byte_interval": [bits - margin, bits + margin]}
 
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list]]:
         if train is not None:

@@ -108,9 +108,12 @@ class TextToTextTask(Task):
         """The texts that the model writes. What `decoding` leaves open is as in `default_decoding`.
 
         Raises:
-            UserError: a value of `decoding` is out of range.
+            UserError: a value of `decoding` is out of range, or its `max_new_tokens` exceed the context of the model.
         """
         prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)
+        if decoding is not None and decoding.max_new_tokens is not None:
+            longest = max(map(len, prompts), default=0)
+            check_length(decoding.max_new_tokens, longest, model.config.max_position_embeddings)
         defaults = {"max_new_tokens": self.args.max_target_tokens, **self.default_decoding}
         decoding = (decoding or DecodingArguments()).completed(defaults)
         if decoding.seed is not None:
@@ -127,6 +130,15 @@ class TextToTextTask(Task):
             for i, text in zip(batch, written, strict=True):
                 texts[i] = text.strip()
         return texts
+
+
+def check_length(max_new_tokens: int, prompt_length: int, context: int) -> None:
+    """Raises `UserError` if a prompt and the new tokens are longer than the context of the model."""
+    if prompt_length + max_new_tokens > context:
+        raise UserError(
+            f"--max_new_tokens is {max_new_tokens}, but the longest source has {prompt_length} tokens, and the model "
+            f"reads at most {context} in all; give at most {max(context - prompt_length, 1)}."
+        )
 
 
 def encode_sources(

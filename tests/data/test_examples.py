@@ -130,6 +130,7 @@ GOOD = {
         ("translation", {"source": " ", "target": "un"}, r"line 701: there is no source in 'source'"),
         ("translation", {"source": ["one"], "target": "un"}, r"line 701: 'source' holds list, but must hold text"),
         ("text-classification", {"text": "one", "label": None}, r"line 701: there is no label in 'label'"),
+        ("text-classification", {"text": "one", "label": " "}, r"line 701: there is no label in 'label'"),
         ("text-classification", {"text": "one", "label": [3]}, r"line 701: 'label' holds list, but must hold a name"),
         (
             "question-answering",

@@ -9,12 +9,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset
 from made_data import build, jsonl, questions
 
 from modeling_mini import MiniConfig
+from modeling_mini.data.arguments import DataArguments
+from modeling_mini.data.filters import Where
+from modeling_mini.data.sources import _filtered
+from modeling_mini.data.tables import Table
 from modeling_mini.errors import UserError
-from modeling_mini.inference.evaluate import heading
+from modeling_mini.inference.evaluate import heading, is_same_data
+from modeling_mini.options import check_data
 from modeling_mini.tasks import choose_dataset, task_class
 from modeling_mini.tasks.base import TaskArguments
 
@@ -84,6 +89,9 @@ def test_what_is_not_a_file_is_named(tmp_path):
         (tmp_path / name).rename(folder / name)
         assert name in refusal(folder)
     assert "there is no such file" in refusal(tmp_path / "no.jsonl")
+    for name in ("pipe.jsonl", "link.jsonl"):  # refused before torch is imported
+        with pytest.raises(UserError, match="is a pipe|is a link"):
+            check_data({"test_file": str(tmp_path / f"with {name}" / name)})
     with pytest.raises(UserError, match="--dataset is empty"):
         choose_dataset(TaskArguments(dataset=" "))
 
@@ -245,6 +253,25 @@ def test_json_in_every_arrangement_gives_the_same_rows(tmp_path):
     }.items():
         (tmp_path / name).write_text(content, newline="")
         assert texts(tmp_path / name) == [line["text"] for line in lines], name
+
+
+def test_parquet_that_is_almost_so(tmp_path):
+    path = tmp_path / "a.parquet"
+    offsets, characters = pa.py_buffer(b"\0\0\0\0\2\0\0\0\4\0\0\0"), pa.py_buffer(b"ab\xff\xfe")
+    pq.write_table(pa.table({"text": pa.Array.from_buffers(pa.string(), 2, [None, offsets, characters])}), path)
+    assert refusal(path) == f"{path} holds bytes that are not UTF-8 in a column of text; write it again."
+    twice = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"]), pa.array(["c"])], names=["text", "text", "other"])
+    pq.write_table(twice, path)
+    assert "has several columns 'text'" in refusal(path)
+    assert texts(path, columns=["text=other"]) == ["c"]
+
+
+def test_a_nested_column_in_one_with_a_dot(tmp_path):
+    row = {"a.b": {"c": "x"}, "d": {"c": "y"}}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "a.parquet")
+    for path in (tmp_path / "a.parquet", jsonl(tmp_path / "a.jsonl", [row])):
+        assert texts(path, columns=["text=a.b.c"]) == ["x"]
+        assert texts(path, columns=["text=d.c"]) == ["y"]
 
 
 def test_csv_that_is_almost_so(tmp_path):
@@ -562,6 +589,16 @@ def test_the_division_into_training_and_validation_never_changes(tmp_path):
             assert [int(text) for text in splits["validation"]["text"]] == expected
 
 
+def test_two_names_of_a_file_are_the_same_data(tmp_path, monkeypatch):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
+    monkeypatch.chdir(tmp_path)
+    assert is_same_data("a.jsonl", path)
+    assert is_same_data("./a.jsonl", "a.jsonl")
+    assert not is_same_data("b.jsonl", path)
+    assert not is_same_data(None, path)
+    assert not is_same_data("x" * 5000, path)  # longer than a file name can be
+
+
 def test_a_heading_names_the_file_that_is_evaluated(tmp_path):
     path = jsonl(tmp_path / "test.jsonl", [{"text": "a"}])
     assert heading(TaskArguments(dataset=path), "train", divide=False) == path
@@ -643,6 +680,7 @@ def test_squad_in_every_arrangement_gives_the_same_rows(tmp_path):
         ([{"text": 3, "answer_start": 0}], "'answers.text' is not a list of texts"),
         ([{"text": "Paris", "answer_start": "0"}], "'answers.answer_start' is not a list of whole numbers"),
         ([{"text": "Paris", "answer_start": 10**30}], "which is not a position in a text"),
+        ([{"text": "Paris", "answer_start": 10**400}], "holds a number of 401 digits"),
     ],
 )
 def test_squad_that_is_almost_so_is_refused(tmp_path, answers, reason):
@@ -659,7 +697,27 @@ def test_the_right_line_is_blamed_for_a_start(tmp_path):
     lines = [squad({"text": ["Paris"], "answer_start": [0]})] * 30
     wrong = squad({"text": ["Paris"], "answer_start": [10**30]})
     sentence = refusal(jsonl(tmp_path / "a.jsonl", [*lines, wrong, *lines]), "question-answering")
-    assert "line 31: 'answers.answer_start' holds 1e+30" in sentence
+    assert "line 31: 'answers.answer_start' holds a number of 31 digits" in sentence
+
+
+# Streams of the Hub
+
+
+def test_a_condition_on_a_nested_column_of_a_stream():
+    stream = IterableDataset.from_generator(lambda: ({"text": str(i), "meta": {"year": i}} for i in range(3)))
+    filtered = _filtered(stream, "train", DataArguments(dataset="a/b", streaming=True), Where("meta.year == 1"))
+    assert [row["text"] for row in filtered] == ["1"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_split_is_read_once(tmp_path, monkeypatch, streaming):
+    calls = []
+    read = Table._checked_rows
+    monkeypatch.setattr(Table, "_checked_rows", lambda self, verb: calls.append(self.name) or read(self, verb))
+    splits = ("train", "validation")
+    files = {f"{name}_file": jsonl(tmp_path / f"{name}.jsonl", [{"text": "a"}] * 9) for name in splits}
+    build(GENERATION, streaming=streaming, **files).load()
+    assert calls == [files["train_file"], files["validation_file"]]
 
 
 # The cache
@@ -677,6 +735,22 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         full.setattr(pa, "OSFile", lambda path, mode: open_file("/dev/full", mode))
         assert "No space left on device; free some space there" in refusal(path)
     assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+def test_a_file_that_is_read_again_with_others_is_named_in_errors(tmp_path):
+    good = jsonl(tmp_path / "a.jsonl", [{"source": "a", "target": "b"}] * 2)
+    wrong = jsonl(tmp_path / "b.jsonl", [{"source": "a", "target": ""}] * 2)
+    assert f"{wrong}, line 1" in refusal(good, "translation", train_file=good, validation_file=wrong)
+    assert f"{wrong}, line 1" in refusal(wrong, "translation")
+
+
+def test_a_text_that_arrow_cannot_hold_is_named(tmp_path, monkeypatch):
+    def overflow(*_):
+        raise pa.ArrowCapacityError("array cannot contain more than 2147483646 bytes")  # as of 2 GB
+
+    monkeypatch.setattr("modeling_mini.data.tables._Writer.write", overflow)
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "a"}] * 2)
+    assert f"{path}, line 1: a text has more than 2 GB" in refusal(path)
 
 
 def test_rows_are_read_again_if_anything_changes(tmp_path):

@@ -63,6 +63,9 @@ def test_eval_writes_and_records_the_options(saved, tokenizer, tmp_path, capsys)
     assert results["decoding"] == OPTIONS
     assert main(command) == 0
     assert json.loads((tmp_path / "out" / "results.json").read_text())["decoding"] == {"num_beams": 4}
+    assert main([*command, "--do_sample", "--seed", "1"]) == 0
+    decoding = json.loads((tmp_path / "out" / "results.json").read_text())["decoding"]
+    assert decoding == {"num_beams": 1, "do_sample": True, "seed": 1}  # as it was sampled, without beams
 
 
 def test_generate_takes_the_options(saved, capsys):

@@ -169,3 +169,13 @@ def test_only_the_first_token_is_restricted():
     rule, scores = FirstToken(3, [1, 4]), torch.zeros(2, 6)
     assert rule(torch.zeros(2, 3), scores).isfinite().nonzero()[:, 1].tolist() == [1, 4, 1, 4]
     assert rule(torch.zeros(2, 4), scores).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["translation", "summarization"])
+def test_a_text_must_fit_into_the_context(words, model, name):
+    task = build(name, block_size=64, max_target_tokens=9)
+    rows = Dataset.from_list([{task.columns[0]: "The cat"}, {task.columns[0]: "The cat sat on the mat."}])
+    longest = 64 - max(len(words(text)["input_ids"]) + 1 for text in rows[task.columns[0]])  # bos, source, eos
+    with pytest.raises(UserError, match=f"and the model reads at most 64 in all; give at most {longest}"):
+        task.predict(model, words, rows, decoding=DecodingArguments(max_new_tokens=longest + 1))
+    assert len(task.predict(model, words, rows, decoding=DecodingArguments(max_new_tokens=longest, num_beams=1))) == 2

@@ -102,3 +102,14 @@ def test_bag_of_words_reads_words_of_any_script(first, second, filler):
     examples = Dataset.from_list(rows)
     predictions = dict(build("text-classification").baselines(examples, examples))
     assert predictions["bag of words + logistic regression"] == examples["label"][:]
+
+
+@pytest.mark.parametrize("texts", [["\U0001f600"] * 3, ["one", "two", "three"] * 400, ["!"] * 1200])
+@pytest.mark.parametrize("labels", [["a"], ["a", "a", "b"]])
+def test_baselines_that_cannot_be_trained_are_left_out(texts, labels, caplog):
+    labels = (labels * len(texts))[: len(texts)]
+    train = Dataset.from_dict({"text": texts, "label": labels})
+    names = [name for name, _ in build("text-classification").baselines(train, train)]
+    has_words = texts[0] == "one" and "b" in labels
+    assert names == ["the commonest label", *(["bag of words + logistic regression"] if has_words else [])]
+    assert ("There is no baseline of a bag of words" in caplog.text) == ("b" in labels and not has_words)

@@ -24,3 +24,9 @@ def test_bits_of_a_single_document_have_no_interval():
         scores = task.score(predictions, examples)
         assert scores["bits_per_byte"] > 0
         assert ("bits_per_byte_interval" in scores) == (len(texts) > 1)
+
+
+def test_a_loss_of_zero_has_an_interval():
+    examples = Dataset.from_dict({"text": ["aa", "aa"]})
+    scores = build("text-generation").score([(0.0, 3), (0.0, 2)], examples)
+    assert scores["bits_per_byte_interval"] == [0.0, 0.0]
