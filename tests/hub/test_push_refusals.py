@@ -109,9 +109,7 @@ BAD_CHECKPOINTS = {
     "contains a gpt2 model; this command is for modeling_mini": lambda folder: damage_config(
         folder, model_type="gpt2"
     ),
-    "names the architecture 'Other', which is not one of": lambda folder: damage_config(
-        folder, architectures=["Other"]
-    ),
+    r"names the architectures \['Other'\]": lambda folder: damage_config(folder, architectures=["Other"]),
     "`format_version` is 99": lambda folder: damage_config(folder, format_version=99),
     "The weights in .* lack .*, which config.json requires": lambda folder: damage_config(folder, num_hidden_layers=3),
     "The weights in .* contain .*, which config.json does not describe": lambda folder: damage_config(

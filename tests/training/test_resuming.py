@@ -156,7 +156,7 @@ def test_files_of_others_are_not_overwritten(tmp_path, name):
     check_output_dir(tmp_path, resume=False)
     (tmp_path / name).write_text("mine")
     with pytest.raises(UserError, match=f"holds {name}, which no run of this program wrote|holds an earlier run"):
-        train(["--output_dir", str(tmp_path), "--dataset", str(tmp_path / "missing.txt")])
+        train(["--output_dir", str(tmp_path), "--dataset", "user/data"])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "notes.txt", "src"])
     record(tmp_path, data={})
     if name != "config.json":  # the mark of a finished run
@@ -223,7 +223,7 @@ def test_a_finished_run_goes_on_with_more_epochs_or_updates(tmp_path, options, l
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     with locked(tmp_path, True):
         with pytest.raises(UserError, match=f"is in use by another run .process {os.getpid()}.; wait for its end"):
-            train(["--output_dir", str(tmp_path), "--dataset", "missing.txt"])
+            train(["--output_dir", str(tmp_path), "--dataset", "user/data"])
         with locked(tmp_path, False):  # another process of the same run
             pass
         assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
@@ -256,7 +256,7 @@ def test_the_lock_of_a_process_that_is_gone_is_replaced(tmp_path, text, is_stale
     assert (tmp_path / LOCK_NAME).exists() != is_stale
     if "elsewhere" in text:
         with pytest.raises(UserError, match="on another machine .elsewhere, .*delete .*_lock.json if that run has en"):
-            train(["--output_dir", str(tmp_path), "--dataset", "missing.txt"])
+            train(["--output_dir", str(tmp_path), "--dataset", "user/data"])
 
 
 def test_a_lock_is_released_by_an_error_and_survives_a_kill_only_as_stale(tmp_path):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import random
 import zipfile
 
 import pytest
@@ -43,7 +44,7 @@ def run_folder(checkpoint, tmp_path):
     for name, state in {
         "optimizer.pt": {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"params": [0]}]},
         "scheduler.pt": {"last_epoch": 2},
-        "rng_state.pth": {"python": 1, "numpy": 2, "cpu": 3},
+        "rng_state.pth": {"python": random.getstate(), "numpy": 2, "cpu": torch.get_rng_state()},
     }.items():
         torch.save(state, folder / name)
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 2, "max_steps": 4}))
