@@ -4,19 +4,22 @@ import json
 import logging
 import zipfile
 from pathlib import Path
+from types import UnionType
 
 from accelerate.utils.constants import FSDP_MODEL_NAME, OPTIMIZER_NAME
 from safetensors import safe_open
 from transformers.trainer_callback import ExportableState, TrainerCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from .errors import UserError
+from .errors import UserError, one_line
 from .pickles import require_harmless, require_harmless_shards, sharded_metadata
 
 
 logger = logging.getLogger(__name__)
 
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, whose import is slow
+
+OUR_CALLBACKS = ("EarlyStopping", "RunningLoss", "WorldSize")  # whose state is restored, and consists of numbers
 
 # How a run is distributed.
 ZERO_2, ZERO_3 = "DeepSpeed ZeRO-1 or 2", "DeepSpeed ZeRO-3"
@@ -80,19 +83,42 @@ def trainer_state(folder: str | Path) -> TrainerState:
     Raises:
         OSError, ValueError: `trainer_state.json` is missing, or is not the state of a Trainer.
     """
-    fields = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     try:
+        fields = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         state = TrainerState(**fields)
-    except (TypeError, AttributeError) as error:  # not an object, or with unknown fields
-        raise ValueError(f"{TRAINER_STATE_NAME} is not the state of a Trainer: {error}") from error
-    numbers = (state.global_step, state.max_steps, state.num_train_epochs)
-    if not all(isinstance(number, int | float) for number in numbers) or not isinstance(state.log_history, list):
+    except (TypeError, AttributeError, RecursionError) as error:  # not an object, or with unknown fields
+        raise ValueError(f"{TRAINER_STATE_NAME} is not the state of a Trainer: {one_line(error)}") from error
+    is_whole = all(_is_number(getattr(state, name), int) for name in ("global_step", "max_steps"))
+    numbers = (state.num_train_epochs, state.num_input_tokens_seen, state.total_flos, state.epoch or 0)
+    if not is_whole or not all(map(_is_number, numbers)) or not isinstance(state.log_history, list):
         raise ValueError(f"{TRAINER_STATE_NAME} has fields of the wrong type")
-    if not all(isinstance(entry, dict) and isinstance(entry.get("step"), int) for entry in state.log_history):
-        raise ValueError(f"{TRAINER_STATE_NAME} has an entry of log_history without its step")
-    if not isinstance(state.stateful_callbacks or {}, dict):
-        raise ValueError(f"{TRAINER_STATE_NAME} has fields of the wrong type")
+    if not all(map(_is_log_entry, state.log_history)):
+        raise ValueError(f"{TRAINER_STATE_NAME} has an entry of log_history without its step, or without numbers")
+    callbacks = state.stateful_callbacks or {}
+    if not isinstance(callbacks, dict) or not all(_is_callback_state(callbacks.get(name)) for name in OUR_CALLBACKS):
+        raise ValueError(f"{TRAINER_STATE_NAME} has a callback of the wrong type")
     return state
+
+
+def _is_number(value: object, kinds: type | UnionType = int | float) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_log_entry(entry: object) -> bool:
+    """Whether an entry has its update, and numbers where a run compares, sums or plots them."""
+    return (
+        isinstance(entry, dict)
+        and _is_number(entry.get("step"), int)
+        and all(_is_number(value) for name, value in entry.items() if name == "loss" or name.startswith("eval_"))
+    )
+
+
+def _is_callback_state(recorded: object) -> bool:
+    """Whether a callback of this package can be restored; None if the checkpoint does not record it."""
+    if recorded is None:
+        return True
+    parts = [recorded.get("args"), recorded.get("attributes")] if isinstance(recorded, dict) else [None]
+    return all(isinstance(part, dict) and all(map(_is_number, part.values())) for part in parts)
 
 
 class WorldSize(TrainerCallback, ExportableState):

@@ -20,9 +20,12 @@ import torch
 import transformers
 from hub_server import HubServer
 from safetensors.torch import load_file
+from transformers import Trainer
 
 from modeling_mini import MiniConfig, MiniForCausalLM
 from modeling_mini.tokenization import train_tokenizer
+from modeling_mini.training.arguments import parse_arguments
+from modeling_mini.training.optim import optimizer_of
 
 
 collect_ignore = ["conformance"]  # `make conformance` prepares and runs that folder
@@ -150,6 +153,25 @@ def checkpoint(tiny_model, tmp_path):
         return tmp_path / name
 
     return build
+
+
+@pytest.fixture
+def save_states():
+    """`save_states(folder, *options)`: the states that the Trainer stores with the model in a folder."""
+
+    def save(folder, *options):
+        args = parse_arguments(["--output_dir", str(folder.parent), *options])[2]
+        model = MiniForCausalLM.from_pretrained(folder)
+        trainer = Trainer(model, args, eval_dataset=[1], optimizer_cls_and_kwargs=optimizer_of(args).for_trainer(args))
+        trainer.create_optimizer_and_scheduler(4)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        trainer.optimizer.step()
+        trainer._save_rng_state(folder)
+        torch.save(trainer.optimizer.state_dict(), folder / "optimizer.pt")
+        torch.save(trainer.lr_scheduler.state_dict(), folder / "scheduler.pt")
+
+    return save
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from transformers import TrainerState
-from transformers.trainer_pt_utils import safe_globals
 
 from ..checkpoints import (
     FSDP_FULL,
@@ -25,7 +23,7 @@ from ..checkpoints import (
     trainer_state,
     written_by,
 )
-from ..errors import UserError, one_line
+from ..errors import UserError
 from ..json_files import read_object
 from ..model_folders import TOKENIZER_FILES, WEIGHT_FILES, matches, require_model_folder
 from ..streams import check_writable
@@ -33,6 +31,7 @@ from ..tasks.base import TaskArguments
 from .arguments import MiniTrainingArguments, ModelArguments
 from .callbacks import stopped_early
 from .distributed import distribution_of
+from .states import require_states
 
 
 logger = logging.getLogger(__name__)
@@ -232,6 +231,7 @@ def resume_point(args: MiniTrainingArguments) -> str | None:
         return None
     check_checkpoint(checkpoint, args)
     require_resumable(Path(checkpoint))
+    require_states(Path(checkpoint), args)
     refuse_finished(checkpoint, args, report)
     logger.info("Continuing from %s", checkpoint)
     return str(checkpoint)
@@ -343,35 +343,6 @@ def require_resumable(checkpoint: Path) -> None:
     # FSDP reads its own file of weights, a pickle that `checkpoint_defect` has judged.
     if written_by(checkpoint) != FSDP_FULL and any(checkpoint.glob("*.safetensors")):
         require_model_folder(checkpoint, str(checkpoint))
-    for name, keys in _STATE_KEYS.items():
-        for path in sorted(checkpoint.glob(name)):
-            _require_keys(path, keys)
-
-
-# What the Trainer looks up in the states that it loads. `state` is empty for SGD without momentum.
-_STATE_KEYS = {
-    "optimizer.pt": ("state", "param_groups"),
-    "scheduler.pt": ("last_epoch",),
-    "rng_state*.pth": ("python", "numpy", "cpu"),
-}
-
-
-def _require_keys(path: Path, keys: tuple[str, ...]) -> None:
-    """Refuse a state without the entries that the Trainer needs. Raises `UserError`."""
-    try:
-        with safe_globals():
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        lacking = [key for key in keys if key not in state or (key == "param_groups" and not state[key])]
-    except Exception as error:  # a damaged file raises whatever its reader raises
-        raise UserError(f"{path} does not open: {one_line(error)}; use another checkpoint.") from error
-    if lacking:
-        raise UserError(f"{path} is damaged: {lacking[0]!r} is missing or empty in it; use another checkpoint.")
-    for name, kind in (("last_epoch", int), ("cpu", torch.Tensor), ("python", tuple)):
-        if name in keys and not isinstance(state[name], kind):
-            found = type(state[name]).__name__
-            raise UserError(f"{path} is damaged: {name!r} holds a {found}; use another checkpoint.")
-    if "cpu" in keys and state["cpu"].shape != torch.get_rng_state().shape:
-        raise UserError(f"{path} is damaged: 'cpu' is not the state of a random generator; use another checkpoint.")
 
 
 def is_finished(checkpoint: str, args: MiniTrainingArguments) -> bool:

@@ -4,7 +4,6 @@ import io
 import json
 import os
 import pickle
-import random
 import zipfile
 
 import pytest
@@ -38,15 +37,10 @@ def marker(tmp_path):
 
 
 @pytest.fixture
-def run_folder(checkpoint, tmp_path):
+def run_folder(checkpoint, save_states):
     """An unfinished run whose only checkpoint has a model of ours and complete states."""
     folder = checkpoint(name="run/checkpoint-2")
-    for name, state in {
-        "optimizer.pt": {"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"params": [0]}]},
-        "scheduler.pt": {"last_epoch": 2},
-        "rng_state.pth": {"python": random.getstate(), "numpy": 2, "cpu": torch.get_rng_state()},
-    }.items():
-        torch.save(state, folder / name)
+    save_states(folder)
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 2, "max_steps": 4}))
     return folder
 
