@@ -2,7 +2,9 @@
 
 import json
 import os
+import shlex
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,20 +15,22 @@ from ..errors import UserError
 
 
 LOCK_NAME = "_lock.json"  # with an underscore, so that the Trainer does not push it
+START_OF_LOCK = '{"process": '  # as `_acquire` writes it; a kill may leave less
 
 
 @contextmanager
 def locked(output_dir: str | Path, is_first_process: bool) -> Iterator[None]:
     """Hold the lock of an output folder: a file with the process and the host that write there.
 
-    The lock of a process that is gone is replaced. A folder that does not exist yet is created for the lock, and
-    removed again if nothing else was written.
+    The lock of a process that is gone is replaced, if it ran on this host. A folder that does not exist yet is created
+    for the lock, and removed again if nothing else was written.
 
     Args:
         is_first_process: the other processes of a run write only what the first one asks for, and take no lock.
 
     Raises:
-        UserError: another run writes there, or the folder cannot be written.
+        UserError: another run writes there, or may do so; the folder cannot be written; or the name of the lock is
+            taken by something else.
     """
     if not is_first_process:
         yield
@@ -75,8 +79,18 @@ def _create(path: Path, complete: Path) -> None:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove the lock of a process that is gone. Raises `UserError` if it may still be running."""
+    """Remove the lock of a process that is gone.
+
+    Raises:
+        UserError: the process may still be running, or no run wrote the file.
+    """
+    _require_file(path)
     text = _read(path)
+    if not START_OF_LOCK.startswith(text[: len(START_OF_LOCK)]):
+        raise UserError(
+            f"{path} was not written by a run of this program, which would overwrite it; rename it, or choose another "
+            "--output_dir."
+        )
     if not _is_stale(text):
         raise UserError(_in_use(path, text))
     # Renamed first: if another run has replaced the lock since it was read, that run gets it back.
@@ -89,10 +103,26 @@ def _remove_stale(path: Path) -> None:
         renamed.unlink()
 
 
+def _require_file(path: Path) -> None:
+    """Raise `UserError` for a link, a folder, a pipe or a device in place of a lock."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        kind = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "not a file"
+        raise UserError(
+            f"{path} is {kind}, but a run writes its lock there; rename it, or choose another --output_dir."
+        )
+
+
 def _read(path: Path) -> str:
-    with suppress(FileNotFoundError, UnicodeDecodeError):
-        return path.read_text(encoding="utf-8")
-    return ""
+    """The text of a lock, or "" if it is gone. Raises `UserError` if it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}), so a run may be active in --output_dir {path.parent}; choose "
+            f"another --output_dir, or delete the file if no run is active there: rm {shlex.quote(str(path))}"
+        ) from error
 
 
 def _holder(text: str) -> dict:
@@ -126,6 +156,20 @@ def _in_use(path: Path, text: str) -> str:
             "another --output_dir."
         )
     return (
-        f"--output_dir {path.parent} is in use by a run on another machine ({host}, process {process}); choose "
-        f"another --output_dir, or delete {path} if that run has ended."
+        f"--output_dir {path.parent} is in use by a run on another machine (host {host}, process {process}, started "
+        f"{_age(path)} ago), which cannot be checked from {socket.gethostname()}. Choose another --output_dir; or, if "
+        f"that run was killed, delete its lock and start again: rm {shlex.quote(str(path))}"
     )
+
+
+def _age(path: Path) -> str:
+    """How long ago a file was written, in words."""
+    try:
+        seconds = max(0, time.time() - path.stat().st_mtime)
+    except OSError:  # it was released meanwhile
+        seconds = 0
+    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = int(seconds // size)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"

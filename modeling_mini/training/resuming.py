@@ -63,6 +63,7 @@ WRITTEN_FILES = [
     "readme.md",
     "loss.png",
     REPORT_NAME,
+    RUN_NAME,
 ]
 
 
@@ -76,7 +77,7 @@ def check_output_dir(output_dir: str | Path, resume: bool, checkpoint: str | Non
         UserError: names the folder or what is in it, and what to do.
     """
     folder = Path(output_dir)
-    has_run = bool(checkpoints(folder)) or (folder / RUN_NAME).exists()
+    has_run = bool(checkpoints(folder)) or is_record(folder / RUN_NAME)
     if resume and not has_run and checkpoint is None:
         raise UserError(
             f"--resume: there is no run in {folder}; give the --output_dir of the run to continue, or leave out "
@@ -99,6 +100,16 @@ def refuse_files_of_others(folder: Path) -> None:
             f"--output_dir {folder} holds {taken[0]}, which no run of this program wrote and this one would "
             "overwrite; choose another --output_dir, such as a new folder in it."
         )
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is the _run.json of a run: a JSON object with a group of arguments."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    groups = ("model", "data", "training")
+    return isinstance(content, dict) and any(isinstance(content.get(group), dict) for group in groups)
 
 
 def fixed_arguments(
@@ -140,6 +151,10 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
 def compare_with_record(path: Path, arguments: dict[str, dict]) -> None:
     """Refuse arguments that differ from the recorded ones of a run. Raises `UserError` with the first that does."""
     recorded = read_object(path)
+    if not is_record(path):
+        raise UserError(
+            f"{path} does not record the arguments of a run; rename or delete the file to resume without it."
+        )
     for group, values in arguments.items():
         recorded_values = recorded.get(group, {})
         if not isinstance(recorded_values, dict):
@@ -181,7 +196,7 @@ def _is_same(recorded: object, value: object) -> bool:
 
 def _write(path: Path, content: dict) -> None:
     """Write a JSON file that is complete or absent."""
-    temporary = path.with_suffix(".part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 
 import psutil
@@ -163,6 +164,26 @@ def test_files_of_others_are_not_overwritten(tmp_path, name):
         check_output_dir(tmp_path, resume=False)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"scripts": {}}', '{"data": 1}', "\xff"])
+def test_a_record_that_no_run_wrote_is_neither_overwritten_nor_extended(tmp_path, content):
+    path = tmp_path / "_run.json"
+    path.write_text(content, encoding="latin-1")
+    (tmp_path / "_run.part").write_text("mine")
+    with pytest.raises(UserError, match="holds _run.json, which no run of this program wrote.*choose another"):
+        train(["--output_dir", str(tmp_path), "--dataset", "user/data"])
+    with pytest.raises(UserError, match="there is no run in"):
+        check_output_dir(tmp_path, resume=True)
+    with pytest.raises(UserError, match="holds _run.json, which no run"):
+        check_output_dir(tmp_path, resume=True, checkpoint="elsewhere/checkpoint-2")
+    (tmp_path / "checkpoint-2").mkdir()
+    with pytest.raises(UserError, match="_run.json"):
+        check_same_run(tmp_path, fixed(tmp_path), resume=True, write=True)
+    assert path.read_text(encoding="latin-1") == content
+    check_same_run(tmp_path, fixed(tmp_path), resume=False, write=True)
+    assert (tmp_path / "_run.part").read_text() == "mine"
+    check_output_dir(tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("name", ["results.json", "results.png", "predictions.jsonl"])
 def test_results_of_others_are_not_overwritten(tmp_path, name):
     check_output(str(tmp_path))
@@ -245,18 +266,67 @@ def holder(**changes):
         (holder(host="elsewhere"), False),
         ("", True),
         ("{", True),
-        ("[]", True),
+        (holder()[:20], True),
     ],
-    ids=["ours", "reused", "gone", "no number", "elsewhere", "empty", "truncated", "no object"],
+    ids=["ours", "reused", "gone", "no number", "elsewhere", "empty", "one byte", "truncated"],
 )
 def test_the_lock_of_a_process_that_is_gone_is_replaced(tmp_path, text, is_stale):
     (tmp_path / LOCK_NAME).write_text(text)
     with nullcontext() if is_stale else pytest.raises(UserError, match="is in use by"), locked(tmp_path, True):
         assert json.loads((tmp_path / LOCK_NAME).read_text())["process"] == os.getpid()
     assert (tmp_path / LOCK_NAME).exists() != is_stale
-    if "elsewhere" in text:
-        with pytest.raises(UserError, match="on another machine .elsewhere, .*delete .*_lock.json if that run has en"):
-            train(["--output_dir", str(tmp_path), "--dataset", "user/data"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "age"), [(5, "less than a minute"), (90, "1 minute"), (7500, "2 hours"), (2e5, "2 days")]
+)
+def test_the_lock_of_another_host_says_whose_it_is_and_how_to_remove_it(tmp_path, seconds, age):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    (folder / LOCK_NAME).write_text(holder(host="elsewhere", process=77))
+    then = time.time() - seconds
+    os.utime(folder / LOCK_NAME, (then, then))
+    with pytest.raises(UserError) as refusal:
+        train(["--output_dir", str(folder), "--dataset", "user/data"])
+    assert f"(host elsewhere, process 77, started {age} ago)" in str(refusal.value)
+    subprocess.run(str(refusal.value).partition("start again: ")[2], shell=True, check=True)
+    with locked(folder, True):
+        pass
+
+
+def block_with(kind, path):
+    """Put something else than a lock in its place."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "dangling link":
+        path.symlink_to("missing")
+    elif kind == "link":
+        path.with_name("mine.json").write_text(holder(started=1.0))
+        path.symlink_to("mine.json")
+    else:
+        path.write_bytes({"list": b"[]", "object": b'{"name": "npm"}', "bytes": b"\xff\xfe"}[kind])
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "dangling link", "link", "list", "object", "bytes"])
+def test_what_is_not_a_lock_is_named_and_left_as_it_is(tmp_path, kind):
+    block_with(kind, tmp_path / LOCK_NAME)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match="_lock.json (is|was not) .*; rename it, or choose another --output_dir"):
+        train(["--output_dir", str(tmp_path), "--dataset", "user/data"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_lock_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / LOCK_NAME).write_text(holder(started=1.0))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(UserError, match=r"cannot be read .Permission denied.*delete the file .*: rm .*_lock.json$"):
+        train(["--output_dir", str(tmp_path), "--dataset", "user/data"])
 
 
 def test_a_lock_is_released_by_an_error_and_survives_a_kill_only_as_stale(tmp_path):
@@ -297,8 +367,6 @@ def test_of_many_runs_at_once_one_gets_the_lock(tmp_path):
         f"    with locking.locked({str(tmp_path)!r}, True): print('got it'); time.sleep(3)\n"
         "except UserError as error: print(error)"
     )
-    import time
-
     start = str(time.time() + 12)
     command = [sys.executable, "-c", script, start]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
