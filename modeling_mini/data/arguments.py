@@ -103,6 +103,7 @@ class DataArguments:
     def check(self) -> None:
         """Refuse values that no task can use, before anything is read. Raises `UserError`."""
         self.check_source()
+        self.check_splits()
         self.check_shares("validation_fraction")
         if self.block_size < 8:
             raise UserError(f"--block_size is {self.block_size}; give at least 8 tokens.")
@@ -118,6 +119,22 @@ class DataArguments:
             raise UserError(f"--dataset and {option} both name the data; leave one of them out.")
         if self.split_column is not None:
             raise UserError(f"--split_column divides the rows of --dataset; leave out {option}.")
+
+    def check_splits(self) -> None:
+        """Raises `UserError` for a named split that this run would not read, or would train on."""
+        fields = self.__dataclass_fields__
+        roles = ("train", "validation", "test")
+        named = {role: getattr(self, f"{role}_split") for role in roles}
+        named = {role: name for role, name in named.items() if name != fields[f"{role}_split"].default}
+        for role, name in named.items():
+            if self.split_files:
+                raise UserError(
+                    f"--{role}_split {name} names a split of --dataset, but the data are given as files; leave it "
+                    f"out, and name the file with --{role}_file."
+                )
+            if role != "train" and name == self.train_split:
+                aside = ", or leave it out to set --validation_fraction of it aside" if role == "validation" else ""
+                raise UserError(f"--{role}_split {name} is the split that is trained on; name another one{aside}.")
 
     def check_shares(self, *names: str) -> None:
         """Raises `UserError` for an argument that is not a share between 0 and 1."""

@@ -1,5 +1,6 @@
 """Which split of a source is used for what, and how training examples are set aside for validation."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -11,6 +12,8 @@ from .arguments import DataArguments
 from .examples import ExampleFormat, Examples, check_examples
 from .sources import Source, read_source, readable_errors
 
+
+logger = logging.getLogger(__name__)
 
 USED_IN_TRAINING = ("train", "validation")
 
@@ -54,6 +57,10 @@ def _split_names(
         if name in splits:
             if role == "train" or name != args.train_split:
                 names[role] = name
+            elif role == "validation":
+                logger.info(
+                    "%s: trained on the split %r, of which a part is set aside for validation", args.dataset, name
+                )
         elif is_named or (role == "train" and needs_train):
             if args.split_files:
                 raise UserError(f"There is no {role} file; name one with --{role}_file.")
@@ -62,6 +69,13 @@ def _split_names(
             )
     if not names:
         raise UserError(f"{args.dataset} has the splits {', '.join(splits)}; choose one with --{roles[-1]}_split.")
+    if "test" in names and names["test"] == names.get("validation"):
+        logger.warning(
+            "%s: the split %r is used for validation and as the test: a score on the rows that chose the checkpoint "
+            "is too good.",
+            args.dataset,
+            names["test"],
+        )
     return names
 
 

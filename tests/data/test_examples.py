@@ -63,6 +63,50 @@ def test_a_data_set_without_a_training_split_can_be_evaluated(tmp_path):
         task.load()
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"validation_split": "train"},
+            "--validation_split train is the split that is trained on.*--validation_fract",
+        ),
+        ({"test_split": "train"}, "--test_split train is the split that is trained on; name another one.$"),
+        ({"train_split": "a", "validation_split": "a"}, "--validation_split a is the split that is trained on"),
+        ({"train_split": "a", "test_split": "a", "streaming": True}, "--test_split a is the split that is trained on"),
+        (
+            {"validation_split": "dev", "train_file": "x.jsonl"},
+            "given as files; leave it out, and .* --validation_file",
+        ),
+        ({"train_split": "dev", "train_file": "x.jsonl"}, "--train_split dev names a split of --dataset, but"),
+    ],
+    ids=str,
+)
+def test_a_split_that_would_not_be_read_is_refused(tmp_path, monkeypatch, options, sentence):
+    (tmp_path / "x.jsonl").write_text("not read")
+    monkeypatch.chdir(tmp_path)
+    data = {} if "train_file" in options else {"dataset": "x.jsonl"}
+    for roles in (("train", "validation"), SPLITS):
+        with pytest.raises(UserError, match=sentence):
+            build("text-generation", **data, **options).load(roles=roles)
+
+
+def test_splits_with_two_uses_are_pointed_out(tmp_path, caplog):
+    caplog.set_level("INFO", "modeling_mini")
+    (tmp_path / "data").mkdir()
+    for name in ("train", "validation"):
+        jsonl(tmp_path / "data" / f"{name}.jsonl", counting(20))
+    data = {"dataset": str(tmp_path / "data")}
+    assert set(build("translation", **data, train_split="validation").load()) == {"train", "validation"}
+    assert "trained on the split 'validation', of which a part is set aside for validation" in caplog.text
+    caplog.clear()
+    splits = build("translation", **data, test_split="validation").load(roles=SPLITS)
+    assert len(splits["test"]) == len(splits["validation"]) == 20
+    assert "the split 'validation' is used for validation and as the test" in caplog.text
+    caplog.clear()
+    build("translation", **data).load()
+    assert "split" not in caplog.text
+
+
 @pytest.mark.parametrize("name", ["question-answering", "generative-question-answering"])
 def test_questions_on_one_context_stay_in_one_split(tmp_path, name):
     rows = [row | {"question": f"{row['question']} {i}"} for row in questions(40) for i in range(3)]
