@@ -22,6 +22,7 @@ from ..tasks import task_class
 from ..tasks.base import ENCODING_ARGUMENTS, TaskArguments
 from ..tasks.batches import describe_positions
 from .arguments import MiniTrainingArguments, ModelArguments
+from .callbacks import stopped_early
 from .optim import optimizer_of
 from .watching import Reported
 
@@ -62,6 +63,9 @@ def write_report(
         "vocabulary": trainer.model.config.vocab_size,
         "updates": reported.last,
         "reported_update": reported.update,
+        "stopped_with_patience": training_args.early_stopping_patience
+        if stopped_early(trainer.state, training_args)
+        else None,
         "train_seconds": next(
             (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
         ),

@@ -290,14 +290,15 @@ def refuse_finished(checkpoint: str | Path, args: MiniTrainingArguments, report:
     """Refuse to train updates again that a finished run has made, whichever of its checkpoints are left.
 
     Raises:
-        UserError: the report covers all updates of this run.
+        UserError: the report covers all updates of this run, or early stopping ended it with the same patience.
     """
-    updates = (report or {}).get("updates")
+    updates, patience = ((report or {}).get(name) for name in ("updates", "stopped_with_patience"))
     if not isinstance(updates, int):
         return
     last_update = last_update_of(trainer_state(checkpoint), args)
-    if updates >= last_update:
-        raise UserError(_finished(args, updates, last_update))
+    is_early = isinstance(patience, int) and (args.early_stopping_patience or math.inf) <= patience
+    if updates >= last_update or is_early:
+        raise UserError(_finished(args, updates, last_update, is_early and updates < last_update))
 
 
 def last_update_of(state: TrainerState, args: MiniTrainingArguments) -> float:

@@ -14,6 +14,8 @@ from .arguments import MiniTrainingArguments, ModelArguments
 
 logger = logging.getLogger(__name__)
 
+NEVER = 2**31 - 1  # updates
+
 
 def choose_best_metric(task: type[Task], args: MiniTrainingArguments) -> None:
     """Set what the Trainer needs to know to keep the best checkpoint: whether, by which metric, in which direction.
@@ -52,6 +54,12 @@ def choose_best_metric(task: type[Task], args: MiniTrainingArguments) -> None:
     if args.lr_scheduler_type in ("reduce_lr_on_plateau", "greedy"):  # schedules that follow the metric
         mode = {"mode": "max" if args.greater_is_better else "min"}
         args.lr_scheduler_kwargs = mode | (args.lr_scheduler_kwargs or {})
+    if args.save_strategy == SaveStrategy.BEST:
+        # The Trainer would write no other checkpoint: not where early stopping or a signal ends the run. `KeepBest`
+        # writes the best ones, and the end of the run the last one.
+        args.save_strategy, args.save_steps = SaveStrategy.STEPS, NEVER
+        if args.should_log:
+            logger.info("--save_strategy best: checkpoints are written at each best evaluation, and at the end.")
     if args.save_total_limit == 1 and saves:
         args.save_total_limit = 2
         if args.should_log:

@@ -4,6 +4,8 @@ import json
 import math
 import re
 import shutil
+import signal
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -24,14 +26,16 @@ from modeling_mini.training.callbacks import (
     OneValidationLoss,
     RowLoss,
     RunningLoss,
+    StopOnSignal,
     ValidationMetrics,
     WarnOfRisingLoss,
     find_best,
 )
 from modeling_mini.training.report import learning_curve, plot_curve
+from modeling_mini.training.resuming import refuse_finished
 from modeling_mini.training.run import evaluate_reported, main, watchers
 from modeling_mini.training.values import check_together
-from modeling_mini.training.watching import advise_pretraining, choose_best_metric, reported_checkpoint
+from modeling_mini.training.watching import NEVER, advise_pretraining, choose_best_metric, reported_checkpoint
 
 
 # Predictions and examples that each task can score.
@@ -430,6 +434,67 @@ def test_a_run_that_keeps_only_the_last_update_says_so_if_an_earlier_one_was_bet
     assert scripted([3.0, 2.0, 2.5], *more) == 0
     assert "an earlier one was better: validation loss 2.5 at update 3 against 2 at update 2" in caplog.text
     assert results_of(tmp_path / "run")["reported_update"] == 3
+
+
+def test_with_save_strategy_best_the_trainer_does_not_cancel_the_checkpoint_of_a_stop(tmp_path, caplog):
+    caplog.set_level("INFO")
+    args = parse(tmp_path, "--save_strategy", "best")
+    assert (args.save_strategy, args.save_steps) == ("steps", NEVER)
+    assert (args.load_best_model_at_end, args.metric_for_best_model) == (True, "eval_token_loss")
+    assert "checkpoints are written at each best evaluation, and at the end" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("losses", [[3.0, 2.0, 2.5, 2.6, 2.7], [3.0, 2.0, 2.5, 1.5, 2.7]], ids=["early", "end"])
+def test_with_save_strategy_best_the_best_and_the_last_checkpoint_are_kept(scripted, tmp_path, losses):
+    assert scripted(losses, "--save_strategy", "best", "--early_stopping_patience", "2") == 0
+    assert saved_updates(tmp_path / "run") == ([2, 4] if losses[3] > 2 else [4, 5])
+
+
+@pytest.mark.slow
+def test_with_save_strategy_best_a_signal_leaves_a_checkpoint(scripted, tmp_path, caplog, monkeypatch):
+    class StopAtThree(StopOnSignal):
+        def on_evaluate(self, args, state, control, **kwargs):
+            self.signal_number = signal.SIGTERM if state.global_step == 3 else None
+            self.on_step_end(args, state, control, **kwargs)
+
+    monkeypatch.setattr("modeling_mini.training.run.StopOnSignal", StopAtThree)
+    assert scripted([3.0, 2.0, 2.5, 2.6, 2.7], "--save_strategy", "best") == 143
+    assert "Stopped after update 3, with a checkpoint" in caplog.text
+    assert saved_updates(tmp_path / "run") == [2, 3]
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_early_stays_finished_without_its_last_checkpoint(scripted, tmp_path, caplog):
+    losses = [3.0, 2.0, 2.5, 2.6, 2.7, 2.8]
+    assert scripted(losses, "--early_stopping_patience", "2") == 0
+    folder = tmp_path / "run"
+    assert results_of(folder)["stopped_with_patience"] == 2
+    shutil.rmtree(folder / "checkpoint-4")
+    for patience, more in (("2", []), ("1", []), ("2", ["--max_steps", "9"])):
+        caplog.clear()
+        assert scripted(losses, "--early_stopping_patience", patience, "--resume", *more) == 1
+        assert "is finished (4 of " in caplog.text
+        assert "or a larger --early_stopping_patience to continue" in caplog.text
+    assert scripted([2.7, 2.8, 1.0], "--early_stopping_patience", "4", "--resume", "--max_steps", "5") == 0
+    assert results_of(folder)["stopped_with_patience"] is None
+
+
+@pytest.mark.parametrize(
+    ("patience", "is_finished"),
+    [(None, False), (3, True), (2, True), (4, False)],
+    ids=["none", "same", "less", "more"],
+)
+def test_early_stopping_finished_a_run_with_the_same_patience_only(tmp_path, patience, is_finished):
+    checkpoint = tmp_path / "checkpoint-2"
+    checkpoint.mkdir()
+    TrainerState(global_step=2, max_steps=9).save_to_json(checkpoint / "trainer_state.json")
+    options = [] if patience is None else ["--early_stopping_patience", str(patience)]
+    args = parse(tmp_path, "--max_steps", "9", *options)
+    report = {"updates": 4, "stopped_with_patience": 3}
+    with pytest.raises(UserError, match="finished .4 of 9 upd.*early_stopping_pat") if is_finished else nullcontext():
+        refuse_finished(checkpoint, args, report)
+    refuse_finished(checkpoint, args, {"updates": 4})
 
 
 @pytest.mark.slow
