@@ -62,53 +62,65 @@ def push(
 ) -> CommitInfo | None:
     """Upload a checkpoint as a repository that opens with and without this package, and verify the upload.
 
-    Writes everything into a temporary folder, opens it in a fresh process without the package, uploads it in one
-    commit, downloads the commit into an empty cache, and opens it there. Every Auto class must compute the same bits.
+    The upload is one commit. Before it, the files open in a fresh process without the package; after it, the commit is
+    downloaded into an empty cache and opens there. Every Auto class must compute the same bits.
 
     Args:
         checkpoint: folder of a trained model, or a `checkpoint-N` in it.
-        repo_id: `"USER/REPO"`; created if it does not exist.
-        private: create a private repository.
-        revision: branch to push to; created from the main branch if it does not exist.
+        repo_id, revision, private: `"USER/REPO"` and a branch; created if they do not exist, private or public.
         create_pr: open a pull request instead of writing to the branch.
         max_shard_size: largest file of weights, such as `"500MB"`.
         license: of the weights, as the Hub names it (`"apache-2.0"`); by default the licence in the card.
         language: ISO 639 codes of the training text.
         token: Hub token; by default the token from `hf auth login` or HF_TOKEN.
-        dry_run: list the files, without contacting the Hub.
-
-    Returns:
-        The commit, or None for a dry run.
+        dry_run: list the files, without contacting the Hub, and return None instead of the commit.
 
     Raises:
-        UserError: what the user can fix, before anything is written; a failed upload; a repository that does not open
-            with the same outputs.
+        UserError: what the user can fix, before anything is written; a failed upload; outputs that differ.
     """
     repository = Repository(repo_id, revision, create_pr, token)
     _check_size(max_shard_size)
-    checkpoint = Path(checkpoint)
     with tempfile.TemporaryDirectory() as scratch, _quiet():
-        folder, card = Path(scratch, "export"), checkpoint
+        folder, checkpoint = Path(scratch, "export"), Path(checkpoint)
         model, tokenizer = load_for_push(checkpoint)
         _export(model, tokenizer, checkpoint, folder, max_shard_size)
-        if not dry_run:
-            repository.check_login()
-            repository.check_visibility(private)
-            if not (checkpoint / CARD_NAME).exists() and repository.fetch_card(scratch):
-                card = Path(scratch)  # someone may have edited it on the Hub
+        card = checkpoint if dry_run else _card_folder(repository, checkpoint, Path(scratch), private)
         complete_card(card, folder, repo_id, model, license, language)
         names = _list_files(folder)
-        if dry_run:
-            logger.info("Dry run: nothing was uploaded to %s.", repo_id)
-            return None
-        repository.check_card((folder / CARD_NAME).read_text(encoding="utf-8"))
-        expected = outputs_of(folder, model.config)
-        _verify_export(folder, expected)
-        if not create_pr:
-            repository.create(private)
-        message = commit_message or f"Upload {type(model).__name__} with modeling_mini"
-        commit = repository.commit(folder, names, message, REPLACED_FILES, private=private)
-        _verify_commit(repository, commit.oid, names, expected)
+        if not dry_run:
+            return _upload(repository, folder, names, model, private, commit_message)
+        logger.info("Dry run: nothing was uploaded to %s.", repo_id)
+        return None
+
+
+def _card_folder(repository: Repository, checkpoint: Path, scratch: Path, private: bool) -> Path:
+    """Where the card to complete is: in the checkpoint, or in `scratch`, as someone may have edited it on the Hub.
+
+    Raises:
+        UserError: this user cannot push to the repository.
+    """
+    repository.check_login()
+    repository.check_visibility(private)
+    return scratch if not (checkpoint / CARD_NAME).exists() and repository.fetch_card(scratch) else checkpoint
+
+
+def _upload(
+    repository: Repository,
+    folder: Path,
+    names: list[str],
+    model: PreTrainedModel,
+    private: bool,
+    commit_message: str | None,
+) -> CommitInfo:
+    """Commit the named files of a folder, which open before and after it with the outputs of the model."""
+    repository.check_card((folder / CARD_NAME).read_text(encoding="utf-8"))
+    expected = outputs_of(folder, model.config)
+    _verify_export(folder, expected)
+    if not repository.create_pr:
+        repository.create(private)
+    message = commit_message or f"Upload {type(model).__name__} with modeling_mini"
+    commit = repository.commit(folder, names, message, REPLACED_FILES, private=private)
+    _verify_commit(repository, commit.oid, names, expected)
     return commit
 
 
