@@ -52,12 +52,15 @@ def preset_path(name_or_path: str | os.PathLike) -> Path:
     )
 
 
-def count_parameters(config) -> int:
+def count_parameters(config, vocab_size: int | None = None) -> int:
     """Number of parameters of the language model that `config` describes; a tied matrix counts once.
+
+    `vocab_size` replaces that of the config, which is an upper bound until the tokenizer is trained.
 
     A formula, because building the model takes time and memory for each layer, even without weights.
     """
-    hidden, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
+    hidden, inner = config.hidden_size, config.intermediate_size
+    vocabulary = config.vocab_size if vocab_size is None else vocab_size
     # Four projections and two feed-forward matrices, all with a bias, and two norms.
     layer = 4 * hidden * hidden + 2 * hidden * inner + 9 * hidden + inner
     last_norm = 2 * hidden if config.norm_first else 0

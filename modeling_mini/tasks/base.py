@@ -245,14 +245,19 @@ class Task(ExampleFormat, ABC):
         """Baselines by name, with their predictions; some are trained on `train` and need it."""
 
     def report(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Dataset,
+        prompt: str,
+        batch_size: int = 32,
     ) -> tuple[dict, str]:
         """Metrics in addition to the loss, and a text for people: the first examples with their predictions.
 
         At most `REPORTED_EXAMPLES` examples are used, chosen at random, because generation is slow.
         """
         examples = random_sample(examples, REPORTED_EXAMPLES)
-        predictions = self.predict(model, tokenizer, examples)
+        predictions = self.predict(model, tokenizer, examples, batch_size)
         return {**self.score(predictions, examples), "scored_examples": len(examples)}, show(examples, predictions)
 
 

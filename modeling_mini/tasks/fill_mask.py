@@ -83,7 +83,12 @@ class FillMask(TextGeneration):
         return iter(())
 
     def report(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Dataset,
+        prompt: str,
+        batch_size: int = 32,
     ) -> tuple[dict, str]:
         """The first row of the examples, with the guess and the truth at each masked token."""
         rows = self.encode(examples.take(1), tokenizer, "validation").rows
@@ -95,7 +100,7 @@ class FillMask(TextGeneration):
             f"[{tokenizer.decode([guess])}|{tokenizer.decode([label])}]" if label >= 0 else tokenizer.decode([token])
             for token, label, guess in zip(tokens, labels, best.tolist(), strict=True)
         ]
-        scores = self.loss_by_position(model, tokenizer, examples)
+        scores = self.loss_by_position(model, tokenizer, examples, batch_size)
         return scores, "[guess|truth] where a token was masked:\n" + "".join(filled)
 
 

@@ -110,6 +110,11 @@ class TextGeneration(Task):
             yield "5-gram over bytes", list(zip(nats, symbols, strict=True))
 
     def report(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, prompt: str
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        examples: Dataset,
+        prompt: str,
+        batch_size: int = 32,
     ) -> tuple[dict, str]:
-        return self.loss_by_position(model, tokenizer, examples), continue_text(model, tokenizer, prompt)
+        return self.loss_by_position(model, tokenizer, examples, batch_size), continue_text(model, tokenizer, prompt)

@@ -4,8 +4,9 @@ import logging
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
-from datasets import IterableDataset
+from datasets import Dataset, IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import is_fsdp_enabled
@@ -34,6 +35,7 @@ from .overrides import canonical_overrides
 
 logger = logging.getLogger(__name__)
 
+SHORT_DOCUMENT = 0.75  # of a row: a shorter longest document leaves much of the context untrained
 TOKENIZER_DOCUMENTS = 20_000  # that are read from a stream; a corpus on disk is read completely
 
 
@@ -158,6 +160,41 @@ def warn_about_unknown_tokens(data: EncodedData, tokenizer: PreTrainedTokenizerB
         )
 
 
+def warn_about_short_documents(data: EncodedData) -> None:
+    """Warn if packed documents are so short that the end of the context is never trained.
+
+    Positions restart at each document, so a model is as poor beyond its longest document as beyond its rows.
+    """
+    is_packed = isinstance(data.rows, Dataset) and {"starts", "prompt_lengths"} & {*data.rows.column_names} == {
+        "starts"
+    }
+    if not is_packed or len(data.rows) == 0:
+        return
+    longest = longest_document(data.rows, data.row_length, enough=SHORT_DOCUMENT * data.row_length)
+    if longest < SHORT_DOCUMENT * data.row_length:
+        logger.warning(
+            "The longest training document has %d tokens, but the context of the model is %d (--block_size): the "
+            "positions after %d are never trained, and tools may use them. Set --block_size %d, or train on longer "
+            "documents (--text_unit paragraph or document).",
+            longest,
+            data.row_length,
+            longest,
+            max(8, longest),
+        )
+
+
+def longest_document(rows: Dataset, block_size: int, enough: float) -> int:
+    """Tokens of the longest document in packed rows, where a row cuts it; or the first number that is `enough`."""
+    longest = 0
+    for batch in rows.select_columns(["starts", "padding"]).with_format("numpy").iter(1000):
+        for starts, padding in zip(batch["starts"], batch["padding"], strict=True):
+            edges = np.concatenate([[0], np.asarray(starts, dtype=np.int64), [block_size - int(padding)]])
+            longest = max(longest, int(np.diff(edges).max()))
+            if longest >= enough:
+                return longest
+    return longest
+
+
 def build_model(
     task: Task, config: MiniConfig, tokenizer: PreTrainedTokenizerBase, args: ModelArguments
 ) -> PreTrainedModel:
@@ -189,7 +226,7 @@ def build_model(
     except StrictDataclassError as error:
         raise UserError(f"Tokenizer and model do not match: {error.__cause__}") from error
     except (ImportError, ValueError) as error:
-        raise UserError(f"--attn_implementation {args.attn_implementation}: {error}") from error
+        raise _no_backend(args, error) from error
     if model.device.type == "meta":
         # accelerate identifies the optimizer's parameters by their address. An empty tensor has an address, and takes
         # no memory until it is written.
@@ -197,12 +234,27 @@ def build_model(
     return model
 
 
+def _no_backend(args: ModelArguments, error: Exception) -> UserError:
+    return UserError(f"--attn_implementation {args.attn_implementation}: {error}")
+
+
+def load_finished(task: Task, checkpoint: str, args: ModelArguments) -> PreTrainedModel:
+    """The model of a finished run, to evaluate it. Raises `UserError`."""
+    try:
+        return open_model(Path(checkpoint), task.model_class, checkpoint, **_backend(args))
+    except (ImportError, ValueError) as error:
+        raise _no_backend(args, error) from error
+
+
+def _backend(args: ModelArguments) -> dict[str, str]:
+    return {} if args.attn_implementation is None else {"attn_implementation": args.attn_implementation}
+
+
 def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTrainedModel:
     """The task's model with the weights of a checkpoint. Raises `UserError` if a layer does not get its weights."""
     folder = local_folder(args.init_from)
-    options = {} if args.attn_implementation is None else {"attn_implementation": args.attn_implementation}
     try:
-        model = open_model(folder, task.model_class, f"--init_from {args.init_from}", config, **options)
+        model = open_model(folder, task.model_class, f"--init_from {args.init_from}", config, **_backend(args))
     except UserError as error:
         if "size mismatch" not in str(error.__cause__) and "ignore_mismatched_sizes" not in str(error.__cause__):
             raise

@@ -4,7 +4,6 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from transformers import (
     EvalPrediction,
@@ -22,11 +21,19 @@ from ..configuration_mini import MiniConfig
 from ..data.examples import Examples
 from ..data.packing import EncodedData
 from ..errors import UserError
-from ..model_folders import open_model
+from ..presets import count_parameters
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments, random_sample
 from .arguments import MiniTrainingArguments, ModelArguments, parse_arguments
-from .building import build_model, load_config, load_tokenizer, set_context, warn_about_unknown_tokens
+from .building import (
+    build_model,
+    load_config,
+    load_finished,
+    load_tokenizer,
+    set_context,
+    warn_about_short_documents,
+    warn_about_unknown_tokens,
+)
 from .callbacks import (
     EarlyStopping,
     KeepBest,
@@ -92,6 +99,8 @@ def run(
     check_run_of_checkpoint(training_args, arguments)
     check_same_run(training_args.output_dir, arguments, training_args.is_resumed, write=training_args.should_save)
     checkpoint = resume_point(training_args)
+    # The vocabulary of a new model is known later; until then, its least size is.
+    check_free_space(training_args.output_dir, count_parameters(config, None if model_args.init_from else 1))
     finished = None  # the state of a run of which only the report is missing
     if checkpoint is not None and is_finished(checkpoint, training_args):
         finished = trainer_state(checkpoint)
@@ -104,7 +113,7 @@ def run(
     set_seed(training_args.seed)
     data = prepare_data(task, config, model_args, training_args)
     if finished and written_by(checkpoint) == DDP:
-        model = open_model(Path(checkpoint), task.model_class, checkpoint)
+        model = load_finished(task, checkpoint, model_args)
     else:
         model = build_model(task, config, data.tokenizer, model_args)
     check_free_space(training_args.output_dir, get_model_param_count(model))
@@ -123,13 +132,19 @@ def run(
         raise UserError("The run ended without an update, because it read no row; give more data or more updates.")
 
     reported = reported_checkpoint(trainer.state, training_args)
+    save_whole_model(trainer)  # before the evaluation, which may be in half precision (--bf16_full_eval)
     metrics = evaluate_reported(trainer, validation_loss(task, data), reported)
-    save_whole_model(trainer)
     metrics["tokens_per_update"] = tokens_per_update(data.train, training_args)
     metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
     set_seed(training_args.seed)
     # All processes compute the report, because each may hold a shard of the model.
-    scores, sample = task.report(trainer.model, data.tokenizer, data.examples["validation"], training_args.prompt)
+    scores, sample = task.report(
+        trainer.model,
+        data.tokenizer,
+        data.examples["validation"],
+        training_args.prompt,
+        training_args.per_device_eval_batch_size,
+    )
     if trainer.is_world_process_zero():
         log_best(trainer.state, training_args, reported)
         name, all_args = task.model_class.__name__, (model_args, data_args, training_args)
@@ -166,6 +181,8 @@ def prepare_data(
         train = task.encode(examples["train"], tokenizer, "training")
         validation = task.encode(examples["validation"], tokenizer, "validation")
     warn_about_unknown_tokens(validation, tokenizer)
+    if not model_args.init_from:  # whose context its own training set
+        warn_about_short_documents(train)
     check_same_rows(training_args, train.fingerprint)
     check_same_rows(training_args, validation.fingerprint, "validation")
     return RunData(examples, tokenizer, train, validation)

@@ -8,20 +8,25 @@ import shlex
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
 from conftest import lose_the_end
+from datasets import Dataset
 from huggingface_hub import HfApi
+from made_data import build
 from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction, TrainerControl
 
 from modeling_mini import MiniForCausalLM
 from modeling_mini.errors import UserError
+from modeling_mini.presets import count_parameters
 from modeling_mini.tasks.batches import next_token_nll
-from modeling_mini.training.arguments import parse_arguments
+from modeling_mini.training.arguments import ModelArguments, parse_arguments
+from modeling_mini.training.building import load_finished
 from modeling_mini.training.callbacks import RowLoss, StopOnNaN, StopOnSignal
 from modeling_mini.training.run import main
 
@@ -308,6 +313,55 @@ def test_a_loss_of_nan_or_inf_stops_training():
     with pytest.raises(UserError, match="The eval_token_loss is nan"):
         StopOnNaN().on_log(None, type("State", (), {"global_step": 3}), None, logs={"eval_token_loss": float("nan")})
     StopOnNaN().on_log(None, None, None, logs={"loss": 1.0, "grad_norm": 2.0})
+
+
+@pytest.mark.parametrize(("backend", "used"), [(None, "sdpa"), ("eager", "eager")])
+def test_a_finished_run_is_evaluated_with_its_attention_backend(checkpoint, backend, used):
+    task, folder = build("text-generation", dataset="unused"), checkpoint()
+    model = load_finished(task, str(folder), ModelArguments(attn_implementation=backend))
+    assert model.config._attn_implementation == used
+    with pytest.raises(UserError, match="^--attn_implementation nonsense: "):
+        load_finished(task, str(folder), ModelArguments(attn_implementation="nonsense"))
+
+
+@pytest.mark.parametrize("name", ["text-generation", "fill-mask", "translation"])
+def test_the_report_reads_batches_of_the_evaluation(name, tokenizer, monkeypatch):
+    sizes = []
+
+    def record(self, model, tokenizer, examples, batch_size):
+        sizes.append(batch_size)
+        raise NotImplementedError
+
+    task = build(name, dataset="unused", block_size=16)
+    monkeypatch.setattr(type(task), "predict" if name == "translation" else "loss_by_position", record)
+    examples = Dataset.from_dict({column: ["one two three four five six seven"] * 9 for column in task.columns})
+    model = SimpleNamespace(device="cpu", eval=lambda: lambda **batch: SimpleNamespace(logits=torch.ones(1, 16, 9)))
+    with pytest.raises(NotImplementedError):
+        task.report(model, tokenizer, examples, "the", 5)
+    assert sizes == [5]
+
+
+@pytest.mark.slow
+def test_weights_are_saved_before_an_evaluation_in_half_precision(arguments, datasets_cache, tmp_path):
+    assert main([*arguments, "--bf16_full_eval", "true", "--disable_tqdm", "true"]) == 0
+    folder = tmp_path / "run"
+    assert (folder / "model.safetensors").read_bytes() == (folder / "checkpoint-10/model.safetensors").read_bytes()
+
+
+def test_a_full_disk_is_refused_before_the_data_are_read(arguments, monkeypatch, caplog):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr("modeling_mini.tasks.base.Task.load", lambda *args, **kwargs: pytest.fail("data were read"))
+    monkeypatch.setattr("modeling_mini.training.run.prepare_repository", lambda args: pytest.fail("wrote to the Hub"))
+    assert main([*arguments, "--push_to_hub", "true"]) == 1
+    assert "checkpoints of this model need" in caplog.messages[-1]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_size_without_a_vocabulary_is_a_lower_bound(tiny_config, tied):
+    config = tiny_config(tie_word_embeddings=tied)
+    assert 0 < count_parameters(config, 1) < count_parameters(config, 50) < count_parameters(config)
+    config.vocab_size = 50
+    assert count_parameters(config) == count_parameters(tiny_config(tie_word_embeddings=tied), 50)
 
 
 def test_metrics_are_averaged_over_tokens_and_not_over_batches():
