@@ -379,7 +379,42 @@ DEFECTS = {
         ("loading: layers of --init_from may be new", "open_model", "name.startswith(trunk) or ", ""),
         ("loading: code of others is saved", "read_config", "remove_references_to_code(config, fields)", "pass"),
     ],
+    ("training/states.py", "training/test_states.py"): [
+        ("states: shapes are not compared", "_check_parameter", "value.shape != expected", "False"),
+        ("states: surplus groups pass", "check_optimizer", "len(groups) != len(own.param_groups)", "False"),
+        ("states: a schedule of another length passes", "_is_like", "and len(value) == len(own)", ""),
+    ],
+    ("training/watching.py", "training/test_watching.py"): [
+        (
+            "a stop leaves no checkpoint with --save_strategy best",
+            "choose_best_metric",
+            "args.save_strategy, args.save_steps = SaveStrategy.STEPS, NEVER",
+            "pass",
+        ),
+    ],
+    ("training/building.py", "training/test_context.py"): [
+        (
+            "short documents are not noticed",
+            "longest_document",
+            "longest = max(longest, ",
+            "longest = max(block_size, ",
+        ),
+    ],
+    ("training/run.py", "training/test_training.py"): [
+        (
+            "the disk is judged after the data",
+            "run",
+            "count_parameters(config, None if model_args.init_from else 1)",
+            "0",
+        ),
+    ],
     ("training/locking.py", "training/test_resuming.py"): [
+        (
+            "locking: a file of others is deleted",
+            "_remove_stale",
+            "if not START_OF_LOCK.startswith(",
+            "if not ''.join(",
+        ),
         ("locking: every lock is stale", "_remove_stale", "if not _is_stale(text):", "if False:"),
     ],
     ("training/resuming.py", "training/test_resuming.py"): [
@@ -391,6 +426,7 @@ DEFECTS = {
             "refuse_finished(checkpoint, args, report)",
             "pass",
         ),
+        ("resuming: a record of others is overwritten", "", "    REPORT_NAME,\n    RUN_NAME,\n", "    REPORT_NAME,\n"),
         ("resuming: more epochs are not trained", "last_update_of", "else math.inf", "else state.max_steps"),
     ],
     ("training/distributed.py", "training/test_launching.py"): [

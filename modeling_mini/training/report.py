@@ -49,7 +49,7 @@ def write_report(
     weights of the update in `reported`.
     """
     folder = Path(training_args.output_dir)
-    history = trainer.state.log_history
+    history, patience = trainer.state.log_history, training_args.early_stopping_patience
     results = {
         "validation_loss": metrics["eval_token_loss"],
         "validation_loss_margin": metrics["eval_token_loss_margin"],
@@ -63,9 +63,7 @@ def write_report(
         "vocabulary": trainer.model.config.vocab_size,
         "updates": reported.last,
         "reported_update": reported.update,
-        "stopped_with_patience": training_args.early_stopping_patience
-        if stopped_early(trainer.state, training_args)
-        else None,
+        "stopped_with_patience": patience if stopped_early(trainer.state, training_args) else None,
         "train_seconds": next(
             (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
         ),

@@ -99,7 +99,7 @@ def run(
     check_run_of_checkpoint(training_args, arguments)
     check_same_run(training_args.output_dir, arguments, training_args.is_resumed, write=training_args.should_save)
     checkpoint = resume_point(training_args)
-    # The vocabulary of a new model is known later; until then, its least size is.
+    # The least size of a new model: its vocabulary is not known yet.
     check_free_space(training_args.output_dir, count_parameters(config, None if model_args.init_from else 1))
     finished = None  # the state of a run of which only the report is missing
     if checkpoint is not None and is_finished(checkpoint, training_args):
@@ -138,13 +138,8 @@ def run(
     metrics["tokens_per_second"] = speed.tokens_per_second(metrics["tokens_per_update"])
     set_seed(training_args.seed)
     # All processes compute the report, because each may hold a shard of the model.
-    scores, sample = task.report(
-        trainer.model,
-        data.tokenizer,
-        data.examples["validation"],
-        training_args.prompt,
-        training_args.per_device_eval_batch_size,
-    )
+    reported_on = trainer.model, data.tokenizer, data.examples["validation"], training_args.prompt
+    scores, sample = task.report(*reported_on, training_args.per_device_eval_batch_size)
     if trainer.is_world_process_zero():
         log_best(trainer.state, training_args, reported)
         name, all_args = task.model_class.__name__, (model_args, data_args, training_args)
