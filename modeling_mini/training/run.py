@@ -11,6 +11,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
+    TrainerState,
     set_seed,
 )
 from transformers.trainer_pt_utils import get_model_param_count
@@ -101,11 +102,7 @@ def run(
     checkpoint = resume_point(training_args)
     # The least size of a new model: its vocabulary is not known yet.
     check_free_space(training_args.output_dir, count_parameters(config, None if model_args.init_from else 1))
-    finished = None  # the state of a run of which only the report is missing
-    if checkpoint is not None and is_finished(checkpoint, training_args):
-        finished = trainer_state(checkpoint)
-        find_best(finished, training_args)
-        checkpoint = str(reported_checkpoint(finished, training_args).checkpoint or checkpoint)
+    finished, checkpoint = finished_run(checkpoint, training_args)
     if training_args.push_to_hub and training_args.should_save:
         prepare_repository(training_args)
     advise_pretraining(task, model_args, training_args)
@@ -148,6 +145,19 @@ def run(
             push_result(training_args, trainer.hub_model_id)
     trainer.accelerator.wait_for_everyone()  # a process that exits early may abort the report
     trainer.accelerator.end_training()
+
+
+def finished_run(checkpoint: str | None, args: MiniTrainingArguments) -> tuple[TrainerState | None, str | None]:
+    """The state of a run of which only the report is missing, or None; and the checkpoint to load.
+
+    Raises:
+        UserError: nothing is left to do.
+    """
+    if checkpoint is None or not is_finished(checkpoint, args):
+        return None, checkpoint
+    state = trainer_state(checkpoint)
+    find_best(state, args)
+    return state, str(reported_checkpoint(state, args).checkpoint or checkpoint)
 
 
 @dataclass
