@@ -195,7 +195,8 @@ VALUES = [
             "--accelerator_config nosuch.json|--deepspeed nosuch.json|--prediction_loss_only true|"
             "--batch_eval_metrics true|--label_names x|--config_overrides {|--config_overrides [1]|"
             '--config_overrides {"hidden_size":65}|--config_overrides {"hiden_size":64}|--fp16 true --bf16 true|'
-            "--torch_compile_backend nosuch|--attn_implementation nosuch|--streaming true"
+            "--torch_compile_backend nosuch|--attn_implementation nosuch|--streaming true|"
+            "--validation_split train|--test_split train"
         ).split("|")
     ),
     Case("value: empty output folder", ["train", "--output_dir", ""]),
