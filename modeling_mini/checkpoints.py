@@ -1,6 +1,5 @@
 """The checkpoint folders of a run: how the run was distributed, and whether they are complete and safe to load."""
 
-import json
 import logging
 import zipfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from transformers.trainer_callback import ExportableState, TrainerCallback, Trai
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .errors import UserError
+from .json_files import parse
 from .pickles import require_harmless, require_harmless_shards, sharded_metadata
 
 
@@ -80,7 +80,7 @@ def trainer_state(folder: str | Path) -> TrainerState:
     Raises:
         OSError, ValueError: `trainer_state.json` is missing, or is not the state of a Trainer.
     """
-    fields = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    fields = parse((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"), allow_nan=True)
     try:
         state = TrainerState(**fields)
     except (TypeError, AttributeError) as error:  # not an object, or with unknown fields

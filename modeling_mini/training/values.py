@@ -3,7 +3,6 @@
 What only torch or the Trainer can judge, such as the arguments of a schedule, is built for a tiny model first.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from transformers.integrations.integration_utils import (
 from transformers.utils import is_liger_kernel_available
 
 from ..errors import UserError, first_line, one_line, shortened
+from ..json_files import parse
 from ..options import check_choice
 from .optim import optimizer_of
 
@@ -154,8 +154,8 @@ def _check_json(name: str, value: str) -> None:
             raise UserError(f"--{name} {value}: there is no such file; name a JSON file, or give a JSON object.")
     try:
         text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8-sig")
-        content = json.loads(text)
-    except (ValueError, RecursionError, OSError) as error:
+        content = parse(text)
+    except (ValueError, OSError) as error:
         raise UserError(f"--{name} is not JSON ({one_line(error)}): {shortened(value, 200)}") from error
     if not isinstance(content, dict):
         raise UserError(f"--{name} holds a {type(content).__name__}; give a JSON object of names and values.")
