@@ -119,7 +119,8 @@ def check_ranges(arguments: Any, ranges: dict[str, Range]) -> None:
             leave_out = ", or leave it out" if field.default is None else ""
             raise UserError(f"--{field.name} is {value}; give {allowed}{leave_out}.")
         if not (math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63):
-            raise UserError(f"--{field.name} is {value}; give a smaller, finite number.")
+            kind = "a finite number" if isinstance(value, float) else "a smaller number"
+            raise UserError(f"--{field.name} is {shortened(str(value), 80)}; give {kind}.")
 
 
 def check_before_trainer(args: "MiniTrainingArguments") -> None:
@@ -174,6 +175,7 @@ def sentences(option: str) -> Iterator[None]:
 
 def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") -> None:
     """Refuse what the parsed arguments cannot do together, or on this machine. Raises `UserError`."""
+    data_args.check_shares("validation_fraction")
     check_ranges(data_args, DATA_RANGES)
     check_row(data_args.block_size)
     check_reports(args.report_to)
