@@ -1,6 +1,5 @@
 """The checkpoint folders of a run: how the run was distributed, and whether they are complete and safe to load."""
 
-import json
 import logging
 import zipfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from transformers.trainer_callback import ExportableState, TrainerCallback, Trai
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .errors import UserError, one_line
+from .json_files import parse
 from .pickles import require_harmless, require_harmless_shards, sharded_metadata
 
 
@@ -83,10 +83,10 @@ def trainer_state(folder: str | Path) -> TrainerState:
     Raises:
         OSError, ValueError: `trainer_state.json` is missing, or is not the state of a Trainer.
     """
+    fields = parse((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"), allow_nan=True)
     try:
-        fields = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         state = TrainerState(**fields)
-    except (TypeError, AttributeError, RecursionError) as error:  # not an object, or with unknown fields
+    except (TypeError, AttributeError) as error:  # not an object, or with unknown fields
         raise ValueError(f"{TRAINER_STATE_NAME} is not the state of a Trainer: {one_line(error)}") from error
     is_whole = all(_is_number(getattr(state, name), int) for name in ("global_step", "max_steps"))
     numbers = (state.num_train_epochs, state.num_input_tokens_seen, state.total_flos, state.epoch or 0)

@@ -24,7 +24,7 @@ _RANGES = {
     "top_p": (0.001, 1),
     "seed": (0, 2**32 - 1),
 }
-_OF_SAMPLING = ("temperature", "top_k", "top_p")
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "seed")
 
 
 @dataclass
@@ -93,15 +93,22 @@ class DecodingArguments:
         samples = given.get("do_sample", samples_by_default) and not is_greedy
         if not samples:
             defaults = {name: value for name, value in defaults.items() if name not in _OF_SAMPLING}
-            unused = [name for name in _OF_SAMPLING if name in given]
-            if unused and not is_greedy:
-                raise UserError(f"--{unused[0]} is for sampling; add --do_sample, or leave it out.")
+            _refuse_sampling_options(given)
         elif "num_beams" not in given:  # sampling replaces the beam search that may be the default
             defaults = {**defaults, "num_beams": 1}
         completed = DecodingArguments(**{**defaults, **given, "do_sample": samples})
         if self.length_penalty is not None and (completed.num_beams or 1) == 1:
             raise UserError("--length_penalty compares beams; add --num_beams 2 or more, or leave it out.")
         return completed
+
+
+def _refuse_sampling_options(given: dict[str, Any]) -> None:
+    """Raises `UserError` for options that have no effect, because nothing is sampled."""
+    if given.get("temperature") == 0:
+        if unused := next((name for name in ("do_sample", "top_k", "top_p", "seed") if name in given), None):
+            raise UserError(f"--{unused} is for sampling, which --temperature 0 switches off; leave out one of them.")
+    elif unused := next((name for name in _OF_SAMPLING if name in given), None):
+        raise UserError(f"--{unused} is for sampling; add --do_sample, or leave it out.")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

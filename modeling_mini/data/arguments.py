@@ -15,7 +15,7 @@ class DataArguments:
     dataset: str | None = field(
         default=None,
         metadata={
-            "help": "A local .txt, .jsonl, .json, .csv or .parquet file (also with .gz), a folder of such files, a "
+            "help": "A local .txt, .jsonl, .json, .csv, .tsv or .parquet file (also .gz), a folder of such files, a "
             f"data set on the Hub, or a built-in one that needs no download ({', '.join(BUILTIN)}); by default the "
             "task's own built-in data."
         },
@@ -39,6 +39,13 @@ class DataArguments:
         metadata={
             "help": "Maps the task's columns to those of the data set where the names differ: document=article "
             "summary=highlights, or source=translation.en for a nested column."
+        },
+    )
+    delimiter: str | None = field(
+        default=None,
+        metadata={
+            "help": "Character between the cells of .csv and .tsv files, such as ';' or '\\t'; by default a comma in "
+            ".csv, a tab in .tsv."
         },
     )
     split_column: str | None = field(
@@ -96,6 +103,11 @@ class DataArguments:
         return {split: path for split, path in paths.items() if path is not None}
 
     @property
+    def cell_delimiter(self) -> str | None:
+        """`delimiter`, with a tab for the two characters that a shell passes on for `'\\t'`."""
+        return "\t" if self.delimiter == r"\t" else self.delimiter
+
+    @property
     def source_name(self) -> str:
         """The data as errors and reports name them."""
         return self.dataset or ", ".join(self.split_files.values())
@@ -105,6 +117,8 @@ class DataArguments:
         self.check_source()
         self.check_splits()
         self.check_shares("validation_fraction")
+        if self.delimiter is not None and (len(self.cell_delimiter) != 1 or self.cell_delimiter in '"\r\n\0'):
+            raise UserError(rf"--delimiter is {self.delimiter!r}; give one character, such as ';' or '\t'.")
         if self.block_size < 8:
             raise UserError(f"--block_size is {self.block_size}; give at least 8 tokens.")
         self.check_minimums(max_train_documents=1, max_validation_documents=1, preprocessing_workers=1)

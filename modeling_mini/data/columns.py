@@ -1,5 +1,8 @@
 """Columns of a row: names of nested values, and the types that an application needs."""
 
+import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,12 +64,33 @@ def name_some(names: Iterable[str], count: int = 20) -> str:
     return shown if len(names) <= count else f"{shown} and {len(names) - count} more"
 
 
+def spelling(name: str) -> str:
+    """The same text for names that differ only in spaces, capital letters, Unicode form, or as 1 and 1.0."""
+    visible = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
+    text = " ".join(unicodedata.normalize("NFKC", visible.casefold()).split())
+    return re.sub(r"(?<=\d)\.0+$", "", text) if re.fullmatch(r"[+-]?\d+\.0+", text) else text
+
+
+def quoted(names: Iterable[str]) -> list[str]:
+    """The names in quotes, so that spaces show; with codes of characters if names would look the same."""
+    names = list(names)
+    look_alike = len({unicodedata.normalize("NFC", name) for name in names}) < len(names)
+    return [ascii(name) if look_alike else repr(name) for name in names]
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for a sentence: its type, or `NaN` and `Infinity`, as JSON files of Python have them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity, or a number that is too large"
+    return type(value).__name__
+
+
 def _to_text(value: Any) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
         raise WrongValue(
-            f"holds {type(value).__name__}, but must hold text; correct it, or choose another column with "
+            f"holds {kind_of(value)}, but must hold text; correct it, or choose another column with "
             "--columns {column}=NAME."
         )
     try:
@@ -85,7 +109,7 @@ def _to_label(value: Any) -> str | None:
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return str(int(value))
     if value is not None and not isinstance(value, str):
-        raise WrongValue(f"holds {type(value).__name__}, but must hold a name or a whole number.")
+        raise WrongValue(f"holds {kind_of(value)}, but must hold a name or a whole number; correct it.")
     return _to_text(value)
 
 

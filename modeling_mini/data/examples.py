@@ -11,8 +11,9 @@ from datasets import Dataset, IterableDataset
 
 from ..errors import UserError
 from .arguments import DataArguments
-from .columns import ColumnType, name_some
+from .columns import ColumnType, kind_of, name_some, quoted, spelling
 from .fingerprint import code_hash
+from .formats import format_of, separated_by
 from .tables import FILE, ID, LINE, PLACE, place_of
 
 
@@ -71,7 +72,7 @@ class ExampleFormat:
             value = example[column]
             if value is not None and not isinstance(value, str):
                 return (
-                    f"{{{column}}} holds {type(value).__name__}, but must hold text; correct it, or choose another "
+                    f"{{{column}}} holds {kind_of(value)}, but must hold text; correct it, or choose another "
                     f"column with --columns {column}=NAME."
                 )
             if not (value and value.strip()):
@@ -173,9 +174,12 @@ def map_columns(columns: list[str], args: DataArguments, example_format: Example
 def missing_column(where: str, column: str, source: str, columns: Sequence[str]) -> str:
     """The sentence about a data set or file without a column."""
     hint = ""
-    if len(columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in columns[0]), None)):
-        name = {"\t": "tabs"}.get(mark, repr(mark))
-        hint = f" Its cells seem to be separated by {name}; separate them by commas."
+    is_csv = format_of(Path(where)) in ("csv", None)
+    if is_csv and len(columns) == 1 and (mark := next((mark for mark in ";\t|," if mark in columns[0]), None)):
+        return f"{where} has the one column {columns[0]!r}: its cells seem to be {separated_by(mark)}."
+    if alike := next((name for name in columns if spelling(name) == spelling(source)), None):
+        wanted, other = quoted([source, alike])
+        hint = f" {other} differs from {wanted} only in spaces, capital letters or Unicode form."
     return (
         f"{where} has no column {source!r}; choose the {column} from {name_some(columns)} with --columns "
         f"{column}=NAME.{hint}"

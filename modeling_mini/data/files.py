@@ -133,6 +133,11 @@ def divide_into_splits(folder: Path, files: list[Path]) -> dict[str, list[Path]]
     }
 
 
+def words_of(name: str) -> list[str]:
+    """The words of a name such as `test_2`, `testData` or `is-test`, in small letters."""
+    return [word.lower() for word in re.split(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", name) if word]
+
+
 def split_in_name(path: Path) -> str | None:
     """The split that the folders in a relative path name, the innermost first, or else its file; or None.
 
@@ -143,8 +148,7 @@ def split_in_name(path: Path) -> str | None:
     if (shard := _SHARD.match(path.name)) and path.parent.name == "data":
         return SPLIT_WORDS.get(shard[1].lower(), shard[1])
     for name in (*reversed(path.parent.parts), path.name):
-        words = re.split(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", name)
-        splits = list(dict.fromkeys(SPLIT_WORDS[word.lower()] for word in words if word.lower() in SPLIT_WORDS))
+        splits = list(dict.fromkeys(SPLIT_WORDS[word] for word in words_of(name) if word in SPLIT_WORDS))
         if len(splits) > 1:
             raise UserError(
                 f"{path} is named after two splits, {splits[0]} and {splits[1]}; rename it, or name the files with "

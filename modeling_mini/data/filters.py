@@ -1,18 +1,25 @@
 """Which rows are used, and for what: `--where` and `--split_column`."""
 
 import ast
+import keyword
 import operator
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, shortened
 from .columns import WrongValue, lookup, name_some
-from .files import SPLIT_WORDS
+from .files import SPLIT_WORDS, words_of
 
 
-USUAL_SPLIT_COLUMNS = ("split", "fold", "subset", "partition", "set", "data_split")
+# Words in the names of columns that divide data sets: `split`, `data_split`, `meta.fold`, `is_test`, `in_train_set`.
+_SPLIT_NAMES = {"split", "splits", "fold", "subset", "partition", "set", "dataset", "phase", "stage", "usage"}
+_NUMBERED = {"split", "partition"}  # may hold 0, 1 and 2; a `fold` of numbers is for cross-validation
+_AROUND_FLAGS = {"is", "in", "for", "use", "used", "set", "split", "subset", "sample", "row", "data"}
+_FLAGS = {"train", "training", "validation", "val"}  # without a word around: `test` may be a test of anything
+_TRUE, _FALSE = {"true", "t", "yes", "y", "1"}, {"false", "f", "no", "n", "0"}
 _HELP = "write for example --where \"domain == 'movies' and year >= 2000\"."
 _COMPARISONS: dict[type, Callable[[Any, Any], bool]] = {
     ast.Eq: operator.eq,
@@ -140,6 +147,10 @@ def _is_list(node: ast.expr) -> bool:
     return isinstance(node, (ast.List, ast.Tuple, ast.Set))
 
 
+def _shown(value: Any) -> str:
+    return shortened(repr(value), 80)
+
+
 def _is_literal(node: ast.expr) -> bool:
     if _is_list(node):
         return all(_is_literal(element) and not _is_list(element) for element in node.elts)
@@ -186,7 +197,9 @@ def _is_in(value: Any, container: Any, column: str, is_text: bool) -> bool:
         return isinstance(container, (list, tuple, set)) and None in container
     if isinstance(container, str):
         if not isinstance(value, str):
-            raise WrongValue(f"{column!r}: {value!r} is searched for in a text, but is not a text; put it in quotes.")
+            raise WrongValue(
+                f"{column!r}: {_shown(value)} is searched for in a text, but is not a text; put it in quotes."
+            )
         return value in container
     if not isinstance(container, (list, tuple, set)):
         raise WrongValue(f"{column!r} holds {type(container).__name__}, which is not a list or a text.")
@@ -216,23 +229,94 @@ def _check_types(first: Any, second: Any, column: str) -> None:
     kinds = {float if type(value) in (int, float) else type(value) for value in (first, second)}
     if len(kinds) > 1:
         raise WrongValue(
-            f"{column!r}: {first!r} and {second!r} cannot be compared ({type(first).__name__} and "
+            f"{column!r}: {_shown(first)} and {_shown(second)} cannot be compared ({type(first).__name__} and "
             f"{type(second).__name__}); put texts in quotes, and numbers without."
         )
 
 
 def split_of(value: Any) -> str:
-    """The split that a value of `--split_column` names; other names are splits of their own.
+    """The split that a value of `--split_column` names; other names and whole numbers are splits of their own.
 
     Raises:
-        WrongValue: the value is not a text, or blank.
+        WrongValue: the value is not a text or a whole number, or blank.
     """
+    if isinstance(value, (bool, int)) or (isinstance(value, float) and value.is_integer()):
+        return _plain(value)
     if not (isinstance(value, str) and value.strip()):
         raise WrongValue("does not name a split; write train, validation or test, or remove the row.")
     return SPLIT_WORDS.get(value.strip().lower(), value.strip())
 
 
-def are_splits(values: Collection[Any]) -> bool:
-    """Whether the values of a column divide its rows into splits: at least two of them name one."""
-    names = {SPLIT_WORDS.get(value.strip().lower()) for value in values if isinstance(value, str)}
-    return len(names - {None}) > 1
+def may_divide(name: str) -> bool:
+    """Whether the name of a column, nested ones with dots, says that it may divide the rows into splits."""
+    return _has_split_name(name) or _flagged_split(name) is not None
+
+
+def advice_about_splits(name: str, values: Collection[Any]) -> str | None:
+    """What a column holds, and the option that divides its rows, as part of a sentence.
+
+    None if its name and its values together do not say that it divides the rows into splits: names of splits, 0 and 1
+    (and 2), or a flag such as `is_test`.
+    """
+    shown = ", ".join(sorted(str(value) for value in values))
+    divide = f"divide them with --split_column {shlex.quote(name)}"
+    if _has_split_name(name) and _are_split_names(values):
+        return f"names splits ({shown}), but all rows are used alike; {divide}."
+    used = _flag_of_training(name, values) or _number_of_training(name, values)
+    if not used:
+        return None
+    condition = f"{name if _is_identifier(name) else f'row[{name!r}]'} == {used[0]!r}"
+    return (
+        f'may mark splits ({shown}), but all rows are used alike; choose rows with --where "{condition}", or {divide} '
+        f"--train_split {split_of(used[0])}."
+    )
+
+
+def _flag_of_training(name: str, values: Collection[Any]) -> list:
+    """The value that marks training rows in a column such as `is_test` of flags; an empty list for other columns."""
+    true, false = ([value for value in values if _plain(value).lower() in texts] for texts in (_TRUE, _FALSE))
+    split = _flagged_split(name)
+    if split is None or not true or not false or len(true) + len(false) < len(values):
+        return []
+    return true if split == "train" else false
+
+
+def _number_of_training(name: str, values: Collection[Any]) -> list:
+    """The lowest number in a column such as `partition` of 0, 1 and 2; an empty list for other columns."""
+    is_numbered = _NUMBERED & {*words_of(_leaf(name))} and {_plain(value) for value in values} <= {"0", "1", "2"}
+    return sorted(values, key=_plain)[:1] if is_numbered and len(values) > 1 else []
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _has_split_name(name: str) -> bool:
+    words = words_of(_leaf(name))
+    return not _SPLIT_NAMES.isdisjoint(words) or sum(word in SPLIT_WORDS for word in words) > 1
+
+
+def _flagged_split(name: str) -> str | None:
+    """The split whose rows a column such as `is_test` marks."""
+    words = words_of(_leaf(name))
+    splits = [word for word in words if word not in _AROUND_FLAGS]
+    if len(splits) != 1 or splits == ["valid"]:  # `is_valid` mostly means that a row is good
+        return None
+    return SPLIT_WORDS.get(splits[0]) if len(words) > 1 or splits[0] in _FLAGS else None
+
+
+def _are_split_names(values: Collection[Any]) -> bool:
+    """Whether at least two values name different splits, and most values name one: others may be `challenge`."""
+    names = [SPLIT_WORDS.get(value.strip().lower()) for value in values if isinstance(value, str)]
+    return len({*names} - {None}) > 1 and 2 * names.count(None) < len(values)
+
+
+def _plain(value: Any) -> str:
+    """A whole number without `.0`, and `true` for True, as JSON writes them; text without spaces around it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _is_identifier(name: str) -> bool:
+    return all(part.isidentifier() and not keyword.iskeyword(part) for part in name.split("."))

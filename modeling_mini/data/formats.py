@@ -1,4 +1,4 @@
-"""Reads one local file row by row: CSV, JSON, JSON Lines, plain text or Parquet, plain or compressed with gzip.
+"""Reads one local file row by row: CSV, TSV, JSON, JSON Lines, plain text or Parquet, plain or compressed with gzip.
 
 A row is a pair of its line (in Parquet, its number, from 1) and its columns. All values of CSV are text. Text is
 UTF-8; nothing is guessed.
@@ -21,17 +21,28 @@ import pyarrow.parquet as pq
 from datasets import ClassLabel, Features
 
 from ..errors import UserError, first_line
+from ..json_files import MOST_DIGITS
 from .columns import WrongValue, column_names
 
 
 Row = tuple[int, Mapping]
 Expand = Callable[[dict], Iterable[dict] | None]
 
-FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+FORMATS = {
+    ".txt": "text",
+    ".jsonl": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
+}
+_START = 4096  # bytes that show the kind of a file
+_DELIMITER_NAMES = {",": "commas", "\t": "tabs"}
 _CHARACTERS = 10 << 20  # of a text file that are read at a time
 _PARQUET_ROWS = 1000  # that are in memory as Python objects at a time
 _ROWS_WITH_ALL_COLUMNS = 1000  # first rows of a JSON file, whose columns are those of the file
 _PARQUET = b"PAR1"
+_QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"([,;\t|])')  # and the delimiter after it
 _SIGNATURES = {
     b"\x1f\x8b": "is compressed with gzip; add .gz to its name.",
     b"PK\x03\x04": "is a zip archive; unpack it.",
@@ -58,14 +69,22 @@ def format_of(path: Path) -> str | None:
     return next((kind for extension, kind in FORMATS.items() if name.endswith(extension)), None)
 
 
-def read_rows(path: Path, columns: Collection[str], text_unit: str, expand: Expand) -> Iterator[Row]:
-    """The rows of a file, with at least those of `columns` that it has.
+def delimiter_of(path: Path) -> str:
+    """The delimiter of a CSV file by its extension."""
+    return "\t" if path.name.lower().removesuffix(".gz").endswith(".tsv") else ","
+
+
+def read_rows(
+    path: Path, columns: Collection[str], text_unit: str, expand: Expand, delimiter: str | None = None
+) -> Iterator[Row]:
+    """The rows of a file, with at least those of `columns` that it has, and an `id` for errors.
 
     Args:
         path: a file whose format `format_of` knows.
         columns: names as `columns.lookup` takes them.
         text_unit: what a row of a plain text file is: the `document`, a `paragraph` or a `line`.
         expand: the rows that an object of a JSON file stands for, or None for the object itself.
+        delimiter: what separates the cells of CSV; by default what the extension says.
 
     Raises:
         UserError: the file cannot be read to its end. The sentence names the line.
@@ -80,12 +99,12 @@ def read_rows(path: Path, columns: Collection[str], text_unit: str, expand: Expa
             if kind == "json":
                 yield from _read_json(path, file, columns, expand)
             elif kind == "csv":
-                yield from _read_csv(path, file, columns)
+                yield from _read_csv(path, file, columns, delimiter or delimiter_of(path))
             else:
                 yield from _read_text(file, text_unit)
 
 
-def file_columns(path: Path, expand: Expand) -> list[str]:
+def file_columns(path: Path, expand: Expand, delimiter: str | None = None) -> list[str]:
     """The names of the columns of a file; of JSON, those of the first rows. Raises `UserError`."""
     kind = format_of(path)
     if kind == "text":
@@ -99,7 +118,7 @@ def file_columns(path: Path, expand: Expand) -> list[str]:
                 return [leaf for field in file.schema_arrow for leaf in _leaves(field)]
         _check_beginning(path)
         with _open(path) as file:
-            return _header(path, _csv_reader(file))
+            return _header(path, _csv_reader(file, delimiter or delimiter_of(path)))
 
 
 def class_names(path: Path, column: str) -> list[str] | None:
@@ -156,7 +175,7 @@ def _wrong_byte(path: Path) -> str:
 def _check_beginning(path: Path) -> None:
     """Raises `UserError` for a file of another kind or encoding, as its first bytes show."""
     with _open(path) as file:
-        start = file.read(4096)
+        start = file.read(_START)
     for mark, encoding in _OTHER_MARKS.items():
         if start.startswith(mark):
             raise UserError(f"{path} is in {encoding}; convert it to UTF-8, for example with iconv.")
@@ -208,10 +227,16 @@ def _paragraphs(text: io.TextIOBase) -> Iterator[Row]:
 # CSV
 
 
-def _csv_reader(file: BinaryIO):
+def separated_by(delimiter: str) -> str:
+    """The end of a sentence about cells with another delimiter than the extension of their file says."""
+    argument = r"'\t'" if delimiter == "\t" else f"'{delimiter}'"
+    return f"separated by {_DELIMITER_NAMES.get(delimiter, argument)}; read them with --delimiter {argument}"
+
+
+def _csv_reader(file: BinaryIO, delimiter: str):
     csv.field_size_limit(2**31 - 1)
     # Strict: otherwise a quote that is never closed would make one cell of the rest of the file.
-    return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
 
 
 def _check_unique(path: Path, header: list[str], columns: Iterable[str]) -> None:
@@ -219,23 +244,35 @@ def _check_unique(path: Path, header: list[str], columns: Iterable[str]) -> None
         raise UserError(f"{path} has several columns {repeated!r}; rename or remove all but one.")
 
 
+def _only_id(header: list[str]) -> set[str]:
+    return {"id"} if header.count("id") == 1 else set()
+
+
 def _header(path: Path, reader) -> list[str]:
     with _csv_errors(path, reader):
         return next((cells for cells in reader if cells), [])
 
 
-def _read_csv(path: Path, file: BinaryIO, columns: Collection[str]) -> Iterator[Row]:
-    reader = _csv_reader(file)
+def _other_delimiter(path: Path, delimiter: str) -> str | None:
+    """What follows the quoted first cell of a file, if it is a usual delimiter but not that of the reader."""
+    with _open(path) as file:
+        start = file.read(_START).decode("utf-8-sig", errors="replace").lstrip("\r\n")
+    cell = _QUOTED_CELL.match(start)
+    return cell[1] if cell and cell[1] != delimiter else None
+
+
+def _read_csv(path: Path, file: BinaryIO, columns: Collection[str], delimiter: str) -> Iterator[Row]:
+    reader = _csv_reader(file, delimiter)
     header = _header(path, reader)
     _check_unique(path, header, columns)
-    places = [(name, header.index(name)) for name in columns if name in header]
+    places = [(name, header.index(name)) for name in {*columns, *_only_id(header)} if name in header]
     with _csv_errors(path, reader):
         line = reader.line_num + 1
         for cells in reader:
             if len(cells) > len(header):
                 raise UserError(
                     f"{path}, line {line} has {len(cells)} cells, but the header has {len(header)}; put quotes around "
-                    "text with commas."
+                    f"text with {_DELIMITER_NAMES.get(delimiter, repr(delimiter))}."
                 )
             if cells:
                 yield line, {name: cells[place] for name, place in places if place < len(cells)}
@@ -247,8 +284,11 @@ def _csv_errors(path: Path, reader) -> Iterator[None]:
     try:
         yield
     except csv.Error as error:
+        if (mark := _other_delimiter(path, reader.dialect.delimiter)) is not None:
+            raise UserError(f"{path} has cells that are {separated_by(mark)}.") from error
+        reason = str(error).replace("\t", r"\t")
         raise UserError(
-            f"{path}, line {max(reader.line_num, 1)} is not CSV ({error}); correct the quotes: a quote inside a "
+            f"{path}, line {max(reader.line_num, 1)} is not CSV ({reason}); correct the quotes: a quote inside a "
             'quoted cell is written twice ("").'
         ) from error
 
@@ -261,8 +301,15 @@ class _RepeatedKey(Exception):
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _whole_number(text: str) -> int | float:
+    """A number; infinity for thousands of digits, which Python does not convert, and which no used column can hold."""
+    return int(text) if len(text) <= MOST_DIGITS else float(text)
+
+
 _DECODER = json.JSONDecoder()
-_DECODER_OF_LONG_NUMBERS = json.JSONDecoder(parse_int=str)  # Python does not convert thousands of digits
+_DECODER_OF_LONG_NUMBERS = json.JSONDecoder(parse_int=_whole_number)
 
 
 def _read_json(path: Path, file: BinaryIO, columns: Collection[str], expand: Expand) -> Iterator[Row]:
@@ -356,7 +403,7 @@ class _Decoder:
             value, end = _DECODER_OF_LONG_NUMBERS.raw_decode(text, start)
         for key in self.quoted:
             if text.count(key, start, end) > 1:  # counting is fast, and rules out a repeated key for most rows
-                json.JSONDecoder(object_pairs_hook=self._check_keys, parse_int=str).raw_decode(text, start)
+                json.JSONDecoder(object_pairs_hook=self._check_keys, parse_int=_whole_number).raw_decode(text, start)
                 break
         return value, end
 
@@ -408,6 +455,7 @@ def _read_parquet(path: Path, columns: Collection[str]) -> Iterator[Row]:
         names = file.schema_arrow.names
         roots = {name for name in names for column in columns if f"{column}.".startswith(f"{name}.")}
         _check_unique(path, names, roots)
+        roots |= _only_id(names)
         number = 0
         for batch in file.iter_batches(_PARQUET_ROWS, columns=sorted(roots)):
             for row in batch.to_pylist():

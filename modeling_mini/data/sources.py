@@ -4,13 +4,14 @@ import errno
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
-from datasets import Dataset, concatenate_datasets, config, load_dataset
+from datasets import ClassLabel, Dataset, concatenate_datasets, config, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from ..errors import UserError, first_line
@@ -22,8 +23,8 @@ from .columns import TEXT, WrongValue, column_names, name_some
 from .examples import ExampleFormat, Examples, map_columns, map_options, missing_column
 from .files import data_files, divide_into_splits
 from .fingerprint import code_hash
-from .formats import file_columns
-from .tables import Table, cache_failure, warn_about_splits
+from .formats import file_columns, format_of
+from .tables import WATCHED_VALUES, Table, cache_failure, warn_about_splits
 
 
 logger = logging.getLogger(__name__)
@@ -47,13 +48,16 @@ def read_source(args: DataArguments, example_format: ExampleFormat) -> Source:
     """
     where = None if args.where is None else filters.Where(args.where)
     if args.dataset in BUILTIN and not args.split_files:
+        check_delimiter(args, {})
         splits = load_builtin(args.dataset, args.dataset_config)
         splits = {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
     elif (files := local_files(args, example_format)) is not None:
+        check_delimiter(args, files)
         warn_about_shared_files(files)
         local = LocalSplits(args, example_format, files, where)
         return Source(local, local.paths)
     else:
+        check_delimiter(args, {})
         check_cache()
         splits = load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
     return Source(_divided(splits, args, where))
@@ -72,6 +76,12 @@ def local_files(args: DataArguments, example_format: ExampleFormat) -> dict[str,
     if path.is_file() or args.split_column is not None:
         return {"train": files}
     return divide_into_splits(path, files)
+
+
+def check_delimiter(args: DataArguments, files: Mapping[str, list[Path]]) -> None:
+    """Raises `UserError` for a delimiter of data without a CSV file."""
+    if args.delimiter is not None and not any(format_of(path) == "csv" for paths in files.values() for path in paths):
+        raise UserError(f"--delimiter is for .csv and .tsv files; {args.source_name} has none. Leave it out.")
 
 
 def warn_about_shared_files(files: Mapping[str, list[Path]]) -> None:
@@ -149,7 +159,8 @@ class LocalSplits(Mapping):
 
     def _table(self, files: list[tuple[int, Path]]) -> Table:
         expand = self.example_format.expand_row
-        found = {path: file_columns(path, expand) for _, path in files}
+        delimiter = self.args.cell_delimiter
+        found = {path: file_columns(path, expand, delimiter) for _, path in files}
         columns = list(dict.fromkeys(name for names in found.values() for name in names))
         sources = map_columns(columns, self.args, self.example_format)
         for path, names in found.items() if columns else ():
@@ -172,16 +183,18 @@ class LocalSplits(Mapping):
             text_unit=self.args.text_unit,
             expand=expand,
             code=self.example_format.code,
+            delimiter=delimiter,
             where=self.where,
             split_column=split_column,
-            watched=None if split_column is not None else _split_like(columns, sources),
+            watched=() if split_column is not None else _split_like(found.values(), sources.values()),
         )
 
 
-def _split_like(columns: list[str], used: Mapping[str, str]) -> str | None:
-    """A column whose name says that it divides the rows into splits."""
-    names = (name for name in columns if name.lower() in filters.USUAL_SPLIT_COLUMNS and name not in used.values())
-    return next(names, None)
+def _split_like(headers: Iterable[list[str]], used: Collection[str] = ()) -> list[str]:
+    """The columns whose names say that they may divide the rows into splits; none that a header has twice."""
+    headers = list(headers)
+    names = dict.fromkeys(name for header in headers for name in header if filters.may_divide(name))
+    return [name for name in names if name not in used and all(header.count(name) < 2 for header in headers)]
 
 
 # Data sets of `datasets`
@@ -196,12 +209,12 @@ def _divided(
     column = args.split_column
     if column is None:
         for name, split in splits.items():
-            watched = _split_like(split.column_names, {}) if isinstance(split, Dataset) else None
-            if watched and getattr(split.features[watched], "dtype", None) == "string":
-                warn_about_splits(f"{args.dataset}, {name}", watched, {*split.unique(watched)[:20]} - {None, ""})
+            if isinstance(split, Dataset):
+                _warn_about_columns(f"{args.dataset}, {name}", split.flatten())
         return splits
     if args.streaming:
         raise UserError("--split_column: only local files can be streamed and divided; leave out --streaming.")
+    splits = {name: split.flatten() for name, split in splits.items()}
     for name, split in splits.items():
         if column not in split.column_names:
             raise UserError(
@@ -211,10 +224,24 @@ def _divided(
     rows = concatenate_datasets(list(splits.values()))
     options = map_options(args, "Dividing by --split_column")
     try:
-        names = {value: filters.split_of(value) for value in rows.unique(column)}
+        names = {value: filters.split_of(_named(rows, column, value)) for value in rows.unique(column)}
     except WrongValue as error:
         raise UserError(f"{args.dataset}: {column!r} {error}") from error
     return {name: rows.filter(_IsIn(column, name, names), **options) for name in dict.fromkeys(names.values())}
+
+
+def _warn_about_columns(name: str, rows: Dataset) -> None:
+    for column in _split_like([rows.column_names]):
+        kind = getattr(rows.features[column], "dtype", "")
+        if kind in ("string", "large_string", "bool") or "int" in kind:
+            values = rows.unique(column)[:WATCHED_VALUES]
+            warn_about_splits(name, column, {_named(rows, column, value) for value in values})
+
+
+def _named(rows: Dataset, column: str, value: Any) -> Any:
+    """A value, or the name of the class that it is the number of."""
+    feature = rows.features[column]
+    return feature.int2str(value) if isinstance(feature, ClassLabel) and value not in (None, -1) else value
 
 
 @dataclass

@@ -9,6 +9,7 @@ from datasets import Dataset, Features, IterableDataset, Value
 
 from ..errors import UserError
 from .arguments import DataArguments
+from .columns import name_some
 from .examples import ExampleFormat, Examples, check_examples
 from .sources import Source, read_source, readable_errors
 
@@ -65,10 +66,10 @@ def _split_names(
             if args.split_files:
                 raise UserError(f"There is no {role} file; name one with --{role}_file.")
             raise UserError(
-                f"{args.dataset} has no split {name!r}; choose one of {', '.join(splits)} with --{role}_split."
+                f"{args.dataset} has no split {name!r}; choose one of {name_some(splits)} with --{role}_split."
             )
     if not names:
-        raise UserError(f"{args.dataset} has the splits {', '.join(splits)}; choose one with --{roles[-1]}_split.")
+        raise UserError(f"{args.dataset} has the splits {name_some(splits)}; choose one with --{roles[-1]}_split.")
     if "test" in names and names["test"] == names.get("validation"):
         logger.warning(
             "%s: the split %r is used for validation and as the test: a score on the rows that chose the checkpoint "
@@ -137,7 +138,7 @@ def _divide(examples: Dataset, args: DataArguments, group_column: str | None) ->
         return _divide_at_random(examples, args, group_column)
     text = examples[0].get("text", "")
     boundary = text.rfind("\n", 0, int(len(text) * (1 - args.validation_fraction))) + 1
-    if boundary == 0 or examples.column_names != ["text"]:
+    if boundary == 0 or not text[boundary:].strip() or examples.column_names != ["text"]:
         unit = ", or --text_unit line or paragraph" if examples.column_names == ["text"] else ""
         raise UserError(
             f"{args.dataset} holds one example, which cannot be split into training and validation; give more "

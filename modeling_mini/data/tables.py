@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 FILE, LINE, ID = "__file", "__line", "__id"
 PLACE = {FILE: Value("int32"), LINE: Value("int64"), ID: Value("string")}
 _BATCH_ROWS, _BATCH_CHARACTERS = 1000, 1 << 24
+WATCHED_VALUES = 20  # different ones of a column that may divide the rows into splits
 _CODE = [code_hash(module.__file__) for module in (columns, files, filters, formats)] + [code_hash(__file__)]
 
 
@@ -50,9 +51,10 @@ class Table:
         missing: optional columns of the application that the files do not have.
         text_unit: what a row of a plain text file is.
         expand: see `formats.read_rows`; `code` is the cache key of its code.
+        delimiter: what separates the cells of CSV; by default what the extension says.
         where: which rows are used.
         split_column: the column that divides the rows into splits.
-        watched: a column that may hold names of splits, although it is not the `split_column`.
+        watched: columns that may divide the rows into splits, although there is no `split_column`.
     """
 
     files: list[tuple[int, Path]]
@@ -62,9 +64,10 @@ class Table:
     text_unit: str
     expand: Expand
     code: Sequence[str]
+    delimiter: str | None = None
     where: filters.Where | None = None
     split_column: str | None = None
-    watched: str | None = None
+    watched: Sequence[str] = ()
     classes: dict[str, list[str]] = field(default_factory=dict, init=False)  # labels that are numbers with names
 
     def __post_init__(self):
@@ -117,7 +120,7 @@ class Table:
     def _checked_rows(self, verb: str) -> Iterator[tuple[str | None, dict]]:
         """Split and row; afterwards what is worth a word is logged."""
         total = used = 0
-        watched = set()
+        watched = {name: set() for name in self.watched}
         with tqdm(desc=f"{verb} {self.name}", unit=" rows") as progress:
             for value, row in self._rows(self.files):
                 total += 1
@@ -126,8 +129,9 @@ class Table:
                 if row is None:
                     continue
                 used += 1
-                if self.split_column is None and len(watched) < 20:
-                    watched.add(value)
+                for seen, other in zip(watched.values(), value if watched else (), strict=True):
+                    if len(seen) < WATCHED_VALUES:
+                        seen.add(other)
                 yield (value if self.split_column else None), row
             progress.update(total % _BATCH_ROWS)
         if self.where is not None:
@@ -138,20 +142,21 @@ class Table:
                 raise UserError(
                     f"--where {self.where.expression}: no row of {self.name} remains; correct the condition."
                 )
-        warn_about_splits(self.name, self.watched, watched - {None, ""})
+        for column, values in watched.items():
+            warn_about_splits(self.name, column, values)
 
     def _rows(self, files: list[tuple[int, Path]]) -> Iterator[tuple[Any, dict | None]]:
-        """The value of `split_column`, or of `watched`, and the row; None for a row that is not used."""
+        """The value of `split_column`, or those of `watched`, and the row; None for a row that is not used."""
         where = self.where
-        names = {*self.sources.values(), *self.missing, *(where.columns if where else ()), "id"}
-        names |= {name for name in (self.split_column, self.watched) if name}
+        names = {*self.sources.values(), *self.missing, *(where.columns if where else ())}
+        names |= {*self.watched, *([self.split_column] if self.split_column else [])}
         for index, path in files:
             labels = {
                 column: class_names(path, source)
                 for column, source in self.sources.items()
                 if self.types[column] is columns.LABEL
             }
-            for line, row in read_rows(path, names, self.text_unit, self.expand):
+            for line, row in read_rows(path, names, self.text_unit, self.expand, self.delimiter):
                 row_id = _id_of(row)
                 try:
                     if where is not None and not where.matches(row, is_text=format_of(path) == "csv"):
@@ -183,8 +188,7 @@ class Table:
 
     def _split(self, row: Mapping) -> Any:
         if self.split_column is None:
-            value = self.watched and row.get(self.watched)
-            return value if isinstance(value, str) else None
+            return [_watched_value(row, name) for name in self.watched]
         try:
             return filters.split_of(lookup(row, self.split_column))
         except WrongValue as error:
@@ -195,7 +199,7 @@ class Table:
         """Another key for other files or indices, other content (by size and time), other columns or other code."""
         stats = [(i, str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for i, path in self.files]
         parts = [stats, dict(self.sources), list(self.missing), self.text_unit, self.classes, [*self.code, *_CODE]]
-        parts += [self.where and self.where.expression, self.split_column, self.watched]
+        parts += [self.where and self.where.expression, self.split_column, list(self.watched), self.delimiter]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
     def _write(self, index: Path) -> None:
@@ -285,13 +289,15 @@ def _id_of(row: Mapping) -> str | None:
     return str(row_id)[:80].encode(errors="replace").decode()
 
 
-def warn_about_splits(name: str, column: str | None, values: set) -> None:
+def _watched_value(row: Mapping, column: str) -> str | int | float | None:
+    try:
+        value = lookup(row, column)
+    except WrongValue:  # another kind of row, which the task may be able to use
+        return None
+    return value if isinstance(value, (str, int, float)) else None
+
+
+def warn_about_splits(name: str, column: str, values: set) -> None:
     """Warn if a column divides the rows into splits and nothing says so."""
-    if column is not None and filters.are_splits(values):
-        logger.warning(
-            "The column %r of %s names splits (%s), but all rows are used alike; divide them with --split_column %s.",
-            column,
-            name,
-            ", ".join(sorted(values)),
-            column,
-        )
+    if advice := filters.advice_about_splits(column, values - {None, ""}):
+        logger.warning("The column %r of %s %s", column, name, advice)

@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from ..decoding import DecodingArguments
 from ..errors import UserError
+from ..json_files import parse
 from ..streams import has_lone_surrogate
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments
@@ -83,14 +84,12 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
         if not line.strip():
             continue
         try:
-            example = json.loads(line, object_pairs_hook=_unique)
+            example = parse(line, object_pairs_hook=_unique)
             is_text = not has_lone_surrogate(json.dumps(example, ensure_ascii=False))
             present = [name for name in task.optional_columns if name in example]
             missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
         except ValueError as error:
             raise UserError(f"Standard input, line {number} is not JSON ({error}).") from error
-        except RecursionError as error:
-            raise UserError(f"Standard input, line {number} is nested too deeply; give a JSON object.") from error
         except (KeyError, TypeError):
             missing = task.input_columns
         if not is_text:

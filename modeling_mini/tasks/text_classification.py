@@ -12,7 +12,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from .. import metrics
 from ..configuration_mini import MiniConfig
-from ..data.columns import LABEL
+from ..data.columns import LABEL, kind_of, name_some, quoted, spelling
 from ..data.examples import Examples, column_texts
 from ..data.fingerprint import code_hash
 from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
@@ -63,6 +63,7 @@ class TextClassification(Task):
         if self.labels is None:
             is_class = isinstance(feature, ClassLabel)
             self.labels = list(feature.names if is_class else sorted({*names} - {None}, key=_label_order))
+            _warn_about_spellings(self.args.source_name, names)
         return examples.remove_columns("label").add_column("label", names)
 
     def find_problem(self, example: dict) -> str | None:
@@ -70,9 +71,12 @@ class TextClassification(Task):
         if label is None:
             return "there is no label in {label}; fill it in, or remove the row."
         if not isinstance(label, str):
-            return f"{{label}} holds {type(label).__name__}, but must hold a name or a whole number."
+            return f"{{label}} holds {kind_of(label)}, but must hold a name or a whole number."
         if self.labels and label not in self.labels:
-            labels = ", ".join(self.labels)
+            if (alike := next((name for name in self.labels if spelling(name) == spelling(label)), None)) is not None:
+                label, alike = quoted([label, alike])
+                return f"{{label}} is {label}, but the label is written {alike}; write them alike, or remove the row."
+            labels = name_some(self.labels)
             return f"{{label}} is {label!r}, but the labels are {labels}; correct it, or remove the row."
         if "text_pair" in example and not (isinstance(example["text_pair"], str) and example["text_pair"].strip()):
             return "there is no text in {text_pair}; fill it in, or remove the row."
@@ -201,6 +205,25 @@ class EncodeTexts:
         )
         labels = {} if self.labels is None else {"labels": [self.labels.index(name) for name in batch["label"]]}
         return {"input_ids": encoded["input_ids"], **labels}
+
+
+def _warn_about_spellings(dataset: str, names: list[str | None]) -> None:
+    """Warn of classes whose names are probably the same label, written in several ways."""
+    counts = Counter(name for name in names if name is not None)
+    groups = {}
+    for name in sorted(counts):
+        groups.setdefault(spelling(name), []).append(name)
+    groups = [group for group in groups.values() if len(group) > 1]
+    for group in groups[:5]:
+        shown = [f"{label} ({counts[name]:,})" for label, name in zip(quoted(group), group, strict=True)]
+        logger.warning(
+            "%s: the labels %s differ only in spaces, capital letters, Unicode form or .0, but are different classes; "
+            "write them alike, or leave rows out with --where.",
+            dataset,
+            " and ".join(shown),
+        )
+    if len(groups) > 5:
+        logger.warning("%s: %d more labels are written in several ways.", dataset, len(groups) - 5)
 
 
 def _label_order(name: str) -> tuple:

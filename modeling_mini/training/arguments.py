@@ -10,7 +10,8 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
-from ..errors import UserError
+from ..errors import UserError, shortened
+from ..json_files import parse
 from ..options import FILE_ARGUMENTS
 from ..options import options as given_options
 from ..parsing import arguments_holding, parse_dataclasses
@@ -54,10 +55,10 @@ class ModelArguments:
     def overrides(self) -> dict:
         """`config_overrides` as a dictionary. Raises `UserError` if it is not a JSON object."""
         try:
-            overrides = json.loads(self.config_overrides or "{}", object_pairs_hook=_without_repetition)
-        except (ValueError, RecursionError) as error:
+            overrides = parse(self.config_overrides or "{}", object_pairs_hook=_without_repetition)
+        except ValueError as error:
             raise UserError(
-                f"--config_overrides is not JSON ({error}): {self.config_overrides}; write it like "
+                f"--config_overrides is not JSON ({error}): {shortened(self.config_overrides, 200)}; write it like "
                 "'{\"hidden_size\": 192}'."
             ) from error
         if not isinstance(overrides, dict):

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from ..errors import UserError
+from ..json_files import parse
 
 
 LOCK_NAME = "_lock.json"  # with an underscore, so that the Trainer does not push it
@@ -127,7 +128,7 @@ def _read(path: Path) -> str:
 
 def _holder(text: str) -> dict:
     with suppress(ValueError):
-        if isinstance(holder := json.loads(text), dict):
+        if isinstance(holder := parse(text), dict):
             return holder
     return {}
 

@@ -78,7 +78,8 @@ def read_recipe(path: Path) -> dict:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert it.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2020-13-45
-        raise UserError(f"{path} is not YAML: {one_line(error)}") from error
+        reason = one_line(error).partition("; use sys.")[0]  # advice for Python code about numbers of 5,000 digits
+        raise UserError(f"{path} is not YAML: {reason}") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply; a recipe holds lines of `argument: value`.") from error
     except OSError as error:

@@ -3,7 +3,6 @@
 What only torch or the Trainer can judge, such as the arguments of a schedule, is built for a tiny model first.
 """
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from transformers.integrations.integration_utils import (
 from transformers.utils import is_liger_kernel_available
 
 from ..errors import UserError, first_line, one_line, shortened
+from ..json_files import parse
 from ..options import check_choice
 from .optim import optimizer_of
 
@@ -119,7 +119,8 @@ def check_ranges(arguments: Any, ranges: dict[str, Range]) -> None:
             leave_out = ", or leave it out" if field.default is None else ""
             raise UserError(f"--{field.name} is {value}; give {allowed}{leave_out}.")
         if not (math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63):
-            raise UserError(f"--{field.name} is {value}; give a smaller, finite number.")
+            kind = "a finite number" if isinstance(value, float) else "a smaller number"
+            raise UserError(f"--{field.name} is {shortened(str(value), 80)}; give {kind}.")
 
 
 def check_before_trainer(args: "MiniTrainingArguments") -> None:
@@ -154,8 +155,8 @@ def _check_json(name: str, value: str) -> None:
             raise UserError(f"--{name} {value}: there is no such file; name a JSON file, or give a JSON object.")
     try:
         text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8-sig")
-        content = json.loads(text)
-    except (ValueError, RecursionError, OSError) as error:
+        content = parse(text)
+    except (ValueError, OSError) as error:
         raise UserError(f"--{name} is not JSON ({one_line(error)}): {shortened(value, 200)}") from error
     if not isinstance(content, dict):
         raise UserError(f"--{name} holds a {type(content).__name__}; give a JSON object of names and values.")
@@ -174,6 +175,7 @@ def sentences(option: str) -> Iterator[None]:
 
 def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") -> None:
     """Refuse what the parsed arguments cannot do together, or on this machine. Raises `UserError`."""
+    data_args.check_shares("validation_fraction")
     check_ranges(data_args, DATA_RANGES)
     check_row(data_args.block_size)
     check_reports(args.report_to)

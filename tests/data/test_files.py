@@ -763,3 +763,36 @@ def test_rows_are_read_again_if_anything_changes(tmp_path):
     assert len(fingerprints) == 3
     again = [build(GENERATION, dataset=str(path)).load(divide=False)["train"]._fingerprint for _ in range(2)]
     assert again[0] == again[1] not in fingerprints
+
+
+@pytest.mark.parametrize("extension", ["jsonl", "json"])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("9" * 5000, "holds Infinity, or a number that is too large"),
+        ("1e999", "holds Infinity, or a number that is too large"),
+        ("-Infinity", "holds Infinity"),
+        ("NaN", "holds NaN"),
+        ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    ],
+)
+def test_extreme_values_are_refused_where_they_are_used_and_ignored_elsewhere(tmp_path, extension, value, reason):
+    lines = ['{"text": "a", "other": "b"}', f'{{"text": "c", "other": {value}}}']
+    path = tmp_path / f"a.{extension}"
+    path.write_text("\n".join(lines) if extension == "jsonl" else "[" + ",\n".join(lines) + "]")
+    if "nested" in reason:
+        assert f"line 2 is {reason}" in refusal(path)
+    else:
+        assert texts(path) == ["a", "c"]
+    for arguments in ({"columns": ["text=other"]}, {"task": "text-classification", "columns": ["label=other"]}):
+        sentence = refusal(path, **arguments)
+        assert "line 2" in sentence
+        assert reason in sentence
+        assert len(sentence) < 400
+
+
+@pytest.mark.parametrize("fraction", [1e-320, 1e-17])
+def test_a_share_that_leaves_no_text_of_a_document_is_refused(tmp_path, fraction):
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree\n")
+    with pytest.raises(UserError, match="cannot be split into training and validation"):
+        build(GENERATION, dataset=str(tmp_path / "a.txt"), validation_fraction=fraction).load()

@@ -40,7 +40,9 @@ NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"
 COLUMNS = st.lists(st.text(min_size=1, max_size=8), min_size=3, max_size=3, unique=True)
 TEXTS = st.one_of(
     st.text(),
-    st.sampled_from(["", "NA", "null", "nan", "01", "1e5", "true", "2020-01-01", '"', "a,b", "a\r\nb", "\r", "\n\n"]),
+    st.sampled_from(
+        ["", "NA", "null", "nan", "01", "1e5", "true", "2020-01-01", '"', "a,b", "a\r\nb", "\r", "\n\n", "a\tb"]
+    ),
 )
 
 
@@ -51,10 +53,14 @@ class Pairs(ExampleFormat):
     text_columns = ()
 
 
-def as_csv(columns: list[str], rows: list[list[str]]) -> bytes:
+def as_csv(columns: list[str], rows: list[list[str]], delimiter: str = ",") -> bytes:
     file = io.StringIO(newline="")
-    csv.writer(file).writerows([columns, *rows])
+    csv.writer(file, delimiter=delimiter).writerows([columns, *rows])
     return file.getvalue().encode()
+
+
+def as_tsv(columns: list[str], rows: list[list[str]]) -> bytes:
+    return as_csv(columns, rows, "\t")
 
 
 def as_parquet(columns: list[str], rows: list[list[str]]) -> bytes:
@@ -69,6 +75,7 @@ def records(columns: list[str], rows: list[list[str]]) -> list[dict]:
 
 FORMATS = {
     ".csv": as_csv,
+    ".tsv": as_tsv,
     ".jsonl": lambda columns, rows: "".join(json.dumps(r) + "\n" for r in records(columns, rows)).encode(),
     ".json": lambda columns, rows: json.dumps(records(columns, rows), ensure_ascii=False, indent=1).encode(),
     ".parquet": as_parquet,
@@ -85,7 +92,7 @@ FORMATS = {
 @example(name="q[1]", columns=["a", "a.b", "id"], rows=[["", '"a"', "x"]], in_folder=True)
 @example(name="a::b ?*", columns=["first", "split", "label"], rows=[["\n", "train", "01"]], in_folder=False)
 def test_a_table_comes_back_as_it_was_written(extension, name, columns, rows, in_folder):
-    if sys.version_info < (3, 11) and extension.startswith(".csv"):
+    if sys.version_info < (3, 11) and extension.startswith((".csv", ".tsv")):
         assume(not any("\0" in cell for row in (columns, *rows) for cell in row))
     file = name + extension
     data = FORMATS[extension.removesuffix(".gz")](columns, rows)

@@ -359,8 +359,15 @@ def test_a_terminal_that_cannot_show_a_character_gets_its_code(checkpoint, monke
     [
         (b'{"text": "a"}\n{"text": "a", "id": "\\ud83d"}\n', "line 2 holds half a character"),
         (b'{"text": "a", "text": "b"}\n', "line 1 is not JSON .the key 'text' is given twice."),
-        (b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
-        (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1 is nested too deeply"),
+        (b"[" * 100_000 + b"\n", "line 1 is not JSON .it is nested too deeply"),
+        (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1 is not JSON .it is nested too deeply"),
+        (
+            b'{"text": "a"}\n{"text": "a", "id": ' + b"9" * 5000 + b"}\n",
+            r"line 2 is not JSON .a number has 5,000 digits\)",
+        ),
+        (b'{"text": "a", "id": 1e999}\n', "line 1 is not JSON .the number 1e999 is too large"),
+        (b'{"text": NaN}\n', "line 1 is not JSON .NaN is not a JSON value; write null"),
+        (b'{"text": "a", "id": -Infinity}\n', "line 1 is not JSON .-Infinity is not a JSON value"),
         (b'\xff\xfe{\x00"\x00', "line 1 is UTF-16"),
         (b'{"text": "caf\xe9"}\n', "line 1 is not UTF-8"),
         (b"[]\n", "line 1 has no text in text"),

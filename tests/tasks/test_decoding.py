@@ -49,6 +49,11 @@ def model(words, tiny_model):
         ({"do_sample": True, "top_k": 0}, "--top_k is 0; give at least 1"),
         ({"temperature": 0.5}, "--temperature is for sampling; add --do_sample"),
         ({"top_p": 0.5}, "--top_p is for sampling"),
+        ({"seed": 0}, "--seed is for sampling; add --do_sample"),
+        ({"num_beams": 2, "seed": 1}, "--seed is for sampling; add --do_sample"),
+        ({"temperature": 0, "seed": 1}, "--seed is for sampling, which --temperature 0 switches off"),
+        ({"temperature": 0, "top_k": 5}, "--top_k is for sampling, which --temperature 0"),
+        ({"do_sample": True, "temperature": 0}, "--do_sample is for sampling, which --temperature 0"),
         ({"max_new_tokens": 0}, "--max_new_tokens is 0; give at least 1"),
         ({"do_sample": True, "seed": -1}, "--seed is -1; give 0 to"),
         ({"do_sample": True, "seed": 10**20}, "--seed is 1"),
@@ -67,7 +72,7 @@ def test_defaults_give_way_to_options():
     sampled = DecodingArguments(do_sample=True, top_p=0.9).completed(beams)
     assert (sampled.num_beams, sampled.do_sample, sampled.max_new_tokens) == (1, True, 9)
     assert DecodingArguments().completed(CONTINUATION).temperature == 0.8
-    for options in ({"temperature": 0, "top_k": 5}, {"num_beams": 2}):
+    for options in ({"temperature": 0}, {"num_beams": 2}):
         completed = DecodingArguments(**options).completed(CONTINUATION)
         assert not completed.do_sample
     with pytest.raises(UserError, match="--temperature is for sampling"):

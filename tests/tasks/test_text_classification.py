@@ -113,3 +113,34 @@ def test_baselines_that_cannot_be_trained_are_left_out(texts, labels, caplog):
     has_words = texts[0] == "one" and "b" in labels
     assert names == ["the commonest label", *(["bag of words + logistic regression"] if has_words else [])]
     assert ("There is no baseline of a bag of words" in caplog.text) == ("b" in labels and not has_words)
+
+
+@pytest.mark.parametrize(
+    ("labels", "warned"),
+    [
+        (["pos", " pos", "neg"], ["' pos' (1) and 'pos' (2)"]),
+        (["pos", "Pos", "POS ", "neg"], ["'POS ' (1) and 'Pos' (1) and 'pos' (2)"]),
+        (["caf\u00e9", "cafe\u0301", "tea"], [r"'cafe\u0301' (1) and 'caf\xe9' (2)"]),
+        (["a b", "a\u00a0b", "a\u200b b"], [r"'a b' (2) and 'a\xa0b' (1) and 'a\u200b b' (1)"]),
+        (["1", "1.0", "2"], ["'1' (2) and '1.0' (1)"]),
+        (["STRASSE", "stra\u00dfe"], ["'STRASSE' (2) and 'stra\u00dfe' (1)"]),
+        (["1", "01", "10", "v1", "v1.0"], []),  # codes, versions
+        (["pos", "neg", "pos.", "no pos"], []),
+        ([f"{first}{i}" for i in range(7) for first in "aA"], [*(f"'A{i}'" for i in range(5)), "2 more labels"]),
+    ],
+)
+def test_labels_that_are_probably_the_same_are_pointed_out(tmp_path, caplog, labels, warned):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "one", "label": label} for label in [*labels, labels[0]]])
+    caplog.set_level("WARNING", "modeling_mini")
+    task = build("text-classification", dataset=path)
+    task.load(divide=False)
+    assert len(task.labels) == len(set(labels))  # none is merged
+    assert len(caplog.messages) == len(warned)
+    assert all(part in message for part, message in zip(warned, caplog.messages, strict=True))
+
+
+def test_a_label_of_another_spelling_is_refused_with_both_spellings(tmp_path):
+    for name, labels in (("train", ["caf\u00e9", "tea"]), ("validation", ["tea", "cafe\u0301"])):
+        jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label} for label in labels])
+    with pytest.raises(UserError, match=r"line 2: 'label' is 'cafe\\u0301', but the label is written 'caf\\xe9'"):
+        build("text-classification", dataset=str(tmp_path)).load()
