@@ -17,9 +17,9 @@ from ..options import check_checkpoint
 # Each function takes (checkpoint, output, args), writes into the folder `output`, and returns the main file in it.
 # It raises `UserError` for a checkpoint that the format cannot hold, and for a file that computes something else.
 FORMATS = {
-    "onnx": "onnx:export",
-    "executorch": "executorch:export",
-    "openvino": "openvino:export",
+    "onnx": "exporters:export",
+    "executorch": "exporters:export",
+    "openvino": "exporters:export",
     "gguf": "gguf:export",
     "litert": "litert:export",
 }
@@ -59,6 +59,27 @@ def export(args: Namespace) -> None:
 def _function(name: str):
     module, function = FORMATS[name].split(":")
     return getattr(import_module(f".{module}", __package__), function)
+
+
+def checkpoint_parts(checkpoint: Path, source: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+    """The model of a checkpoint with its own head, in float32 and evaluation mode, and its tokenizer.
+
+    Args:
+        checkpoint: the folder of a trained model.
+        source: how the user named it.
+
+    Raises:
+        UserError: the checkpoint is refused, or is quantized.
+    """
+    from .. import modeling_mini
+    from ..model_folders import open_model, open_tokenizer, require_model_folder
+
+    config = require_model_folder(checkpoint, source)
+    if hasattr(config, "quantization_config"):
+        raise UserError(f"{source} is quantized, and exports need the weights as numbers; name the original model.")
+    tokenizer = open_tokenizer(checkpoint, source, config.vocab_size)
+    model = open_model(checkpoint, getattr(modeling_mini, config.architectures[0]), source)
+    return model.float(), tokenizer
 
 
 def _output_folder(args: Namespace) -> Path:

@@ -1,0 +1,159 @@
+"""Whether an exported file computes what the PyTorch model computes: the same outputs, and the same greedy tokens."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from ..configuration_mini import MiniConfig
+from ..errors import UserError
+from .run import REPORT
+
+
+TOLERANCE = 1e-4  # largest accepted difference, as a part of the largest output (at least 1); float32
+GREEDY_TOKENS = 16
+_LONGEST = 512  # tokens of the longest text that is compared
+
+
+class Session(Protocol):
+    """Generation with an exported file, which remembers the tokens since `reset`."""
+
+    def reset(self, rows: int) -> None:
+        """Start `rows` new texts."""
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits `[B, T, V]` of further tokens `[B, T]`; the mask `[B, P + T]` covers the earlier tokens too."""
+
+
+def example(config: MiniConfig, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask `[rows, length]` with padding on the left of the last row, if there are several of them."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (rows, length), generator=generator)
+    mask = torch.ones_like(ids)
+    if rows > 1:
+        padding = length // 3
+        mask[-1, :padding] = 0
+        ids[-1, :padding] = config.pad_token_id or 0
+    return ids, mask
+
+
+@torch.no_grad()
+def check_rows(
+    model: PreTrainedModel,
+    run: Callable[..., dict[str, torch.Tensor]],
+    folder: Path,
+    rows: int = 2,
+    lengths: Iterable[int] | None = None,
+) -> None:
+    """Compare outputs for rows of several lengths, one of them padded, and record the differences.
+
+    Args:
+        model: the PyTorch model, in evaluation mode.
+        run: the exported file: outputs by name of `input_ids` and `attention_mask`.
+        folder: gets the report.
+        rows: rows of a batch.
+        lengths: in tokens; from 1 to the context by default.
+
+    Raises:
+        UserError: the outputs differ by more than `TOLERANCE`.
+    """
+    differences = {}
+    context = model.config.max_position_embeddings
+    for length in lengths or sorted({1, min(7, context), min(_LONGEST, context)}):
+        ids, mask = example(model.config, rows, length)
+        expected = model(input_ids=ids, attention_mask=mask)
+        outputs = run(input_ids=ids, attention_mask=mask)
+        for name, value in expected.items():
+            if torch.is_tensor(value):
+                key = f"{name} of {rows} x {length} tokens"
+                differences[key] = _difference(_unpadded(outputs[name], mask), _unpadded(value, mask))
+    _record(folder, differences)
+
+
+@torch.no_grad()
+def check_generation(model: PreTrainedModel, session: Session, folder: Path, rows: int = 2) -> None:
+    """Compare logits and greedy tokens: a padded prompt, then one token at a time, and a text of the whole context.
+
+    Args:
+        model: the PyTorch model, in evaluation mode.
+        session: the exported file.
+        folder: gets the report.
+        rows: rows of a batch.
+
+    Raises:
+        UserError: the logits differ by more than `TOLERANCE`, or a greedy token differs that is not a tie.
+    """
+    context = model.config.max_position_embeddings
+    differences = {}
+    for length in sorted({1, min(_LONGEST, context)}):
+        ids, mask = example(model.config, rows, length)
+        session.reset(rows)
+        expected = model(input_ids=ids, attention_mask=mask).logits
+        key = f"logits of {rows} x {length} tokens"
+        differences[key] = _difference(_unpadded(session(ids, mask), mask), _unpadded(expected, mask))
+    steps = max(1, min(GREEDY_TOKENS, context - 7))
+    differences[f"logits of {steps} greedy tokens with the cache"] = _greedy_difference(model, session, rows, steps)
+    _record(folder, differences, steps * rows)
+
+
+def _greedy_difference(model: PreTrainedModel, session: Session, rows: int, steps: int) -> float:
+    """Decode with `generate`, and compare the logits and the choice of each step. Raises `UserError`."""
+    ids, mask = example(model.config, rows, 7)
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=steps,
+        pad_token_id=model.config.pad_token_id or 0,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    generated = model.generate(ids, attention_mask=mask, generation_config=config)
+    session.reset(rows)
+    tokens, difference = ids, 0.0
+    for step, expected in enumerate(generated.logits):
+        logits = session(tokens, mask)[:, -1]
+        difference = max(difference, _difference(logits, expected))
+        tokens = generated.sequences[:, ids.shape[1] + step, None]
+        _check_choice(logits, tokens, step)
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    return difference
+
+
+def _check_choice(logits: torch.Tensor, tokens: torch.Tensor, step: int) -> None:
+    """Raise `UserError` unless each chosen token `[B, 1]` is the best one of `logits` `[B, V]`, except for a tie."""
+    best, choice = logits.max(-1, keepdim=True)
+    gap = (best - logits.gather(-1, tokens)) / best.abs().clamp(min=1)
+    if bool((gap > 2 * TOLERANCE).any()):
+        raise UserError(
+            f"The exported file writes other text: greedy token {step + 1} is {choice.flatten().tolist()}, and "
+            f"{tokens.flatten().tolist()} with PyTorch; the export is deleted."
+        )
+
+
+def _unpadded(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Outputs at tokens that are not padding; those of whole rows are returned unchanged."""
+    return tensor[mask.bool()] if tensor.shape[:2] == mask.shape else tensor
+
+
+def _difference(output: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, as a part of the largest expected value (at least 1); infinite for other shapes."""
+    if output.shape != expected.shape or not torch.isfinite(output).all():
+        return float("inf")
+    return ((output - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+
+
+def _record(folder: Path, differences: dict[str, float], greedy_tokens: int | None = None) -> None:
+    """Add the differences to the report of the export. Raises `UserError` if one exceeds `TOLERANCE`."""
+    worst = max(differences, key=differences.get)
+    if not differences[worst] <= TOLERANCE:
+        raise UserError(
+            f"The exported file does not compute what the PyTorch model computes: {worst} differ by "
+            f"{differences[worst]:.1e} of the largest value, and at most {TOLERANCE:.0e} is accepted; the export is "
+            "deleted."
+        )
+    report = {"tolerance": TOLERANCE, "differences": differences}
+    if greedy_tokens is not None:
+        report["equal_greedy_tokens"] = greedy_tokens
+    (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
