@@ -44,6 +44,9 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
         model.generation_config.save_pretrained(output)
     tokenizer.save_pretrained(output)
     model.config.use_cache = False
+    # In LiteRT, the softmax of a padding token that may attend to nothing is nan, which spreads to all tokens. The
+    # mask of eager attention is finite.
+    model.set_attn_implementation("eager")
     ids, mask = example(model.config, 1, length, "left")
     graph = _Outputs(model, {"input_ids": ids, "attention_mask": mask})
     file = output / "model.tflite"

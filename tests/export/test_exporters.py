@@ -18,6 +18,12 @@ pytest.importorskip("transformers.exporters", reason="needs transformers 5.24")
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch"}
 GRAPHS = {"onnx": "model.onnx", "openvino": "openvino_model.xml", "executorch": "model.pte"}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+# Every head, and both kinds of layers.
+EACH_MODEL = pytest.mark.parametrize(
+    ("model_class", "norm_first"),
+    [*((model_class, True) for model_class in MODEL_CLASSES), (MiniForCausalLM, False)],
+    ids=lambda value: value.__name__ if isinstance(value, type) else ("post-norm", "pre-norm")[value],
+)
 FORMAT = pytest.mark.parametrize("name", list(GRAPHS))
 
 
@@ -59,8 +65,7 @@ def test_onnx_file_writes_the_greedy_text_in_a_process_without_torch(checkpoint,
 
 @pytest.mark.slow
 @FORMAT
-@pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])
-@pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
+@EACH_MODEL
 def test_every_head_is_exported_and_computes_what_the_model_computes(checkpoint, model_class, norm_first, name):
     folder = export(checkpoint(model_class, norm_first=norm_first), name)
     report = report_of(folder)

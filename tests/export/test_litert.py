@@ -13,10 +13,15 @@ from modeling_mini.cli import main
 
 pytest.importorskip("litert_torch", reason="make litert")
 pytestmark = pytest.mark.slow
+# Every head, and both kinds of layers.
+EACH_MODEL = pytest.mark.parametrize(
+    ("model_class", "norm_first"),
+    [*((model_class, True) for model_class in MODEL_CLASSES), (MiniForCausalLM, False)],
+    ids=lambda value: value.__name__ if isinstance(value, type) else ("post-norm", "pre-norm")[value],
+)
 
 
-@pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])
-@pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
+@EACH_MODEL
 def test_every_head_computes_what_the_model_computes_also_with_padding(checkpoint, model_class, norm_first):
     folder = checkpoint(model_class, norm_first=norm_first)
     assert main(["export", str(folder), "--to", "litert", "--max_length", "16"]) == 0
