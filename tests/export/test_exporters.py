@@ -93,8 +93,8 @@ def test_exported_file_opens_as_a_python_object_without_this_package(checkpoint,
     exported = export(checkpoint(MiniForSequenceClassification), "onnx")
     [example] = re.findall(r"```python\n(from transformers.*?)```", DOCS.read_text(), re.S)
     example = example.replace("runs/quickstart/onnx", str(exported))
-    call = "import torch\nids = torch.tensor([[5, 6, 7]])\nprint(model(input_ids=ids, attention_mask=ids > 0).logits.shape)"
-    process = fresh_python(f"{example}\n{call}")
+    call = "print(model(input_ids=torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 3).long()).logits.shape)"
+    process = fresh_python(f"import torch\n{example}{call}")
     assert process.returncode == 0, process.stderr
     assert process.stdout.strip().endswith("torch.Size([1, 2])")
 
