@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm matrix oldest mutations bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm exports litert matrix oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -55,6 +55,28 @@ $(VENV)-vllm/.installed: pyproject.toml
 # Compares a vLLM server on a CPU with `generate`.
 vllm: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest tests/inference/test_serving.py $(ARGS)
+
+# ExecuTorch installs torchao, which prints warnings whenever a program starts, so exports get a separate environment.
+$(VENV)-exports/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-exports
+	$(VENV)-exports/bin/pip install --quiet torch==2.13.0
+	$(VENV)-exports/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,onnx,executorch,openvino]"
+	touch $@
+
+# Exports every head to ONNX, OpenVINO and ExecuTorch, and compares the files with PyTorch.
+exports: $(VENV)-exports/.installed
+	OMP_NUM_THREADS=1 $(VENV)-exports/bin/python -m pytest tests/export $(ARGS)
+
+# litert-torch installs jax and its own converter.
+$(VENV)-litert/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-litert
+	$(VENV)-litert/bin/pip install --quiet torch==2.13.0
+	$(VENV)-litert/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[litert]" pytest
+	touch $@
+
+# Exports every head to LiteRT (TensorFlow Lite), and compares the files with PyTorch.
+litert: $(VENV)-litert/.installed
+	OMP_NUM_THREADS=1 $(VENV)-litert/bin/python -m pytest tests/export/test_litert.py $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt

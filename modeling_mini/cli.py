@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 from . import decoding
 from .commands import finish
+from .export.run import FORMATS
 from .options import (
     EVAL_CLASSES,
     PLAN_CLASSES,
@@ -93,6 +94,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         predict.add_argument("--batch_size", type=_count, default=32, help="number of texts in a batch")
         if name != "classify":
             decoding.add_options(predict)
+    _add_export(commands)
     _add_push_and_upgrade(commands)
     args, rest = parser.parse_known_args(_with_underscores(argv))
     if rest and not _take_texts(args, rest):
@@ -107,6 +109,16 @@ def _add_generate(commands: argparse._SubParsersAction) -> None:
     generate.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
     generate.add_argument("prompt", nargs="?", help="text to continue; standard input by default")
     decoding.add_options(generate)
+
+
+def _add_export(commands: argparse._SubParsersAction) -> None:
+    export = commands.add_parser(
+        "export", help="write a trained model for ONNX Runtime, ExecuTorch, OpenVINO, LiteRT or llama.cpp"
+    )
+    export.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
+    export.add_argument("--to", required=True, choices=FORMATS, help="the file format")
+    export.add_argument("--output", help="folder of the files; by default a folder in CHECKPOINT named as the format")
+    export.add_argument("--max_length", type=_count, help="litert: tokens of the fixed input (default: the context)")
 
 
 def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
@@ -230,6 +242,12 @@ def _predict(args: argparse.Namespace) -> None:
         sys.stdout.write(line + "\n")
 
 
+def _export(args: argparse.Namespace) -> None:
+    from .export.run import export
+
+    export(args)
+
+
 def _push(args: argparse.Namespace) -> None:
     from .hub.push import push
 
@@ -280,7 +298,13 @@ _INPUTS = {
     "summarize": "one or more documents; by default all of standard input, as one document",
     "answer": "a question, and the text that holds its answer; by default the text is standard input",
 }
-_COMMANDS = {"presets": _presets, "generate": _generate, "push": _push, "upgrade-repo": _upgrade_repo}
+_COMMANDS = {
+    "presets": _presets,
+    "generate": _generate,
+    "export": _export,
+    "push": _push,
+    "upgrade-repo": _upgrade_repo,
+}
 _COMMANDS |= dict.fromkeys(_PREDICTIONS, _predict)
 
 
