@@ -37,12 +37,12 @@ def train(argv: list[str], command: tuple[str, ...]) -> int:
     """Train: `command` is how the program was called, for the message that says how to continue a run."""
 
     def check_and_train() -> int:
+        from .training.recipes import check_early
+
         check_early(argv)
         from .training.run import main as run
 
         return run(argv, command)
-
-    from .training.recipes import check_early
 
     return finish(check_and_train, argv)
 
