@@ -104,7 +104,8 @@ def evaluate(argv: list[str]) -> None:
     if args.baselines:
         systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
     if model is not None:
-        name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
+        folder = " ".join(Path(checkpoint).name.split())  # a name may hold a newline
+        name = f"{folder} ({model.num_parameters():,} parameters)"
         systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
     if not systems:
         hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
