@@ -11,6 +11,7 @@ from difflib import get_close_matches
 
 from . import decoding
 from .commands import finish
+from .errors import UserError
 from .export.run import FORMATS
 from .options import (
     EVAL_CLASSES,
@@ -18,10 +19,12 @@ from .options import (
     check_checkpoint,
     check_choice,
     check_data,
+    check_folder,
     check_names,
     names_in_source,
     options,
 )
+from .presets import preset_path
 from .streams import StandardInput, is_utf8
 from .tasks import TASKS
 
@@ -38,12 +41,12 @@ def train(argv: list[str], command: tuple[str, ...]) -> int:
     """Train: `command` is how the program was called, for the message that says how to continue a run."""
 
     def check_and_train() -> int:
+        from .training.recipes import check_early
+
         check_early(argv)
         from .training.run import main as run
 
         return run(argv, command)
-
-    from .training.recipes import check_early
 
     return finish(check_and_train, argv)
 
@@ -56,13 +59,23 @@ def _run(argv: list[str]) -> None:
 
         evaluate(rest)
     elif command == "plan":
-        check_names(rest, names_in_source(PLAN_CLASSES))
+        _check_plan(rest)
         from .planning import plan
 
         plan(rest)
     else:
         args = _parse(argv)
         _COMMANDS[args.command](args)
+
+
+def _check_plan(argv: list[str]) -> None:
+    """Refuse what needs no imports to be refused. Raises `UserError`."""
+    check_names(argv, names_in_source(PLAN_CLASSES))
+    if argv and not argv[0].startswith("-"):
+        try:
+            preset_path(argv[0])
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
 
 def _check_eval(argv: list[str]) -> None:
@@ -249,6 +262,8 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _push(args: argparse.Namespace) -> None:
+    check_folder(args.checkpoint)
+
     from .hub.push import push
 
     _log_to_stdout()

@@ -70,8 +70,11 @@ def finish(
                 exit_code = command() or 0
                 sys.stdout.flush()
                 return exit_code
-        except SystemExit:
-            _flush_or_discard()
+        except SystemExit:  # of argparse, which ignores a --help that cannot be written
+            try:
+                sys.stdout.flush()
+            except OSError as error:
+                return _end(error, again, say or _write_error)
             raise
         except BaseException as error:
             return _end(error, again, say or _write_error)
@@ -109,8 +112,9 @@ def _sentence(error: BaseException, again: str) -> str | None:
     if isinstance(error, OutputError):
         return f"Standard output cannot be written: {error.strerror}."
     if is_disk_full(error):
-        file = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        reason = one_line(error)
+        # Of a copy, `filename` is the source, and `filename2` the file that could not be written.
+        name = getattr(error, "filename2", None) or getattr(error, "filename", None)
+        file, reason = f"{name}: " if name else "", getattr(error, "strerror", None) or one_line(error)
         return f"{file}the disk is full ({reason}); free some space, and run the command again.{again}"
     if isinstance(error, OSError) and error.errno in _USERS_FILES and error.filename is not None:
         name = shortened(str(error.filename), 200)

@@ -6,7 +6,7 @@ Only safetensors files and JSON inside the folder are read, and no code in the f
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from fnmatch import fnmatchcase
@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
     StrictDataclassError,
 )
 from safetensors import safe_open
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.quantization_config import QuantizationMethod
 
 from . import modeling_mini
@@ -59,6 +59,8 @@ PICKLES = [
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # Fields with which a config or a tokenizer names code of others, for transformers to run.
 _REFERENCES_TO_CODE = ("auto_map", "custom_pipelines")
+# Fields of a config that may name a repository of kernels.
+_KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 # Arguments of a tokenizer that name a file, which might be outside the folder.
 _TOKENIZER_PATHS = ("tokenizer_file", "vocab_file", "merges_file", "spm_file", "added_tokens_file")
 # What transformers records of the place that a tokenizer was loaded from.
@@ -170,7 +172,9 @@ def require_model_folder(folder: Path, source: str) -> MiniConfig:
     config = read_config(folder, source)
     for name in files:
         if name.endswith(".json") and matches(name, ("generation_config.json", *TOKENIZER_FILES)):
-            read_object(folder / name, source)
+            settings = read_object(folder / name, source)
+            if name == "generation_config.json":
+                check_generation_config(settings, source)
     weights = weight_files(folder, files, source)
     names = config.architectures
     if not (isinstance(names, list) and names and names[0] in AUTO_CLASSES):
@@ -207,14 +211,29 @@ def read_config(folder: Path, source: str, **overrides) -> MiniConfig:
     if model_type != MiniConfig.model_type:
         kind = f"a {model_type} model" if model_type else "a config.json without model_type"
         raise UserError(f"{source} contains {kind}; this command is for modeling_mini models only.")
+    refuse_kernels(fields, f"{path.name} in {source}")
     try:
         config = MiniConfig.from_pretrained(path, **overrides)
     except Exception as error:  # a field can raise whatever its reader raises
-        cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
-        raise UserError(f"{path.name} in {source}: {one_line(cause or error)}") from error
+        if isinstance(error, StrictDataclassError):  # names the field
+            raise UserError(f"{path.name} in {source}: {one_line(error.__cause__ or error)}") from error
+        entry = wrong_entry(fields, MiniConfig.from_dict)
+        raise UserError(f"{path.name} in {source}: {entry}{one_line(error)}; correct the entry.") from error
     remove_references_to_code(config, fields)
     check_quantization(config, f"{path.name} in {source}")
     return config
+
+
+def refuse_kernels(fields: dict, source: str) -> None:
+    """Refuse a config that names kernels of a repository, which transformers would download and run.
+
+    transformers does not save these entries. Raises `UserError`.
+    """
+    for name in _KERNELS:
+        if "/" in str(fields.get(name)):
+            raise UserError(
+                f"{source}: {name} is {fields[name]!r}, which is code of another repository; delete the entry."
+            )
 
 
 def check_quantization(config: MiniConfig, source: str) -> None:
@@ -226,6 +245,27 @@ def check_quantization(config: MiniConfig, source: str) -> None:
             f"{source}: quantization_config does not name a quant_method of transformers, but {method!r}; delete the "
             "entry if the weights are not quantized."
         )
+
+
+def check_generation_config(settings: dict, source: str) -> None:
+    """Refuse a generation_config.json that transformers cannot use. Raises `UserError`."""
+    try:
+        GenerationConfig.from_dict(settings)
+    except Exception as error:  # a field can raise whatever its check raises
+        entry = wrong_entry(settings, GenerationConfig.from_dict)
+        raise UserError(
+            f"generation_config.json in {source}: {entry}{one_line(error)}; correct the entry, or delete it."
+        ) from error
+
+
+def wrong_entry(fields: dict, build: Callable[[dict], object]) -> str:
+    """The first entry from which nothing can be built, as the beginning of a sentence; "" if each is valid alone."""
+    for name, value in fields.items():
+        try:
+            build({name: value})
+        except Exception:  # as of all fields together
+            return f"{name} is {shortened(repr(value), 60)}: "
+    return ""
 
 
 def remove_references_to_code(config: MiniConfig, fields: dict) -> None:
@@ -273,7 +313,9 @@ def _indexed_files(folder: Path, files: list[str], source: str) -> list[str]:
     except (UserError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{INDEX_NAME} in {source} is not a valid weight index; save the model again.") from error
     if strangers := sorted(str(part) for part in parts if part not in files or not matches(part, WEIGHT_FILES)):
-        raise UserError(f"{INDEX_NAME} in {source} names {strangers[0]!r}, which is not a file next to it.")
+        raise UserError(
+            f"{INDEX_NAME} in {source} names {strangers[0]!r}, which is not a file next to it; save the model again."
+        )
     return sorted(parts)
 
 

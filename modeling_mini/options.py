@@ -143,6 +143,12 @@ def check_checkpoint(checkpoint: str, option: str = "") -> None:
         )
 
 
+def check_folder(checkpoint: str) -> None:
+    """Raise `UserError` for a checkpoint to push that is not a folder."""
+    if not os.path.isdir(checkpoint):
+        raise UserError(f"There is no folder {checkpoint}; give a trained model, such as runs/quickstart.")
+
+
 def _is_path(name: str) -> bool:
     """Whether a name can only be a path: a name on the Hub has at most one slash, in its middle."""
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name

@@ -374,6 +374,7 @@ DEFECTS = {
         ("overrides: any name passes", "canonical_overrides", "if field not in fields:", "if False:"),
     ],
     ("model_folders.py", "inference/test_checkpoint_faults.py"): [
+        ("kernels of others are accepted", "read_config", "    refuse_kernels(fields", "    str((fields"),
         ("loading: links are followed anywhere", "require_model_folder", "refuse_links(folder, source)", "pass"),
         ("loading: weights may be nan", "check_finite", " if not _is_finite(file.get_tensor(name))", " if False"),
         ("loading: layers of --init_from may be new", "open_model", "name.startswith(trunk) or ", ""),
@@ -485,7 +486,17 @@ DEFECTS = {
     ("training/arguments.py", "hub/test_hub_saving.py"): [
         ("hub: the token is pickled", "MiniTrainingArguments.__getstate__", '"hub_token": None', ""),
     ],
+    ("writing.py", "project/test_writing.py"): [
+        (
+            "a failed block replaces files",
+            "complete_files",
+            "        yield Path(unfinished)\n",
+            "        yield Path(folder)\n",
+        ),
+        ("JSON is written in place", "write_json", 'path.with_name(f"{path.name}.{os.getpid()}.part")', "path"),
+    ],
     ("training/callbacks.py", "training/test_watching.py"): [
+        ("a resumed epoch has another order", "OrderOfEpoch.on_epoch_begin", " + int(state.epoch or 0)", ""),
         (
             "the smaller score is the best",
             "rank",

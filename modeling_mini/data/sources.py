@@ -49,6 +49,7 @@ def read_source(args: DataArguments, example_format: ExampleFormat) -> Source:
     where = None if args.where is None else filters.Where(args.where)
     if args.dataset in BUILTIN and not args.split_files:
         check_delimiter(args, {})
+        check_cache()
         splits = load_builtin(args.dataset, args.dataset_config)
         splits = {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
     elif (files := local_files(args, example_format)) is not None:

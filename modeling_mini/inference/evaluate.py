@@ -23,6 +23,7 @@ from ..tables import markdown_table
 from ..tasks import choose_dataset, task_class
 from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
 from ..tasks.batches import describe_positions
+from ..writing import complete_files, write_json
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
 from .predict import decoding_options
 
@@ -103,7 +104,8 @@ def evaluate(argv: list[str]) -> None:
     if args.baselines:
         systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
     if model is not None:
-        name = f"{Path(checkpoint).name} ({model.num_parameters():,} parameters)"
+        folder = " ".join(Path(checkpoint).name.split())  # a name may hold a newline
+        name = f"{folder} ({model.num_parameters():,} parameters)"
         systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
     if not systems:
         hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
@@ -254,16 +256,24 @@ def _write(
 ) -> None:
     versions = {name: version(name) for name in ("torch", "transformers")}
     results = {**about, "date": str(date.today()), "versions": versions, "systems": systems}
-    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    plot(systems, task.metric, folder / "results.png")
     files = ["results.json", "results.png"]
-    if predictions is not None and task.has_prediction_per_example:
-        files.append("predictions.jsonl")
-        with (folder / "predictions.jsonl").open("w", encoding="utf-8") as lines:
-            for example, prediction in zip(examples, predictions, strict=True):
-                lines.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
+    with complete_files(folder) as new:
+        write_json(new / "results.json", results)
+        plot(systems, task.metric, new / "results.png")
+        if predictions is not None and task.has_prediction_per_example:
+            files.append("predictions.jsonl")
+            _write_predictions(new / "predictions.jsonl", examples, predictions)
+    for name in set(RESULT_FILES).difference(files):
+        (folder / name).unlink(missing_ok=True)  # of an earlier evaluation
+    if "predictions.jsonl" in files:
         sys.stdout.write(f"\nThe first five examples:\n\n{show(examples, predictions)}\n")
     sys.stdout.write(f"\n{folder} contains {', '.join(files)}\n")
+
+
+def _write_predictions(path: Path, examples: Dataset, predictions: list) -> None:
+    with path.open("w", encoding="utf-8") as lines:
+        for example, prediction in zip(examples, predictions, strict=True):
+            lines.write(json.dumps({**example, "prediction": prediction}, ensure_ascii=False) + "\n")
 
 
 def plot(systems: dict[str, dict], metric: str, path: Path) -> None:

@@ -28,6 +28,7 @@ from ..model_folders import (
 from ..presets import preset_path
 from ..tasks.base import Task
 from ..tokenization import train_tokenizer
+from ..writing import complete_files
 from .arguments import MiniTrainingArguments, ModelArguments
 from .memory import require_memory
 from .overrides import canonical_overrides
@@ -107,7 +108,7 @@ def load_tokenizer(
         tokenizer.model_max_length = config.max_position_embeddings
         is_elsewhere = training_args.is_resumed and not has_tokenizer(Path(training_args.output_dir))
         if is_elsewhere and training_args.should_save:
-            tokenizer.save_pretrained(training_args.output_dir)  # where the next --resume looks for it
+            save_tokenizer(tokenizer, training_args.output_dir)  # where the next --resume looks for it
         return tokenizer
     logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
     if isinstance(examples, IterableDataset):
@@ -119,8 +120,14 @@ def load_tokenizer(
         model_max_length=config.max_position_embeddings,
     )
     if training_args.should_save:
-        tokenizer.save_pretrained(training_args.output_dir)
+        save_tokenizer(tokenizer, training_args.output_dir)
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, output_dir: str) -> None:
+    """Write a tokenizer of which a resumed run finds either nothing or everything."""
+    with complete_files(output_dir) as folder:
+        tokenizer.save_pretrained(folder)
 
 
 def existing_tokenizer(
@@ -140,7 +147,8 @@ def existing_tokenizer(
     if training_args.resume_from_checkpoint and not has_tokenizer(output_dir) and has_tokenizer(checkpoint):
         return open_tokenizer(checkpoint, f"--resume_from_checkpoint {checkpoint}")
     is_continued = training_args.is_resumed and bool(checkpoints(output_dir))
-    is_saved = has_tokenizer(output_dir) and (training_args.is_resumed or training_args.process_index > 0)
+    is_complete = (output_dir / "tokenizer.json").exists() and (output_dir / "tokenizer_config.json").exists()
+    is_saved = is_complete and (training_args.is_resumed or training_args.process_index > 0)
     if is_continued or is_saved:
         return open_tokenizer(output_dir, f"--output_dir {output_dir}")
     return None

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_pt_utils import nested_gather
+from transformers.trainer_pt_utils import LengthGroupedSampler, nested_gather
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from ..checkpoints import checkpoint_defect
@@ -216,6 +217,22 @@ class RunningLoss(TrainerCallback, ExportableState):
             self.loss_sum = nested_gather(self.trainer._tr_loss, args.parallel_mode).mean().item()
 
     on_step_end = on_epoch_end = on_evaluate = _read
+
+
+class OrderOfEpoch(TrainerCallback):
+    """Seeds the order of `group_by_length` by epoch, so that a resumed epoch continues with the rows that are left.
+
+    transformers draws this order from the global generator, whose state at the start of the epoch is in no checkpoint.
+    The other orders are seeded by epoch already.
+    """
+
+    def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        batch_sampler = getattr(train_dataloader, "batch_sampler", None)
+        batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # of one process
+        sampler = getattr(batch_sampler, "sampler", None)
+        if isinstance(sampler, LengthGroupedSampler):
+            seed = args.seed if args.data_seed is None else args.data_seed
+            sampler.generator = torch.Generator().manual_seed(seed + int(state.epoch or 0))
 
 
 class EarlyStopping(EarlyStoppingCallback):

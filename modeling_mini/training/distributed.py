@@ -1,12 +1,15 @@
 """Runs on several processes: how a run is distributed, and how a sharded model is loaded and saved."""
 
 import os
+from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from accelerate.utils import DistributedType
 from transformers import Trainer
 
 from ..checkpoints import DDP, FSDP_FULL, FSDP_SHARDED, ZERO_2, ZERO_3
+from ..writing import complete_files
 from .arguments import MiniTrainingArguments
 
 
@@ -32,15 +35,25 @@ def shard(trainer: Trainer, checkpoint: str) -> None:
 def save_whole_model(trainer: Trainer) -> None:
     """Write model and tokenizer into the output folder; `push_result` pushes them later.
 
+    A resumed run reads the tokenizer and the config there, so that neither may be left half written.
+    """
+    output_dir = trainer.args.output_dir
+    with complete_files(output_dir) if trainer.args.should_save else nullcontext(output_dir) as folder:
+        _save_whole_model(trainer, folder)
+
+
+def _save_whole_model(trainer: Trainer, folder: str | Path) -> None:
+    """Write model and tokenizer into a folder.
+
     The Trainer does not write the whole model if FSDP saves sharded checkpoints, and writes tied weights twice under
     DeepSpeed. For these, all processes gather the model here, and the first process writes it.
     """
     if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        trainer.save_model(_internal_call=True)
+        trainer.save_model(str(folder), _internal_call=True)
         return
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.args.should_save:
         for name in trainer.model.all_tied_weights_keys:
             weights.pop(name, None)
-        trainer.model.save_pretrained(trainer.args.output_dir, state_dict=weights)
-        trainer.processing_class.save_pretrained(trainer.args.output_dir)
+        trainer.model.save_pretrained(folder, state_dict=weights)
+        trainer.processing_class.save_pretrained(folder)

@@ -1,6 +1,5 @@
 """The report that a finished run writes next to its weights: metrics, a loss curve, a sample and a model card."""
 
-import json
 import logging
 import math
 import platform
@@ -21,6 +20,7 @@ from ..tables import code_span
 from ..tasks import task_class
 from ..tasks.base import ENCODING_ARGUMENTS, TaskArguments
 from ..tasks.batches import describe_positions
+from ..writing import write_json
 from .arguments import MiniTrainingArguments, ModelArguments
 from .callbacks import stopped_early
 from .optim import optimizer_of
@@ -81,7 +81,7 @@ def write_report(
     facts.training["checkpoint"] = f"of update {reported.update:,} of {reported.last:,}, {reported.choice}"
     write_model_card(folder, facts)
     # Written last: its presence marks the run as finished.
-    (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / "metrics.json", results)
     log_results(results, scores, data_args.task, training_args)
 
 

@@ -1,9 +1,7 @@
 """Checks whether a run can continue in its output folder, and chooses the checkpoint."""
 
-import json
 import logging
 import math
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -24,10 +22,11 @@ from ..checkpoints import (
     written_by,
 )
 from ..errors import UserError
-from ..json_files import read_object
+from ..json_files import parse, read_object
 from ..model_folders import TOKENIZER_FILES, WEIGHT_FILES, matches, require_model_folder
 from ..streams import check_writable
 from ..tasks.base import TaskArguments
+from ..writing import write_json
 from .arguments import MiniTrainingArguments, ModelArguments
 from .callbacks import stopped_early
 from .distributed import distribution_of
@@ -105,8 +104,8 @@ def refuse_files_of_others(folder: Path) -> None:
 def is_record(path: Path) -> bool:
     """Whether a file is the _run.json of a run: a JSON object with a group of arguments."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = parse(path.read_text(encoding="utf-8"), allow_nan=True)
+    except (OSError, ValueError):
         return False
     groups = ("model", "data", "training")
     return isinstance(content, dict) and any(isinstance(content.get(group), dict) for group in groups)
@@ -143,7 +142,7 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
     path = Path(output_dir) / RUN_NAME
     if not (resume and path.exists()):
         if write:
-            _write(path, arguments)
+            write_json(path, arguments)
         return
     compare_with_record(path, arguments)
 
@@ -194,13 +193,6 @@ def _is_same(recorded: object, value: object) -> bool:
     return recorded in (value, str(value)) or (isinstance(value, Path) and recorded == str(value))
 
 
-def _write(path: Path, content: dict) -> None:
-    """Write a JSON file that is complete or absent."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None, name: str = "training") -> None:
     """Record the fingerprint of the rows of a new run, and refuse to continue a run with other rows.
 
@@ -225,7 +217,7 @@ def check_same_rows(args: MiniTrainingArguments, fingerprint: str | None, name: 
             )
     content = read_object(path)
     if key not in content and args.should_save:
-        _write(path, {**content, key: fingerprint})
+        write_json(path, {**content, key: fingerprint})
 
 
 def resume_point(args: MiniTrainingArguments) -> str | None:

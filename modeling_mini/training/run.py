@@ -39,6 +39,7 @@ from .callbacks import (
     EarlyStopping,
     KeepBest,
     OneValidationLoss,
+    OrderOfEpoch,
     RowLoss,
     RunningLoss,
     StopOnNaN,
@@ -212,7 +213,7 @@ def build_trainer(
         compute_metrics=validation_metrics(lambda: trainer.model, task, data, args),
         preprocess_logits_for_metrics=task.row_loss,
         optimizer_cls_and_kwargs=optimizer_of(args).for_trainer(args),
-        callbacks=[*callbacks, StopOnNaN(), WorldSize(), *watchers(args)],
+        callbacks=[*callbacks, StopOnNaN(), WorldSize(), OrderOfEpoch(), *watchers(args)],
     )
     trainer.callback_handler.callbacks.insert(0, OneValidationLoss())  # before the Trainer's own loggers
     trainer.add_callback(RunningLoss(trainer))

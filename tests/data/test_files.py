@@ -727,7 +727,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "file" / "cache"))
     path = jsonl(tmp_path / "a.jsonl", [{"text": "a"}] * 5)
-    for source in (path, "someone/data"):
+    for source in (path, "someone/data", "python-docs"):
         assert refusal(source).startswith(f"The cache {tmp_path}/file/cache cannot be written: Not a directory")
     with monkeypatch.context() as full:
         full.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))

@@ -97,7 +97,18 @@ DAMAGES = {
     "tokenizer_config.json in .* names another file with 'tokenizer_file'": lambda f: write(
         f, "tokenizer_config.json", '{"tokenizer_class": "PreTrainedTokenizerFast", "tokenizer_file": "/etc/x"}'
     ),
+    "generation_config.json in .*: max_new_tokens is 'many': .*; correct the entry": lambda f: write(
+        f, "generation_config.json", '{"do_sample": true, "max_new_tokens": "many"}'
+    ),
     "generation_config.json in .* holds a list": lambda f: write(f, "generation_config.json", "[]"),
+    "config.json in .*: attn_implementation is 'other/repo', which is code of another": lambda f: damage_config(
+        f, attn_implementation="other/repo"
+    ),
+    "config.json in .*: _attn_implementation is {'': 'other/repo'}, which is code": lambda f: damage_config(
+        f, _attn_implementation={"": "other/repo"}
+    ),
+    "config.json in .*: dtype is 'float33': .*; correct the entry": lambda f: damage_config(f, dtype="float33"),
+    "config.json in .*: auto_map is '.*': .*; correct the entry": lambda f: damage_config(f, auto_map="a/b--c.D"),
     "names the architectures .'Evil'., of which": lambda f: damage_config(f, architectures=["Evil"]),
     "names the architectures .., of which the first": lambda f: damage_config(f, architectures=[]),
     "quantization_config does not name a quant_method .* 'x'": lambda f: damage_config(

@@ -214,6 +214,8 @@ def test_a_wrong_name_or_path_of_a_training_is_refused_before_the_imports(withou
         (["eval", "--task", "nosuch"], "--task nosuch: there is no such choice"),
         (["eval", "--dataset", "no/such/file.csv"], "there is no such file or folder"),
         (["plan", "nano", "--gpu", "3"], "There is no argument --gpu; did you mean gpus?"),
+        (["plan", "nanoo"], "'nanoo' is neither a preset nor an existing path; the nearest preset is 'nano'"),
+        (["push", "nosuch", "user/repo"], "There is no folder nosuch; give a trained model"),
         (["generate", "nosuch", "text"], "nosuch: there is no such folder"),
         (["generate", "", "text"], "The checkpoint is empty"),
         (["classify", "../nosuch", "text"], "../nosuch: there is no such folder"),

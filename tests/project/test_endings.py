@@ -14,7 +14,7 @@ import pytest
 from modeling_mini.cli import main
 from modeling_mini.commands import Interrupted, Stopped, finish
 from modeling_mini.errors import UserError
-from modeling_mini.streams import StandardInput, has_lone_surrogate
+from modeling_mini.streams import OutputError, StandardInput, has_lone_surrogate
 
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,7 @@ def raising(error):
         (Stopped(signal.SIGTERM), 143, "Stopped by SIGTERM. The work is kept."),
         (Interrupted("Stopped after update 3.", signal.SIGTERM), 143, "Stopped after update 3."),
         (OSError(errno.ENOSPC, "No space left on device", "a.bin"), 1, "Error: a.bin: the disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.py", None, "b.py"), 1, "Error: b.py: the disk is full"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "Error: the disk is full"),
         (RuntimeError("PytorchStreamWriter failed writing file"), 1, "Error: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 1, "Error: /root/x: Permission denied"),
@@ -87,6 +88,15 @@ def test_a_signal_ends_a_command_even_where_it_was_ignored(capsys, number):
     finally:
         signal.signal(number, previous)
     assert f"Stopped by {number.name}." in capsys.readouterr().err
+
+
+def test_help_that_cannot_be_written_is_not_a_success(capsys, monkeypatch):
+    def print_help():  # argparse ignores an output that fails
+        monkeypatch.setattr(sys.stdout, "flush", raising(OutputError(errno.ENOSPC, "No space left on device")))
+        raise SystemExit(0)
+
+    assert finish(print_help, []) == 1
+    assert capsys.readouterr().err == "Error: Standard output cannot be written: No space left on device.\n"
 
 
 def test_a_folder_that_was_deleted_is_named(tmp_path, monkeypatch, capsys):

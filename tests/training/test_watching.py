@@ -10,10 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from conftest import lose_the_end
 from datasets import Dataset
 from safetensors.torch import load_file
+from torch.utils.data import BatchSampler
 from transformers import EvalPrediction, TrainerControl, TrainerState
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from modeling_mini.errors import UserError
 from modeling_mini.presets import configuration_path
@@ -24,6 +27,7 @@ from modeling_mini.training.callbacks import (
     EarlyStopping,
     KeepBest,
     OneValidationLoss,
+    OrderOfEpoch,
     RowLoss,
     RunningLoss,
     StopOnSignal,
@@ -525,6 +529,38 @@ def test_a_resumed_run_logs_the_losses_of_an_uninterrupted_run(arguments, datase
     assert results_of(resumed)["history"] == results_of(tmp_path / "run")["history"]
     assert (resumed / "model.safetensors").read_bytes() == (tmp_path / "run" / "model.safetensors").read_bytes()
     assert [point["update"] for point in results_of(resumed)["history"] if "train_loss" in point] == [5, 10]
+
+
+def order_of_epoch(epoch, data_seed=None, is_sharded=False):
+    """The order of `group_by_length` at the start of an epoch, or where a resumed run is in it."""
+    sampler = LengthGroupedSampler(4, lengths=[i % 7 for i in range(40)])
+    batch_sampler = BatchSampler(sampler, 4, False)
+    if is_sharded:
+        batch_sampler = BatchSamplerShard(batch_sampler)
+    args, loader = SimpleNamespace(seed=3, data_seed=data_seed), SimpleNamespace(batch_sampler=batch_sampler)
+    OrderOfEpoch().on_epoch_begin(args, TrainerState(epoch=epoch), None, train_dataloader=loader)
+    torch.randn(1)  # the state of the global generator does not matter
+    return list(sampler)
+
+
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_the_order_by_length_depends_on_seed_and_epoch_alone(is_sharded):
+    assert order_of_epoch(1.4, is_sharded=is_sharded) == order_of_epoch(1.0, is_sharded=is_sharded)
+    assert order_of_epoch(1.0, is_sharded=is_sharded) != order_of_epoch(0, is_sharded=is_sharded)
+    assert order_of_epoch(1.0, data_seed=8, is_sharded=is_sharded) != order_of_epoch(1.0, is_sharded=is_sharded)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_within_a_later_epoch_reads_the_rows_that_are_left(arguments, datasets_cache, tmp_path):
+    more = ["--task", "text-classification", "--train_sampling_strategy", "group_by_length", "--disable_tqdm", "true"]
+    more += ["--max_train_documents", "20", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "1"]
+    arguments = [*arguments, *more, "--validation_fraction", "0.2"]
+    assert main(arguments) == 0
+    resumed = tmp_path / "resumed"
+    shutil.copytree(tmp_path / "run", resumed)
+    lose_the_end(resumed, 10)
+    assert main([*arguments, "--output_dir", str(resumed), "--resume"]) == 0
+    assert (resumed / "model.safetensors").read_bytes() == (tmp_path / "run" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow
