@@ -6,10 +6,12 @@ parameter. Tests that differ in the parameter `case` alone share a row, which co
 
 import datetime
 import importlib.metadata
+import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -18,9 +20,11 @@ import torch
 import transformers
 from families import config_of
 
-from modeling_mini.tables import markdown_table
+from modeling_mini.tables import escaped, markdown_table
 from modeling_mini.tokenization import train_tokenizer
 
+
+os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp())  # trackio reads it when it is imported
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "compatibility.md"
@@ -29,6 +33,8 @@ HEADER = ["tool", "version", "what", "modeling_mini", "GPT-2", "Llama", "date", 
 FAMILY_COLUMNS = {"modeling_mini": 3, "gpt2": 4, "llama": 5}
 AUTO_CLASSES = {"causal": "AutoModelForCausalLM", "sequence": "AutoModelForSequenceClassification"}
 TEXT = "Return the next word of the text. The model reads a word and says what the next word will be."
+
+MOST_NAMED = 10
 
 outcomes = defaultdict(dict)  # (tool, what) -> family -> case -> outcome
 
@@ -48,12 +54,13 @@ def pytest_runtest_makereport(item, call):
     if row is None or (report.when != "call" and report.passed):
         return
     parameters = item.callspec.params if hasattr(item, "callspec") else {}
-    tool, what = row.args
+    tool, what = (text.format(**parameters) for text in row.args)
     case = parameters.get(row.kwargs.get("case"), "")
-    key = (tool, what.format(**parameters), row.kwargs.get("package", tool), item.originalname)
+    key = (tool, what, row.kwargs.get("package", tool), item.originalname)
     families = outcomes[key].setdefault(parameters.get("family", "modeling_mini"), {})
     families[case] = "works" if report.passed else _reason(call)
-    if notes := [value for name, value in item.user_properties if name == "note"]:
+    notes = [value for name, value in item.user_properties if name == "note"]
+    if report.passed and notes:
         families[case] += f" ({'; '.join(notes)})"
 
 
@@ -81,7 +88,7 @@ def pytest_sessionfinish(session):
 
 def _read_rows(table):
     lines = [line for line in table.splitlines() if line.startswith("|")][2:]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [[cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
 def _row(key):
@@ -92,12 +99,12 @@ def _row(key):
 
 
 def _cell(cases):
-    """ "works", the reason why not, or for several cases how many work and which do not."""
-    if list(cases) == [""]:
-        return cases[""]
+    """ "works", the reason why not, or for several cases how many work and which do not if they are few."""
+    if len(set(cases.values())) == 1 and (len(cases) == 1 or not next(iter(cases.values())).startswith("works")):
+        return escaped(next(iter(cases.values())))
     failed = [case for case, outcome in cases.items() if not outcome.startswith("works")]
-    count = f"{len(cases) - len(failed)} of {len(cases)}"
-    return f"{count}; not {', '.join(failed)}" if failed else count
+    count = f"{len(cases) - len(failed)} of {len(cases)} work"
+    return f"{count}; not {', '.join(failed)}" if 0 < len(failed) <= MOST_NAMED else count
 
 
 @pytest.fixture
