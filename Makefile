@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm exports litert matrix oldest mutations bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm exports litert ecosystem matrix oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -77,6 +77,17 @@ $(VENV)-litert/.installed: pyproject.toml $(CONSTRAINTS)
 # Exports every head to LiteRT (TensorFlow Lite), and compares the files with PyTorch.
 litert: $(VENV)-litert/.installed
 	OMP_NUM_THREADS=1 $(VENV)-litert/bin/python -m pytest tests/export/test_litert.py $(ARGS)
+
+$(VENV)-ecosystem/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-ecosystem
+	$(VENV)-ecosystem/bin/pip install --quiet -c $(CONSTRAINTS) torch
+	$(VENV)-ecosystem/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[ecosystem]"
+	touch $@
+
+# Runs the tools around the model (PEFT, TRL, lm-eval, ...) and rewrites the table in docs/compatibility.md: some minutes.
+# The environment is separate, because Trainers of transformers start slower and print more with these tools installed.
+ecosystem: $(VENV)-ecosystem/.installed
+	OMP_NUM_THREADS=1 $(VENV)-ecosystem/bin/python -m pytest tests/ecosystem -m "" --write_table $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt

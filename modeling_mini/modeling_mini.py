@@ -168,7 +168,9 @@ class MiniDecoderLayer(GradientCheckpointingLayer):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         def attend(x):
-            return self.dropout(self.self_attn(x, attention_mask, past_key_values, **kwargs)[0])
+            # By keyword: PEFT's adaption prompts replace the attention by a module that takes nothing else.
+            inputs = {"hidden_states": x, "attention_mask": attention_mask, "past_key_values": past_key_values}
+            return self.dropout(self.self_attn(**inputs, **kwargs)[0])
 
         def transform(x):
             return self.dropout(self.mlp(x))

@@ -23,7 +23,8 @@ def register() -> None:
     _AfterImport(_OUR_MODELS, _register_models).watch()
     _AfterImport(_LAYERS, lambda _: importlib.import_module(_OUR_MODELS)).watch()
     _AfterImport(_AUTO_MODELS, lambda _: importlib.import_module(_LAYERS)).watch()
-    _AfterImport("peft.utils.constants", _add_lora_targets).watch()
+    _AfterImport("peft.utils.constants", _add_peft_targets).watch()
+    _AfterImport("peft.tuners.adaption_prompt.config", _add_adaption_prompt).watch()
     _AfterImport("transformers.pipelines", _add_pipelines).watch()
 
 
@@ -49,12 +50,37 @@ def _register_models(modeling_mini) -> None:
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[modeling_mini.MiniConfig.model_type] = "MiniForCausalLM"
 
 
-def _add_lora_targets(constants) -> None:
-    """Give PEFT the default LoRA targets, which are those of Llama."""
+def _add_peft_targets(constants) -> None:
+    """Give each PEFT method that chooses modules by the model type the modules that it chooses in Llama.
+
+    Our modules have the names of Llama's, which has a gate as well. Tables are found by their names, so those that a
+    later PEFT adds are filled too.
+    """
     from .configuration_mini import MiniConfig
 
-    targets = getattr(constants, "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", {})
-    targets[MiniConfig.model_type] = ["q_proj", "v_proj"]
+    for name, table in vars(constants).items():
+        if name.startswith("TRANSFORMERS_MODELS_TO_") and name.endswith("_MAPPING") and "llama" in table:
+            modules = table["llama"]
+            if isinstance(modules, list):
+                modules = [module for module in modules if module != "gate_proj"]
+            table[MiniConfig.model_type] = modules
+
+
+def _add_adaption_prompt(adaption_prompt) -> None:
+    """Let PEFT's adaption prompts (LLaMA-Adapter) wrap our attention as they wrap Llama's.
+
+    As in GPT-2, the output projection is left out: its bias would change the output before the gate has opened.
+    """
+    from .configuration_mini import MiniConfig
+
+    def query_states(model, hidden_states, **kwargs):
+        """`[B, T, D]` -> `[B, H, T, K]`: Llama's without the rotation, because our positions are in the embedding."""
+        query = model.q_proj(hidden_states)
+        return query.view(*query.shape[:-1], -1, model.head_dim).transpose(1, 2)
+
+    models = getattr(adaption_prompt, "TRANSFORMERS_MODEL_CONFIG", {})
+    if "llama" in models:
+        models[MiniConfig.model_type] = models["llama"]._replace(compute_query_states=query_states, o_proj_layer=None)
 
 
 def _add_pipelines(module) -> None:

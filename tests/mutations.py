@@ -301,6 +301,24 @@ DEFECTS = {
             "        sys.meta_path.remove(self)\n        others = (",
         ),
     ],
+    ("registration.py", "ecosystem/test_peft.py"): [
+        ("PEFT: Llama's gate is a target", "_add_peft_targets", 'if module != "gate_proj"', "if module"),
+        (
+            "PEFT: the tables of LoRA alone",
+            "_add_peft_targets",
+            '"TRANSFORMERS_MODELS_TO_"',
+            '"TRANSFORMERS_MODELS_TO_LORA"',
+        ),
+        ("PEFT: adaption prompts change the start", "_add_adaption_prompt", ", o_proj_layer=None", ""),
+    ],
+    ("modeling_mini.py", "ecosystem/test_peft.py"): [
+        (
+            "attention called by position",
+            "MiniDecoderLayer.forward",
+            "self.self_attn(**inputs, **kwargs)",
+            "self.self_attn(*inputs.values(), **kwargs)",
+        ),
+    ],
     ("training/arguments.py", "training/test_arguments.py"): [
         (
             "arguments: the command line drops the overrides of the recipe",

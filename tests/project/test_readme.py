@@ -113,6 +113,7 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
         "SECURITY.md",
         "configuration/README.md",
         "docs/applications.md",
+        "docs/compatibility.md",
         "docs/data.md",
         "docs/experiments.md",
         "docs/hub.md",
