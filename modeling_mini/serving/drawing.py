@@ -19,7 +19,7 @@ LONGEST_MAP = 48  # rows and columns of a heat map: labels of more cannot be rea
 ALL_HEADS = "mean"
 _BLUE = "#3b82f6"
 _GREY = "#808898"  # read on white and on black: a contrast of at least 3.5
-_HEAT = [[0, "rgba(59, 130, 246, 0)"], [0.25, "rgba(59, 130, 246, 0.4)"], [0.6, _BLUE], [1, "#f59e0b"]]
+_HEAT = [[0, "rgba(59, 130, 246, 0)"], [0.3, "rgba(59, 130, 246, 0.5)"], [1, _BLUE]]
 _BYTES = {character: byte for byte, character in bytes_to_unicode().items()}
 
 

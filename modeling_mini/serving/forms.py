@@ -76,7 +76,7 @@ def warn(text: str) -> None:
 def warn_about_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str, but: str | None = None) -> None:
     """Say which words of a text the tokenizer reads as special tokens, except for `but`."""
     if special := [token for token in tokenizer.all_special_tokens if token in text and token != but]:
-        warn(f"{', '.join(special)} in the text is read as a special token, not as its characters.")
+        warn(f"{', '.join(special)} in the text is read as a special token of the model.")
 
 
 # A language model
@@ -116,21 +116,22 @@ def _sampling_controls(opened: Opened) -> dict[str, gr.components.Component]:
         return gr.Slider(low, high, value=min(defaults[name], high), step=step, label=name, info=info)
 
     return {
-        "max_new_tokens": slider("max_new_tokens", 1, longest, 1, "longest text to write"),
-        "temperature": slider("temperature", 0, 2, 0.05, "0 takes the likeliest token"),
-        "top_k": slider("top_k", 1, vocabulary, 1, "only this number of the likeliest tokens"),
-        "top_p": slider("top_p", 0.01, 1, 0.01, "only the likeliest tokens of this probability"),
+        "max_new_tokens": slider("max_new_tokens", 1, longest, 1, "longest text"),
+        "temperature": slider("temperature", 0, 2, 0.05, "0 is greedy"),
+        "top_k": slider("top_k", 1, vocabulary, 1, "likeliest tokens kept"),
+        "top_p": slider("top_p", 0.01, 1, 0.01, "probability kept"),
         "repetition_penalty": slider("repetition_penalty", 0.5, 2, 0.05, "above 1: fewer repetitions"),
-        "seed": gr.Number(
-            label="seed",
-            info="the same seed samples the same text",
-            placeholder="random",
-            value=None,
-            precision=0,
-            minimum=0,
-            maximum=2**32 - 1,
-        ),
+        "seed": gr.Textbox(label="seed", info="the same seed samples the same text", placeholder="random"),
     }
+
+
+def sampling_options(names: list[str], values: tuple) -> dict:
+    """The values of the controls, as `DecodingArguments` takes them. Raises `UserError` for a wrong seed."""
+    options = dict(zip(names, values, strict=True))
+    seed = str(options["seed"] or "").strip()
+    if seed and not (seed.isascii() and seed.isdigit()):
+        raise UserError(f"seed is {seed!r}; give a whole number, or nothing for a random one.")
+    return options | {"seed": int(seed) if seed else None}
 
 
 def _completion(opened: Opened, controls: dict[str, gr.components.Component]) -> None:
@@ -199,7 +200,7 @@ def _complete(opened: Opened, names: list[str], text: str, *values) -> Iterator[
         if text:
             check_text(text + ".", "The text")  # white space alone is a text that can be continued
         warn_about_special_tokens(opened.tokenizer, text)
-        options = dict(zip(names, values, strict=True))
+        options = sampling_options(names, values)
 
         def run(streamer) -> None:
             with _SAMPLING:
@@ -213,7 +214,7 @@ def _reply(opened: Opened, names: list[str], message: str, history: list[dict], 
     with errors_in_page():
         check_text(message, "The message")
         warn_about_special_tokens(opened.tokenizer, message)
-        decoding = DecodingArguments(**dict(zip(names, values, strict=True))).completed(CONTINUATION)
+        decoding = DecodingArguments(**sampling_options(names, values)).completed(CONTINUATION)
         messages = [{"role": part["role"], "content": _plain(part["content"])} for part in history]
         inputs = _conversation(opened, [*messages, {"role": "user", "content": message}], decoding.max_new_tokens)
         length = inputs["input_ids"].shape[1]
