@@ -50,6 +50,7 @@ def answer(page: Page, args: argparse.Namespace) -> None:
         page.locator("#context textarea").fill(args.context)
     if page.get_by_label("seed").count():
         page.get_by_label("seed").fill(args.seed)
+    wait_until_done(page, 500)  # the page takes over what is typed a moment later
     page.locator("button.primary:visible").first.click()
     wait_until_done(page)
     if args.tab:
@@ -96,7 +97,7 @@ def browser_page(width: int, dark: bool = False) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         page = browser.new_page(
-            viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light", device_scale_factor=1
+            viewport={"width": width, "height": 500}, color_scheme="dark" if dark else "light", device_scale_factor=1
         )
         with suppress(TimeoutError):
             yield page

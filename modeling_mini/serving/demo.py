@@ -22,7 +22,8 @@ from .forms import FORMS, Opened
 # Fonts of the visitor's own system: gradio's themes name fonts of Google.
 _SANS, _MONO = ["system-ui", "-apple-system", "sans-serif"], ["ui-monospace", "monospace"]
 _CSS = """
-.gradio-container { max-width: 1120px !important; margin: 0 auto !important; }
+/* The container is an item of a flexbox, so it would be as narrow as its content. */
+.gradio-container { width: 100%; max-width: 1120px !important; margin: 0 auto !important; }
 #heading h1 { margin-bottom: 0; overflow-wrap: anywhere; }
 #heading p { color: var(--body-text-color-subdued); margin-top: 0.25rem; }
 """

@@ -116,7 +116,7 @@ def heat_map(labels: list[str], weights: torch.Tensor) -> go.Figure:
             customdata=[[(row, column) for column in names] for row in names],
             hovertemplate="%{customdata[0]} attends to %{customdata[1]}: %{z:.1%}<extra></extra>",
             zmin=0,
-            zmax=1,
+            zmax=float(weights.max()),
             xgap=1,
             ygap=1,
             colorscale=_HEAT,

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _SAMPLING = Lock()  # `set_seed` is for the whole process: two texts at once would share one sequence of random numbers
 SHOWN_ANSWERS = 3
+NO_ANSWER = "(no answer)"
 SHOWN_WORDS = 10  # guesses for each mask
 _DEFECT = "The demo failed, which is a defect of it; its terminal shows the report."
 
@@ -138,7 +139,7 @@ def _completion(opened: Opened, controls: dict[str, gr.components.Component]) ->
     text = gr.Textbox(
         label="Text",
         lines=7,
-        max_lines=16,
+        max_lines=24,
         placeholder="Begin a text, and the model continues it.",
         elem_id="text",
         autofocus=True,
@@ -287,7 +288,7 @@ def writing_form(opened: Opened) -> None:
     labels, verb, result = _SOURCES[opened.task.name]
     with gr.Row():
         with gr.Column(scale=5, min_width=320):
-            sources = [_source_box(label) for label in labels]
+            sources = [_source_box(label, lines=5 if label == labels[-1] else 1) for label in labels]
             button = gr.Button(verb, variant="primary")
             output = gr.Textbox(label=result, lines=3, buttons=["copy"], elem_id="output", interactive=False)
         with gr.Column(scale=2, min_width=260):
@@ -312,9 +313,7 @@ def _writing_controls(opened: Opened) -> dict[str, gr.Slider]:
         "max_new_tokens": gr.Slider(
             1, longest, value=defaults["max_new_tokens"], step=1, label="max_new_tokens", info="longest text to write"
         ),
-        "num_beams": gr.Slider(
-            1, 8, value=defaults["num_beams"] or 1, step=1, label="num_beams", info="1 takes the likeliest token"
-        ),
+        "num_beams": gr.Slider(1, 8, value=defaults["num_beams"] or 1, step=1, label="num_beams", info="1 is greedy"),
         "repetition_penalty": gr.Slider(
             0.5,
             2,
@@ -339,7 +338,8 @@ def _write(opened: Opened, labels: list[str], names: list[str], *values) -> str:
             end = "last" if task.truncation_side == "left" else "first"
             warn(f"The text is too long: the model reads its {end} {task.source_length} tokens, as in training.")
         [written] = task.predict(opened.model, opened.tokenizer, examples, 1, decoding)
-        return written
+        is_answer = task.name == "generative-question-answering"
+        return written or (NO_ANSWER if is_answer else "")
 
 
 # Tasks that choose
@@ -373,7 +373,7 @@ def _classify(opened: Opened, classify: Callable, text: str, pair: str) -> dict[
 
 def answer_form(opened: Opened) -> None:
     """The part of a context that answers a question, marked in it, and the next best ones."""
-    question = gr.Textbox(label="Question", lines=1, elem_id="question")
+    question = _source_box("Question", lines=1)
     context = _source_box("Context")
     button = gr.Button("Answer", variant="primary")
     answer = gr.Textbox(label="Answer", interactive=False, elem_id="output")
@@ -399,9 +399,6 @@ def _answer(opened: Opened, question: str, context: str) -> tuple[str, list, lis
         return best[0]["answer"] or NO_ANSWER, marked, rows
 
 
-NO_ANSWER = "(no answer)"
-
-
 def fill_mask_form(opened: Opened) -> None:
     """The likeliest tokens for each masked one."""
     mask = opened.tokenizer.mask_token
@@ -421,7 +418,7 @@ def fill_mask_form(opened: Opened) -> None:
     filled = gr.HighlightedText(
         label="Filled in", color_map={"guess": "blue"}, show_legend=False, show_inline_category=False, elem_id="output"
     )
-    plot = gr.Plot(label="Guesses", elem_id="guesses")
+    plot = gr.Plot(show_label=False, elem_id="guesses")
     add.click(lambda text: f"{text or ''}{mask}", text, text, api_visibility="private")
     _on_submit([button, text], partial(_fill, opened, fill), text, [filled, plot], "fill_mask")
 
@@ -452,9 +449,9 @@ def _fill(opened: Opened, fill: Callable, text: str) -> tuple:
         return [part for part in filled if part[0]], drawing.bars(distributions, titles)
 
 
-def _source_box(label: str, placeholder: str | None = None) -> gr.Textbox:
+def _source_box(label: str, placeholder: str | None = None, lines: int = 5) -> gr.Textbox:
     return gr.Textbox(
-        label=label, lines=5, max_lines=16, placeholder=placeholder, elem_id=label.lower(), buttons=["copy"]
+        label=label, lines=lines, max_lines=16, placeholder=placeholder, elem_id=label.lower(), buttons=["copy"]
     )
 
 

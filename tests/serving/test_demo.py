@@ -204,7 +204,7 @@ def test_a_written_text_is_that_of_the_task(opened, warnings, name):
     values = [9, defaults["num_beams"], defaults["repetition_penalty"]]
     examples = Dataset.from_list([dict(zip(opened.task.input_columns, texts))])
     [expected] = opened.task.predict(opened.model, opened.tokenizer, examples)
-    assert forms._write(opened, labels, names, *texts, *values) == expected
+    assert forms._write(opened, labels, names, *texts, *values) == (expected or forms.NO_ANSWER)
     assert not warnings
     forms._write(opened, labels, names, *[text * 20 for text in texts], *values)
     assert "the model reads its" in warnings[0]
