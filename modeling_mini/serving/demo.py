@@ -3,6 +3,7 @@
 Nothing leaves the machine: the page has no fonts, scripts or pictures of others, and gradio's statistics are off.
 """
 
+import os
 import sys
 from pathlib import Path
 from threading import Event
@@ -36,20 +37,19 @@ def serve(checkpoint: str, host: str, port: int) -> None:
         UserError: the checkpoint cannot be used, or the address is taken.
     """
     page = build(checkpoint)
+    name = f"[{host}]" if ":" in host else host  # as gradio wants addresses of IPv6, and as they are in a URL
+    # Gradio opens its own page once, which a proxy cannot reach. Nothing is left to download.
+    os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}
     try:
-        page.launch(**look(), server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, share=False)
+        page.launch(**look(), server_name=name, server_port=port, quiet=True, prevent_thread_lock=True, share=False)
     except (OSError, ValueError) as error:
         raise UserError(f"The page cannot be served at {host}, port {port}: {one_line(error)}") from error
     try:
-        sys.stdout.write(f"{checkpoint} is at http://{_in_url(host)}:{port} (Ctrl-C ends the demo)\n")
+        sys.stdout.write(f"{checkpoint} is at http://{name}:{port} (Ctrl-C ends the demo)\n")
         sys.stdout.flush()
         Event().wait()
     finally:
         page.close(verbose=False)
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def look() -> dict:

@@ -317,7 +317,8 @@ def command(free_port, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_serves_on_loopback_until_it_is_interrupted(command, saved, free_port):
-    process = command("-m", "modeling_mini.cli", "demo", saved("text-generation"), "--port", free_port)
+    words = ["-m", "modeling_mini.cli", "demo", saved("text-generation"), "--port", free_port]
+    process = command(*words, HTTP_PROXY="http://127.0.0.1:9")  # a proxy that answers nobody
     line = process.stdout.readline()
     assert f"is at http://127.0.0.1:{free_port} (Ctrl-C ends the demo)" in line, process.stderr.read()
     page = urllib.request.urlopen(f"http://127.0.0.1:{free_port}", timeout=30).read().decode()

@@ -83,7 +83,7 @@ def space(checkpoint, tmp_path, capsys):
     """The folder of a Space for a classifier, written by the command."""
     path = tmp_path / "space"
     folder = str(checkpoint(MiniForSequenceClassification))
-    assert main(["demo", folder, "--space", str(path), "--repo_id", "alice/1e5"]) == 0
+    assert main(["demo", folder, "--space", str(path), "--repo_id", "alice/123"]) == 0
     assert f"hf upload USER/SPACE {path} . --repo-type space" in capsys.readouterr().out
     return path
 
@@ -91,14 +91,14 @@ def space(checkpoint, tmp_path, capsys):
 def test_a_space_has_a_header_that_the_hub_reads(space):
     _, header, body = (space / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     card = yaml.safe_load(header)
-    assert card["title"] == "1e5"
-    assert (card["sdk"], card["app_file"], card["models"]) == ("gradio", "app.py", ["alice/1e5"])
+    assert card["title"] == "123"
+    assert (card["sdk"], card["app_file"], card["models"]) == ("gradio", "app.py", ["alice/123"])
     assert re.fullmatch(r"\d+\.\d+\.\d+", card["sdk_version"])
     assert card["short_description"] == "Try a small Transformer: text classification"
     assert len(card["short_description"]) <= 60
     assert f"modeling_mini {__version__}" in body
     compile((space / "app.py").read_text(), "app.py", "exec")
-    assert 'build("alice/1e5")' in (space / "app.py").read_text()
+    assert 'build("alice/123")' in (space / "app.py").read_text()
 
 
 def test_a_space_holds_the_code_and_no_weights(space):
