@@ -222,13 +222,14 @@ def test_a_classification_has_the_probabilities_of_all_labels(opened, warnings, 
     probabilities = classify("one two", "")
     assert set(probabilities) == {"even <b>", "奇数", "other"}
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
-    [(label, probability)] = opened.task.probabilities(
-        opened.model, opened.tokenizer, Dataset.from_list([{"text": "one two"}])
-    )
-    assert max(probabilities, key=probabilities.get) == label
-    assert probabilities[label] == pytest.approx(probability, abs=1e-5)
-    assert classify("one two", "three") != probabilities
-    assert classify("<bos> one", "") == classify("<bos> one", None)
+    for text in ("one two", "one<eos> two"):  # written by a visitor, these are five characters
+        probabilities = classify(text, "")
+        [(label, probability)] = opened.task.probabilities(
+            opened.model, opened.tokenizer, Dataset.from_list([{"text": text}])
+        )
+        assert max(probabilities, key=probabilities.get) == label
+        assert probabilities[label] == pytest.approx(probability, abs=1e-5)
+    assert classify("one two", "three") != classify("one two", "")
     assert not warnings
     assert classify("one " * 90, "")
     assert "the model reads the first 64" in warnings[0]
