@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm exports litert ecosystem matrix oldest mutations bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm exports litert ecosystem demo-test matrix oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -88,6 +88,17 @@ $(VENV)-ecosystem/.installed: pyproject.toml $(CONSTRAINTS)
 # The environment is separate, because Trainers of transformers start slower and print more with these tools installed.
 ecosystem: $(VENV)-ecosystem/.installed
 	OMP_NUM_THREADS=1 $(VENV)-ecosystem/bin/python -m pytest tests/ecosystem -m "" --write_table $(ARGS)
+
+# Separate, because gradio is large, and a browser is needed as well: `apt-get install chromium` on Debian.
+$(VENV)-demo/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-demo
+	$(VENV)-demo/bin/pip install --quiet torch==2.13.0
+	$(VENV)-demo/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,demo]" playwright
+	touch $@
+
+# The page of `modeling-mini demo`, with real models in a real browser.
+demo-test: $(VENV)-demo/.installed
+	OMP_NUM_THREADS=1 $(VENV)-demo/bin/python -m pytest tests/serving/test_demo.py $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt

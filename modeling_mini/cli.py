@@ -109,6 +109,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             decoding.add_options(predict)
     _add_export(commands)
     _add_push_and_upgrade(commands)
+    _add_demo(commands)
     args, rest = parser.parse_known_args(_with_underscores(argv))
     if rest and not _take_texts(args, rest):
         parser.error(
@@ -157,6 +158,23 @@ def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
         command.add_argument("--revision", help="branch to write to; main by default")
         command.add_argument("--create_pr", action="store_true", help="open a pull request instead")
         command.add_argument("--dry_run", action="store_true", help="show what would be written, and write nothing")
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    demo = commands.add_parser(
+        "demo", help="open a page in the browser to try a trained model, or write it as a Space", allow_abbrev=False
+    )
+    demo.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
+    demo.add_argument("--host", help="address of the page (default: 127.0.0.1, which only this machine can open)")
+    demo.add_argument("--port", type=_number(int, 1, 65535), help="port of the page (default: 7860)")
+    demo.add_argument("--space", metavar="FOLDER", help="write a Hugging Face Space into a new folder instead")
+    name = _pattern(r"(?a)\w[\w.-]*/\w[\w.-]*", "USER/NAME")
+    demo.add_argument(
+        "--repo_id",
+        metavar="USER/NAME",
+        type=name,
+        help="with --space: the repository on the Hub that the Space loads the model from (default: CHECKPOINT)",
+    )
 
 
 def _with_underscores(argv: list[str]) -> list[str]:
@@ -287,6 +305,21 @@ def _upgrade_repo(args: argparse.Namespace) -> None:
     upgrade_repo(args.repo_id, revision=args.revision, create_pr=args.create_pr, dry_run=args.dry_run)
 
 
+def _demo(args: argparse.Namespace) -> None:
+    from .serving.addresses import check_address
+    from .serving.space import check_space, write_space
+
+    check_checkpoint(args.checkpoint)
+    if check_space(args):
+        sys.stdout.write(write_space(args.checkpoint, args.space, args.repo_id))
+        return
+    host, port = args.host or "127.0.0.1", args.port or 7860
+    check_address(host, port)
+    from .serving.demo import serve
+
+    serve(args.checkpoint, host, port)
+
+
 class _Lines(logging.StreamHandler):
     """Log lines that are the output of a command: an output that is gone ends it."""
 
@@ -316,6 +349,7 @@ _INPUTS = {
 _COMMANDS = {
     "presets": _presets,
     "generate": _generate,
+    "demo": _demo,
     "export": _export,
     "push": _push,
     "upgrade-repo": _upgrade_repo,

@@ -22,6 +22,7 @@ _USERS_FILES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errn
 _BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended: 128 + 13
 # Extras of pyproject.toml, and the packages of each that the code imports.
 EXTRAS = {
+    "demo": {"gradio", "plotly"},
     "train": {"accelerate", "datasets", "evaluate", "matplotlib", "yaml"},
     "tasks": {"django", "gramps", "rouge_score", "sacrebleu", "sklearn", "trac"},
     "onnx": {"onnx", "onnxruntime", "onnxscript"},

@@ -65,6 +65,11 @@ def checkpoint_task(checkpoint: str) -> str:
     return heads[architecture]
 
 
+def task_name(checkpoint: str) -> str:
+    """The task that a checkpoint was trained for: recorded by its run, or else by its head. Raises `UserError`."""
+    return recorded_arguments(checkpoint).get("task") or checkpoint_task(checkpoint)
+
+
 def load_checkpoint(checkpoint: str, task: Task) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer for a task.
 

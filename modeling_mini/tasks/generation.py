@@ -15,6 +15,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
     set_seed,
 )
+from transformers.generation import BaseStreamer
 
 from ..decoding import CONTINUATION, DecodingArguments
 from ..errors import UserError
@@ -104,6 +105,7 @@ def write(
     decoding: DecodingArguments,
     ignored: int,
     *processors: LogitsProcessor,
+    streamer: BaseStreamer | None = None,
 ) -> torch.Tensor:
     """Prompt and written tokens `[B, T]`, as `decoding` (with `max_new_tokens`) wants them.
 
@@ -111,6 +113,7 @@ def write(
         inputs: `input_ids` and `attention_mask` `[B, T]`, padded on the left.
         ignored: number of first tokens at which repetition penalty and blocked n-grams do not look.
         processors: further rules for the next token.
+        streamer: gets the prompt, and then each token as soon as it is written; for one text, without beams.
     """
     # Written out, because transformers takes what is None from the checkpoint's generation_config.json.
     sampling = {}
@@ -142,13 +145,21 @@ def write(
             attention_mask=inputs["attention_mask"],
             generation_config=settings,
             logits_processor=rules,
+            streamer=streamer,
         )
 
 
-def continue_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, **options: Any) -> str:
+def continue_text(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    streamer: BaseStreamer | None = None,
+    **options: Any,
+) -> str:
     """The prompt and a continuation.
 
     Args:
+        streamer: as in `write`.
         options: values of `DecodingArguments`. By default, 100 tokens are sampled at temperature 0.8 from the 50 most
             likely ones; a temperature of 0 takes the most likely token.
 
@@ -168,5 +179,5 @@ def continue_text(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pr
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     _, first_tokens = heal(tokenizer, prompt)
     rules = [FirstToken(length, first_tokens)] if first_tokens else []
-    tokens = write(model, tokenizer, inputs, decoding, 0, *rules)
+    tokens = write(model, tokenizer, inputs, decoding, 0, *rules, streamer=streamer)
     return tokenizer.decode(tokens[0], skip_special_tokens=True)

@@ -13,7 +13,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from modeling_mini import MiniForCausalLM
-from modeling_mini.cli import main
+from modeling_mini.cli import _parse, main
 from modeling_mini.hub import push as sharing
 from modeling_mini.tasks import task_class
 from modeling_mini.tokenization import train_tokenizer
@@ -88,6 +88,8 @@ def test_commands_of_the_readme_exist(applications, hub, without_verification, n
         if command[:2] == ["python", "train.py"] and command[2:] != ["--help"]:
             parse_arguments(command[2:])
             seen.add("train")
+        elif command[:2] == ["modeling-mini", "demo"]:
+            _parse(command[1:])  # it would serve until it is stopped
         elif command[0] == "modeling-mini":
             assert main([word.replace("USER/REPO", "alice/mini") for word in command[1:]]) == 0
             seen.add(command[1])
@@ -115,6 +117,7 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
         "docs/applications.md",
         "docs/compatibility.md",
         "docs/data.md",
+        "docs/demo.md",
         "docs/experiments.md",
         "docs/hub.md",
         "docs/performance.md",

@@ -1,0 +1,1 @@
+"""Serve a trained checkpoint to people and to programs."""
