@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm matrix oldest mutations bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm serving matrix oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -55,6 +55,16 @@ $(VENV)-vllm/.installed: pyproject.toml
 # Compares a vLLM server on a CPU with `generate`.
 vllm: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest tests/inference/test_serving.py $(ARGS)
+
+$(VENV)-serving/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-serving
+	$(VENV)-serving/bin/pip install --quiet torch==2.13.0
+	$(VENV)-serving/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,serving]"
+	touch $@
+
+# Starts `modeling-mini serve`, and asks it through OpenAI's client.
+serving: $(VENV)-serving/.installed
+	OMP_NUM_THREADS=1 $(VENV)-serving/bin/python -m pytest tests/serving $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt

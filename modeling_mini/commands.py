@@ -21,6 +21,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _USERS_FILES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EMFILE, errno.EIO, errno.ESTALE}
 _BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended: 128 + 13
 _EXTRAS = {
+    "serving": {"fastapi", "openai", "pydantic", "uvicorn"},
     "train": {"accelerate", "datasets", "evaluate", "matplotlib", "yaml"},
     "tasks": {"django", "gramps", "rouge_score", "sacrebleu", "sklearn", "trac"},
 }

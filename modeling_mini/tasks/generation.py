@@ -15,6 +15,7 @@ from transformers import (
     RepetitionPenaltyLogitsProcessor,
     set_seed,
 )
+from transformers.generation import BaseStreamer
 
 from ..decoding import CONTINUATION, DecodingArguments
 from ..errors import UserError
@@ -104,6 +105,7 @@ def write(
     decoding: DecodingArguments,
     ignored: int,
     *processors: LogitsProcessor,
+    streamer: BaseStreamer | None = None,
 ) -> torch.Tensor:
     """Prompt and written tokens `[B, T]`, as `decoding` (with `max_new_tokens`) wants them.
 
@@ -111,6 +113,7 @@ def write(
         inputs: `input_ids` and `attention_mask` `[B, T]`, padded on the left.
         ignored: number of first tokens at which repetition penalty and blocked n-grams do not look.
         processors: further rules for the next token.
+        streamer: gets each token as soon as it is written; not with beams.
     """
     # Written out, because transformers takes what is None from the checkpoint's generation_config.json.
     sampling = {}
@@ -142,6 +145,7 @@ def write(
             attention_mask=inputs["attention_mask"],
             generation_config=settings,
             logits_processor=rules,
+            streamer=streamer,
         )
 
 

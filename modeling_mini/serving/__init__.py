@@ -1,0 +1,1 @@
+"""Serving: a server with OpenAI's endpoints, and a chat in the terminal."""
