@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..options import check_checkpoint
 
 
@@ -36,6 +36,7 @@ def serve(checkpoint: str, host: str, port: int, device: str, dtype: str, **opti
     from ..modeling_mini import MiniForCausalLM
 
     check_causal(checkpoint, "serve")
+    check_device(device)
     if missing := next((name for name in _PACKAGES if importlib.util.find_spec(name) is None), None):
         raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
 
@@ -77,6 +78,16 @@ def check_causal(checkpoint: str, command: str) -> None:
         raise UserError(
             f"{checkpoint} has is_causal=False and does not continue text; {command} needs a causal MiniForCausalLM."
         )
+
+
+def check_device(device: str) -> None:
+    """Raises `UserError` for a device that this machine does not have; `auto` is any."""
+    import torch
+
+    try:
+        torch.empty(0, device="cpu" if device == "auto" else device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        raise UserError(f"--device {device} cannot be used: {one_line(error)}; give auto, cpu or cuda:0.") from error
 
 
 def model_names(checkpoint: str) -> list[str]:

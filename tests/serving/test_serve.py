@@ -49,6 +49,10 @@ def test_a_model_that_writes_no_text_is_refused(refusal, checkpoint, head, field
     assert sentence in refusal(checkpoint(*([head] if head else []), **fields))
 
 
+def test_a_device_that_does_not_exist_is_refused(refusal, checkpoint):
+    assert "--device nosuch cannot be used: " in refusal(checkpoint(), "--device", "nosuch")
+
+
 def test_a_missing_package_is_named_with_the_extra(refusal, checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert 'fastapi is not installed; install it with: pip install "modeling_mini[serving]"' in refusal(checkpoint())

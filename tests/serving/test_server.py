@@ -181,6 +181,24 @@ def test_a_signal_ends_the_server(folder, free_port, tmp_path, number, exit_code
     assert log.endswith(f"Stopped by {signal.Signals(number).name}.\n")
 
 
+def test_options_reach_the_server(folder, free_port, tmp_path):
+    options = ("--enable-cors", "--dtype", "bfloat16", "--default_seed", "1", "--log_level", "error")
+    process = start(folder, free_port, tmp_path / "log", *options)
+    try:
+        body, headers = (
+            b'{"prompt": "fox", "max_tokens": 3}',
+            {"Content-Type": "application/json", "Origin": "http://a"},
+        )
+        request = urllib.request.Request(f"http://127.0.0.1:{free_port}/v1/completions", body, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["usage"]["completion_tokens"] == 3
+            assert answer.headers["Access-Control-Allow-Origin"]
+    finally:
+        process.terminate()
+        process.wait()
+    assert "[Request received]" not in (tmp_path / "log").read_text()  # a warning of transformers
+
+
 def test_transformers_own_command_serves_the_model_after_our_import(folder, free_port, tmp_path):
     main = "import modeling_mini; from transformers.cli.transformers import main; main()"
     process = start(folder, free_port, tmp_path / "log", command=("-c", main, "serve"))
