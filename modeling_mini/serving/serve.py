@@ -3,6 +3,7 @@
 import errno
 import importlib.util
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
@@ -60,10 +61,13 @@ def check_address(host: str, port: int) -> None:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address, family=family).close()
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is too long
+        number = getattr(error, "errno", None) or 0
+        if number == errno.EADDRINUSE:
             raise UserError(f"--port {port} is in use on {host}; choose another port, or stop its server.") from error
-        reason = error.strerror or error
+        reason = (
+            os.strerror(number) if number > 0 else one_line(error)
+        )  # names that are not found have numbers below 0
         raise UserError(f"--host {host} --port {port}: no server can listen there ({reason}).") from error
 
 

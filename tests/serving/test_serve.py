@@ -32,8 +32,11 @@ def test_a_port_in_use_is_refused_before_the_checkpoint_is_opened(refusal, tmp_p
 
 
 def test_an_address_of_another_machine_is_refused(refusal, tmp_path):
-    assert "--host 192.0.2.1 --port" in refusal(tmp_path, "--host", "192.0.2.1")
-    assert "no server can listen there" in refusal(tmp_path, "--host", "no such host")
+    error = refusal(tmp_path, "--host", "192.0.2.1")
+    assert "--host 192.0.2.1 --port" in error
+    assert "no server can listen there (Cannot assign requested address)." in error
+    for name in ("no such host", "x" * 100):
+        assert "no server can listen there" in refusal(tmp_path, "--host", name)
 
 
 @pytest.mark.parametrize(
