@@ -52,6 +52,8 @@ class Server(Serve):
         models.force_model = self.names[0]
         models.loaded_models[self.names[0]] = TimedModel(self.model, -1, processor=self.tokenizer)
         models.process_model_name = self._name
+        models.list_models = self._list
+        models.get_gen_models = self._list  # its name in transformers 5.17
         self._generation_state.get_manager = lambda *args, **kwargs: managers
         for handler, text_field in (
             (self._chat_handler, "messages"),
@@ -71,6 +73,10 @@ class Server(Serve):
         if requested not in self.names:
             raise RequestError(f"There is no model {requested!r} here.", 404, "model_not_found")
         return self.names[0]
+
+    def _list(self) -> list[dict]:
+        """What `/v1/models` shows: not the models in the cache of the Hub."""
+        return [{"id": self.names[0], "object": "model", "created": 0, "owned_by": "local"}]
 
     async def _handle(
         self, handle: Callable[[dict, str], Awaitable[Response]], text_field: str, body: dict, request_id: str
