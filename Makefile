@@ -7,7 +7,8 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm exports litert ecosystem demo-test matrix oldest mutations bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm exports litert serving demo-test ecosystem matrix oldest mutations \
+	bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -99,6 +100,15 @@ $(VENV)-demo/.installed: pyproject.toml $(CONSTRAINTS)
 # The page of `modeling-mini demo`, with real models in a real browser.
 demo-test: $(VENV)-demo/.installed
 	OMP_NUM_THREADS=1 $(VENV)-demo/bin/python -m pytest tests/serving/test_demo.py $(ARGS)
+$(VENV)-serving/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-serving
+	$(VENV)-serving/bin/pip install --quiet torch==2.13.0
+	$(VENV)-serving/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,serving]"
+	touch $@
+
+# Starts `modeling-mini serve`, and asks it through OpenAI's client.
+serving: $(VENV)-serving/.installed
+	OMP_NUM_THREADS=1 $(VENV)-serving/bin/python -m pytest tests/serving $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt

@@ -108,6 +108,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         if name != "classify":
             decoding.add_options(predict)
     _add_export(commands)
+    _add_serve_and_chat(commands)
     _add_push_and_upgrade(commands)
     _add_demo(commands)
     args, rest = parser.parse_known_args(_with_underscores(argv))
@@ -133,6 +134,24 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--to", required=True, choices=FORMATS, help="the file format")
     export.add_argument("--output", help="folder of the files; by default a folder in CHECKPOINT named as the format")
     export.add_argument("--max_length", type=_count, help="litert: tokens of the fixed input (default: the context)")
+
+
+def _add_serve_and_chat(commands: argparse._SubParsersAction) -> None:
+    serve = commands.add_parser("serve", help="a server with OpenAI's endpoints for a trained model")
+    serve.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine)")
+    serve.add_argument("--port", type=_number(int, 1, 65535), default=8000, help="port to listen at (default: 8000)")
+    serve.add_argument("--device", default="auto", help="device of the model: auto, cpu, cuda:0 (default: auto)")
+    dtypes = ("auto", "float32", "bfloat16", "float16")
+    serve.add_argument("--dtype", choices=dtypes, default="auto", help="type of the weights; as saved by default")
+    serve.add_argument("--default_seed", type=_number(int, 0, 2**32 - 1), help="seed of sampling, set at the start")
+    serve.add_argument("--enable_cors", action="store_true", help="let pages of every web site use the server")
+    levels = ("debug", "info", "warning", "error")
+    serve.add_argument("--log_level", choices=levels, default="warning", help="of transformers (default: warning)")
+    chat = commands.add_parser("chat", help="talk with a trained model in the terminal")
+    chat.add_argument("checkpoint", help="folder of a trained model, or its name on the Hub")
+    chat.add_argument("--system_prompt", help="first message of the conversation, with the role `system`")
+    decoding.add_options(chat)
 
 
 def _add_push_and_upgrade(commands: argparse._SubParsersAction) -> None:
@@ -279,6 +298,21 @@ def _export(args: argparse.Namespace) -> None:
     export(args)
 
 
+def _serve(args: argparse.Namespace) -> None:
+    from .serving.serve import serve
+
+    serve(**{name: value for name, value in vars(args).items() if name != "command"})
+
+
+def _chat(args: argparse.Namespace) -> None:
+    options = decoding.from_namespace(args).completed(decoding.CONTINUATION)
+    check_checkpoint(args.checkpoint)
+
+    from .serving.chat import chat
+
+    chat(args.checkpoint, options, args.system_prompt)
+
+
 def _push(args: argparse.Namespace) -> None:
     check_folder(args.checkpoint)
 
@@ -349,6 +383,8 @@ _INPUTS = {
 _COMMANDS = {
     "presets": _presets,
     "generate": _generate,
+    "serve": _serve,
+    "chat": _chat,
     "demo": _demo,
     "export": _export,
     "push": _push,

@@ -23,6 +23,7 @@ _BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended: 128
 # Extras of pyproject.toml, and the packages of each that the code imports.
 EXTRAS = {
     "demo": {"gradio", "plotly"},
+    "serving": {"fastapi", "openai", "pydantic", "uvicorn"},
     "train": {"accelerate", "datasets", "evaluate", "matplotlib", "yaml"},
     "tasks": {"django", "gramps", "rouge_score", "sacrebleu", "sklearn", "trac"},
     "onnx": {"onnx", "onnxruntime", "onnxscript"},

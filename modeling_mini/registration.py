@@ -42,8 +42,10 @@ def _register_models(modeling_mini) -> None:
     for name, auto_class_name in AUTO_CLASSES.items():
         model_class = getattr(modeling_mini, name)
         getattr(modeling_auto, auto_class_name).register(model_class.config_class, model_class, exist_ok=True)
-        # `transformers serve` looks up the class of a checkpoint by name in the transformers module.
-        setattr(sys.modules["transformers"], name, model_class)
+        # `transformers serve` looks up the class of a checkpoint by name in the transformers module. There are two
+        # objects of this module, because importing `transformers.processing_utils` runs its `__init__` once more, and
+        # the server may hold either. Both find a name in their class.
+        setattr(type(sys.modules["transformers"]), name, model_class)
 
     # The Trainer shifts labels under label smoothing only for names in this mapping, and lm-eval reads it to decide
     # which models are causal.

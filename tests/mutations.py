@@ -295,6 +295,12 @@ DEFECTS = {
             "importlib.import_module(_OUR_MODELS)",
         ),
         (
+            "registration: only one object of the transformers module has our classes",
+            "_register_models",
+            'setattr(type(sys.modules["transformers"]), name, model_class)',
+            'setattr(sys.modules["transformers"], name, model_class)',
+        ),
+        (
             "registration is used up by a module that is only looked for",
             "_AfterImport.find_spec",
             "        others = (",
@@ -335,6 +341,21 @@ DEFECTS = {
     ],
     ("cli.py", "project/test_cli.py"): [
         ("arguments: an option with dashes is unknown", "_with_underscores", '.replace("-", "_")', ""),
+    ],
+    ("serving/chat.py", "serving/test_chat.py"): [
+        ("serving: SIGTERM ends an answer, not the chat", "Conversation.answer", "stopped.signal_number !=", "0 =="),
+        (
+            "serving: a chat never forgets its oldest turns",
+            "Conversation._fitting_inputs",
+            "del self.messages[:2]",
+            "break",
+        ),
+    ],
+    ("serving/requests.py", "serving/test_requests.py"): [
+        ("serving: answers go on after the context", "fit_context", "room, room)", "room, context)"),
+    ],
+    ("serving/serve.py", "serving/test_serve.py"): [
+        ("serving: an encoder is served", "check_causal", ".is_causal:", ".is_causal and False:"),
     ],
     ("training/optim.py", "training/test_optim.py"): [
         ("optim: rounding makes Muon's singular values grow", "", "CUSHION = 1.01", "CUSHION = 1.0"),

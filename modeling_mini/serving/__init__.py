@@ -1,1 +1,1 @@
-"""Serve a trained checkpoint to people and to programs."""
+"""A trained checkpoint for people and programs: a server, a chat in the terminal, a demo page."""

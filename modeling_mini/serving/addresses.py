@@ -1,25 +1,23 @@
 """Whether a server can listen at an address; tried before the imports and the model, which take seconds."""
 
+import errno
+import os
 import socket
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 
 
 def check_address(host: str, port: int) -> None:
-    """Raise `UserError` if this machine does not have the address, or if its port is in use or not allowed."""
+    """Raises `UserError` if this machine does not have the address, or if its port is in use or not allowed."""
     try:
-        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address, family=family).close()
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is too long
+        number = getattr(error, "errno", None) or 0
+        if number == errno.EADDRINUSE:
+            raise UserError(f"--port {port} is in use on {host}; choose another port, or stop its server.") from error
+        reason = os.strerror(number) if number > 0 else one_line(error)  # below 0: a name that is not found
         raise UserError(
-            f"--host {host}: there is no such address; give one of this machine, e.g. 127.0.0.1."
-        ) from error
-    family, kind, protocol, _, address = addresses[0]
-    try:
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()
-    except OSError as error:
-        raise UserError(
-            f"The page cannot be served at {host}, port {port}: {error.strerror}; choose another --port or --host."
+            f"--host {host} --port {port}: no server can listen there ({reason}); give an address of this machine, "
+            "e.g. 127.0.0.1."
         ) from error

@@ -115,6 +115,35 @@ print(all(opened[name] is getattr(modeling_mini, name) is named[name] for name i
     assert in_fresh_python(code) == "modeling_mini.modeling_mini True\n"
 
 
+@pytest.mark.slow
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import modeling_mini; import transformers",
+        "import transformers; import modeling_mini",
+        "from transformers.cli.serving import model_manager; import modeling_mini",
+        "import modeling_mini; from transformers.cli.serving import model_manager",
+        "import transformers.processing_utils; import modeling_mini",
+    ],
+)
+def test_every_object_of_the_transformers_module_has_our_classes(first):
+    """Importing `transformers.processing_utils` replaces the object; `transformers serve` may hold the first."""
+    code = f"""
+{first}
+import transformers
+from transformers.cli.serving import model_manager
+held = [transformers, model_manager.transformers]
+import importlib, sys
+importlib.import_module("transformers.processing_utils")
+importlib.import_module("transformers.models.auto.modeling_auto")
+held.append(sys.modules["transformers"])
+from modeling_mini.configuration_mini import AUTO_CLASSES
+print(all(getattr(module, name) is getattr(modeling_mini, name) for module in held for name in AUTO_CLASSES))
+"""
+    assert in_fresh_python(code) == "True\n"
+
+
 def in_fresh_python(code):
     """The output of code in a new Python process."""
     result = subprocess.run([sys.executable, "-c", code], cwd=PYPROJECT.parent, capture_output=True, text=True)

@@ -220,6 +220,8 @@ def test_a_wrong_name_or_path_of_a_training_is_refused_before_the_imports(withou
         (["generate", "", "text"], "The checkpoint is empty"),
         (["classify", "../nosuch", "text"], "../nosuch: there is no such folder"),
         (["translate", "nosuch", "text"], "nosuch: there is no such folder"),
+        (["serve", "nosuch"], "nosuch: there is no such folder"),
+        (["chat", "nosuch"], "nosuch: there is no such folder"),
     ],
 )
 def test_a_wrong_name_or_path_of_another_command_is_refused_before_the_imports(without_torch, arguments, sentence):

@@ -42,6 +42,8 @@ def test_the_rules_hold(lint_imports):
         ("data/splits.py", "from ..tasks import task_class"),
         ("tasks/base.py", "from ..training import run"),
         ("hub/model_card.py", "from ..inference import loading"),
+        ("serving/serve.py", "from ..training import run"),
+        ("inference/loading.py", "from ..serving import serve"),
         ("loss_mini.py", "from .masking_mini import CACHE_NAME"),
         ("modeling_mini.py", "from .errors import UserError"),
         ("checkpoints.py", "from .training.arguments import MiniTrainingArguments"),

@@ -123,6 +123,7 @@ def test_continuous_integration_runs_the_two_commands_of_the_readme():
         "docs/performance.md",
         "docs/robustness.md",
         "docs/scaling.md",
+        "docs/serving.md",
     ],
 )
 def test_links_to_files_lead_somewhere(name):

@@ -36,8 +36,8 @@ sys.exit(main(sys.argv[1:]))
         (["--space", " ", "--repo_id", "u/n"], "--space is empty"),
         (["--space", "full", "--repo_id", "u/n"], "--space full exists and is not an empty folder"),
         (["--space", "full/file", "--repo_id", "u/n"], "is not an empty folder"),
-        (["--host", "nosuch.invalid"], "--host nosuch.invalid: there is no such address"),
-        (["--host", "192.0.2.1"], "The page cannot be served at 192.0.2.1, port 7860"),
+        (["--host", "nosuch.invalid"], "--host nosuch.invalid --port 7860: no server can listen there"),
+        (["--host", "192.0.2.1"], "--host 192.0.2.1 --port 7860: no server can listen there"),
     ],
     ids=["repo", "no-repo", "port", "host", "empty", "full", "file", "no-host", "foreign-host"],
 )
@@ -65,7 +65,7 @@ def test_a_port_in_use_is_refused_in_a_sentence(checkpoint, capsys):
         taken.listen()
         port = str(taken.getsockname()[1])
         assert main(["demo", str(checkpoint()), "--port", port]) == 1
-    message = f"The page cannot be served at 127.0.0.1, port {port}: Address already in use; choose another --port"
+    message = f"--port {port} is in use on 127.0.0.1; choose another port"
     assert message in capsys.readouterr().err
 
 
