@@ -20,9 +20,15 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Of a file that the user named, or of a folder of the user: permissions, names, devices.
 _USERS_FILES = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.EMFILE, errno.EIO, errno.ESTALE}
 _BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended: 128 + 13
-_EXTRAS = {
+# Extras of pyproject.toml, and the packages of each that the code imports.
+EXTRAS = {
     "train": {"accelerate", "datasets", "evaluate", "matplotlib", "yaml"},
     "tasks": {"django", "gramps", "rouge_score", "sacrebleu", "sklearn", "trac"},
+    "onnx": {"onnx", "onnxruntime", "onnxscript"},
+    "executorch": {"executorch"},
+    "openvino": {"openvino"},
+    "litert": {"ai_edge_litert", "litert_torch"},
+    "gguf": {"gguf"},
 }
 
 
@@ -136,9 +142,20 @@ def _missing_package(error: ModuleNotFoundError) -> str | None:
     with suppress(ValueError):  # a module without a spec
         if not package or importlib.util.find_spec(package) is not None:
             return None
-    extra = next((extra for extra, packages in _EXTRAS.items() if package in packages), None)
+    return _how_to_install(package)
+
+
+def _how_to_install(package: str) -> str:
+    extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
     requirement = package if extra is None else f'"modeling_mini[{extra}]"'
     return f"The package {package} is not installed; install it with: pip install {requirement}"
+
+
+def require_packages(extra: str) -> None:
+    """Raise `UserError` if a package of an extra is not installed; nothing is imported."""
+    for package in sorted(EXTRAS[extra]):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(_how_to_install(package))
 
 
 def _check_folder() -> None:

@@ -1,12 +1,6 @@
 """ONNX, OpenVINO and ExecuTorch files, written by transformers' own exporters."""
 
-import importlib.util
-import io
-import logging
-import warnings
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 
 import torch
@@ -16,15 +10,16 @@ from transformers import DynamicCache, PreTrainedModel
 
 from ..errors import UserError, first_line, shortened
 from ..masking_mini import CACHE_NAME
+from .checkpoint import open_checkpoint
 from .parity import check_generation, check_rows, example
-from .run import checkpoint_parts
+from .quiet import quiet
 
 
-# Format -> the exporter and its config in transformers, the packages that it needs, and the file that it writes.
+# Format -> the exporter and its config in transformers, and the file that it writes.
 _EXPORTERS = {
-    "onnx": ("OnnxExporter", "OnnxConfig", ("onnx", "onnxscript", "onnxruntime"), "model.onnx"),
-    "openvino": ("OpenVINOExporter", "OpenVINOConfig", ("openvino",), "openvino_model.xml"),
-    "executorch": ("ExecutorchExporter", "ExecutorchConfig", ("executorch",), "model.pte"),
+    "onnx": ("OnnxExporter", "OnnxConfig", "model.onnx"),
+    "openvino": ("OpenVINOExporter", "OpenVINOConfig", "openvino_model.xml"),
+    "executorch": ("ExecutorchExporter", "ExecutorchConfig", "model.pte"),
 }
 
 
@@ -44,15 +39,15 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
         The file of the graph.
 
     Raises:
-        UserError: a package is missing, the checkpoint is refused, or the outputs differ.
+        UserError: transformers is too old, the checkpoint is refused, or the outputs differ.
     """
-    exporter_name, config_name, packages, file = _EXPORTERS[args.to]
-    exporters = _library(args.to, packages)
-    model, tokenizer = checkpoint_parts(checkpoint, args.checkpoint)
+    exporter_name, config_name, file = _EXPORTERS[args.to]
+    exporters = _library(args.to)
+    model, tokenizer = open_checkpoint(checkpoint, args.checkpoint)
     generates = hasattr(model, "generate") and model.config.is_causal
     inputs, shapes = _inputs(model, generates, args.to)
     config = getattr(exporters, config_name)(dynamic_shapes=shapes)
-    with _quiet():
+    with quiet():
         try:
             exported = getattr(exporters, exporter_name)().export(model, inputs, config)
         except Exception as error:  # an exporter raises whatever a pass of it raises
@@ -61,7 +56,9 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
         exported.generation_config = model.generation_config if generates else None
         exported.save_pretrained(output)
         tokenizer.save_pretrained(output)
-        loaded = exporters.ExportedModel.from_pretrained(output, device="cpu")
+        # A CPU with bfloat16 would otherwise compute in it, although the file asks for float32.
+        options = {"config": {"INFERENCE_PRECISION_HINT": "f32"}} if args.to == "openvino" else {}
+        loaded = exporters.ExportedModel.from_pretrained(output, device="cpu", **options)
     rows = 1 if args.to == "executorch" else 2
     if generates:
         session = _States(loaded) if args.to == "openvino" else _Cache(loaded, model)
@@ -71,11 +68,8 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
     return output / file
 
 
-def _library(name: str, packages: tuple[str, ...]):
-    """transformers' module of exporters. Raises `UserError` if it, or a package that it needs, is missing."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise UserError(f'The package {missing[0]} is not installed; install it with: pip install "modeling_mini[{name}]"')
+def _library(name: str):
+    """transformers' module of exporters. Raises `UserError` if this version has none."""
     try:
         from transformers import exporters
 
@@ -99,7 +93,7 @@ def _inputs(model: PreTrainedModel, generates: bool, name: str) -> tuple[dict, d
     ids, mask = example(model.config, rows, min(8, context))
     shapes = {"input_ids": {**batch, 1: length}, "attention_mask": {**batch, 1: length}}
     if not generates:
-        return {"input_ids": ids, "attention_mask": mask}, shapes
+        return {"input_ids": ids, "attention_mask": mask, "use_cache": False}, shapes
     past = ids.shape[1] // 2
     with torch.no_grad():
         cache = model(ids[:, :past], attention_mask=mask[:, :past], use_cache=True)[CACHE_NAME]
@@ -144,19 +138,3 @@ class _States:
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         inputs = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy(), "beam_idx": self.rows}
         return torch.from_numpy(self.request.infer(inputs)["logits"].copy())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide progress and warnings of exporters, which name their own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch", "transformers", "onnxscript", "executorch", "root")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), suppress():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)

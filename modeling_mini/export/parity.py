@@ -1,7 +1,7 @@
 """Whether an exported file computes what the PyTorch model computes: the same outputs, and the same greedy tokens."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from .run import REPORT
 
 TOLERANCE = 1e-4  # largest accepted difference, as a part of the largest output (at least 1); float32
 GREEDY_TOKENS = 16
+_PROMPT = 7  # tokens before them
 _LONGEST = 512  # tokens of the longest text that is compared
 
 
@@ -69,7 +70,7 @@ def check_rows(
         for name, value in expected.items():
             if torch.is_tensor(value):
                 key = f"{name} of {rows} x {length} tokens"
-                differences[key] = _difference(_unpadded(outputs[name], mask), _unpadded(value, mask))
+                differences[key] = _accepted(key, _unpadded(outputs[name], mask), _unpadded(value, mask))
     _record(folder, differences)
 
 
@@ -93,15 +94,16 @@ def check_generation(model: PreTrainedModel, session: Session, folder: Path, row
         session.reset(rows)
         expected = model(input_ids=ids, attention_mask=mask).logits
         key = f"logits of {rows} x {length} tokens"
-        differences[key] = _difference(_unpadded(session(ids, mask), mask), _unpadded(expected, mask))
-    steps = max(1, min(GREEDY_TOKENS, context - 7))
-    differences[f"logits of {steps} greedy tokens with the cache"] = _greedy_difference(model, session, rows, steps)
+        differences[key] = _accepted(key, _unpadded(session(ids, mask), mask), _unpadded(expected, mask))
+    steps = max(1, min(GREEDY_TOKENS, context - _PROMPT))
+    key = f"logits of {steps} greedy tokens with the cache"
+    differences[key] = max(_greedy_differences(key, model, session, rows, steps))
     _record(folder, differences, steps * rows)
 
 
-def _greedy_difference(model: PreTrainedModel, session: Session, rows: int, steps: int) -> float:
+def _greedy_differences(key: str, model: PreTrainedModel, session: Session, rows: int, steps: int) -> Iterator[float]:
     """Decode with `generate`, and compare the logits and the choice of each step. Raises `UserError`."""
-    ids, mask = example(model.config, rows, 7)
+    ids, mask = example(model.config, rows, _PROMPT)
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=steps,
@@ -111,14 +113,13 @@ def _greedy_difference(model: PreTrainedModel, session: Session, rows: int, step
     )
     generated = model.generate(ids, attention_mask=mask, generation_config=config)
     session.reset(rows)
-    tokens, difference = ids, 0.0
+    tokens = ids
     for step, expected in enumerate(generated.logits):
         logits = session(tokens, mask)[:, -1]
-        difference = max(difference, _difference(logits, expected))
+        yield _accepted(key, logits, expected)
         tokens = generated.sequences[:, ids.shape[1] + step, None]
         _check_choice(logits, tokens, step)
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-    return difference
 
 
 def _check_choice(logits: torch.Tensor, tokens: torch.Tensor, step: int) -> None:
@@ -137,22 +138,21 @@ def _unpadded(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return tensor[mask.bool()] if tensor.shape[:2] == mask.shape else tensor
 
 
-def _difference(output: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, as a part of the largest expected value (at least 1); infinite for other shapes."""
-    if output.shape != expected.shape or not torch.isfinite(output).all():
-        return float("inf")
-    return ((output - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+def _accepted(key: str, output: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, as a part of the largest value (at least 1). Raises `UserError` above `TOLERANCE`."""
+    difference = float("inf")
+    if output.shape == expected.shape and torch.isfinite(output).all():
+        difference = ((output - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+    if difference > TOLERANCE:
+        raise UserError(
+            f"The exported file does not compute what the PyTorch model computes: {key} differ by {difference:.1e} of "
+            f"the largest value, and at most {TOLERANCE:.0e} is accepted; the export is deleted."
+        )
+    return difference
 
 
 def _record(folder: Path, differences: dict[str, float], greedy_tokens: int | None = None) -> None:
-    """Add the differences to the report of the export. Raises `UserError` if one exceeds `TOLERANCE`."""
-    worst = max(differences, key=differences.get)
-    if not differences[worst] <= TOLERANCE:
-        raise UserError(
-            f"The exported file does not compute what the PyTorch model computes: {worst} differ by "
-            f"{differences[worst]:.1e} of the largest value, and at most {TOLERANCE:.0e} is accepted; the export is "
-            "deleted."
-        )
+    """Write the differences into the report of the export."""
     report = {"tolerance": TOLERANCE, "differences": differences}
     if greedy_tokens is not None:
         report["equal_greedy_tokens"] = greedy_tokens

@@ -6,10 +6,12 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..commands import EXTRAS, require_packages
 from ..errors import UserError
 from ..options import check_checkpoint
 
@@ -24,7 +26,6 @@ FORMATS = {
     "litert": "litert:export",
 }
 REPORT = "export_report.json"  # what was exported, by which versions, and the measured differences
-_PACKAGES = ("modeling_mini", "torch", "transformers")
 
 
 def export(args: Namespace) -> None:
@@ -40,6 +41,7 @@ def export(args: Namespace) -> None:
     """
     check_checkpoint(args.checkpoint)
     output = _output_folder(args)
+    require_packages(args.to)
     from ..model_folders import local_folder
 
     start = time.monotonic()
@@ -59,27 +61,6 @@ def export(args: Namespace) -> None:
 def _function(name: str):
     module, function = FORMATS[name].split(":")
     return getattr(import_module(f".{module}", __package__), function)
-
-
-def checkpoint_parts(checkpoint: Path, source: str) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
-    """The model of a checkpoint with its own head, in float32 and evaluation mode, and its tokenizer.
-
-    Args:
-        checkpoint: the folder of a trained model.
-        source: how the user named it.
-
-    Raises:
-        UserError: the checkpoint is refused, or is quantized.
-    """
-    from .. import modeling_mini
-    from ..model_folders import open_model, open_tokenizer, require_model_folder
-
-    config = require_model_folder(checkpoint, source)
-    if hasattr(config, "quantization_config"):
-        raise UserError(f"{source} is quantized, and exports need the weights as numbers; name the original model.")
-    tokenizer = open_tokenizer(checkpoint, source, config.vocab_size)
-    model = open_model(checkpoint, getattr(modeling_mini, config.architectures[0]), source)
-    return model.float(), tokenizer
 
 
 def _output_folder(args: Namespace) -> Path:
@@ -114,17 +95,15 @@ def _write_report(folder: Path, args: Namespace) -> None:
     path = folder / REPORT
     parity = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     files = sorted({file.name for file in folder.iterdir()} - {REPORT})
-    report = {"format": args.to, "source": args.checkpoint, "versions": _versions(), **parity, "files": files}
+    report = {"format": args.to, "source": args.checkpoint, "versions": _versions(args.to), **parity, "files": files}
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _versions() -> dict[str, str]:
+def _versions(name: str) -> dict[str, str]:
     versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:  # a copy of the code that is not installed
-            continue
+    for package in ("modeling_mini", "torch", "transformers", *sorted(EXTRAS[name])):
+        with suppress(PackageNotFoundError):  # a copy of the code that is not installed
+            versions[package] = version(package)
     return versions
 
 
@@ -135,7 +114,8 @@ def _publish(staging: Path, output: Path) -> None:
     new = sorted(staging.iterdir(), key=lambda path: path.name == REPORT)  # last: it marks the others as ours
     if taken := [path.name for path in new if (output / path.name).exists() and path.name not in earlier]:
         raise UserError(f"{output / taken[0]} exists, and this command did not write it; choose another --output.")
-    for name in earlier:
-        (output / name).unlink(missing_ok=True)
+    for path in (output / name for name in earlier):
+        if path.is_file():
+            path.unlink()
     for path in new:
         shutil.move(path, output / path.name)

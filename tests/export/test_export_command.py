@@ -1,0 +1,132 @@
+"""The command `modeling-mini export`: what it refuses before any work, and what it leaves in the output folder."""
+
+import json
+
+import pytest
+
+from modeling_mini import MiniForCausalLM
+from modeling_mini.cli import main
+from modeling_mini.export import run
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """`stand_in(files)`: replace the formats by one that writes these texts; no package is needed."""
+
+    def use(files, error=None):
+        def export(checkpoint, output, args):
+            for name, text in files.items():
+                (output / name).write_text(text)
+            if error is not None:
+                raise error
+            return output / next(iter(files))
+
+        monkeypatch.setattr(run, "_function", lambda name: export)
+        monkeypatch.setattr(run, "require_packages", lambda extra: None)
+
+    return use
+
+
+@pytest.fixture
+def refusal(capsys):
+    """`refusal(words)`: the sentence with which the command refuses them."""
+
+    def of(*words):
+        capsys.readouterr()
+        assert main(["export", *map(str, words)]) == 1
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.count("\n") == 1
+        return output.err
+
+    return of
+
+
+def test_files_are_written_to_a_folder_named_as_the_format(checkpoint, stand_in, capsys):
+    folder = checkpoint()
+    stand_in({"model.onnx": "graph"})
+    assert main(["export", str(folder), "--to", "onnx"]) == 0
+    assert f"{folder / 'onnx' / 'model.onnx'} is ready" in capsys.readouterr().out
+    assert {path.name for path in (folder / "onnx").iterdir()} == {"model.onnx", "export_report.json"}
+    report = json.loads((folder / "onnx" / "export_report.json").read_text())
+    assert (report["format"], report["source"], report["files"]) == ("onnx", str(folder), ["model.onnx"])
+    assert report["versions"].keys() >= {"torch", "transformers"}
+
+
+def test_second_export_replaces_the_files_of_the_first_and_no_others(checkpoint, stand_in, refusal, tmp_path):
+    folder, output = checkpoint(), tmp_path / "out"
+    words = [str(folder), "--to", "onnx", "--output", str(output)]
+    stand_in({"model.onnx": "first", "model.onnx.data": "weights"})
+    assert main(["export", *words]) == 0
+    (output / "notes.txt").write_text("of the user")
+    stand_in({"model.onnx": "second"})
+    assert main(["export", *words]) == 0
+    assert {path.name for path in output.iterdir()} == {"model.onnx", "export_report.json", "notes.txt"}
+    assert (output / "model.onnx").read_text() == "second"
+
+    stand_in({"notes.txt": "of the export"})
+    assert "notes.txt exists, and this command did not write it" in refusal(*words)
+    assert (output / "notes.txt").read_text() == "of the user"
+    assert (output / "model.onnx").read_text() == "second"
+
+
+def test_folder_with_files_of_somebody_else_is_refused(checkpoint, stand_in, refusal, tmp_path):
+    stand_in({"model.onnx": "graph"})
+    folder = checkpoint()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("text")
+    for report in (None, "{", "[]", '{"format": "onnx"}'):
+        if report is not None:
+            (tmp_path / "out" / "export_report.json").write_text(report)
+        message = refusal(folder, "--to", "onnx", "--output", tmp_path / "out")
+        assert "holds files that this command did not write" in message
+    assert "is a file" in refusal(folder, "--to", "onnx", "--output", tmp_path / "out" / "thesis.tex")
+    assert "--output is empty" in refusal(folder, "--to", "onnx", "--output", " ")
+    assert "holds files that this command did not write" in refusal(folder, "--to", "onnx", "--output", folder)
+
+
+def test_report_of_another_place_deletes_nothing_there(checkpoint, stand_in, tmp_path):
+    folder, output = checkpoint(), tmp_path / "out"
+    output.mkdir()
+    (tmp_path / "kept.txt").write_text("text")
+    report = {"format": "onnx", "files": ["../kept.txt", str(tmp_path / "kept.txt"), "..", "."]}
+    (output / "export_report.json").write_text(json.dumps(report))
+    stand_in({"model.onnx": "graph"})
+    assert main(["export", str(folder), "--to", "onnx", "--output", str(output)]) == 0
+    assert (tmp_path / "kept.txt").exists()
+
+
+def test_failed_export_leaves_nothing(checkpoint, stand_in, refusal, tmp_path):
+    from modeling_mini.errors import UserError
+
+    folder, output = checkpoint(), tmp_path / "out"
+    stand_in({"model.onnx": "graph"}, UserError("The outputs differ."))
+    assert "The outputs differ." in refusal(folder, "--to", "onnx", "--output", output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def test_missing_package_is_named_with_its_extra(checkpoint, monkeypatch, refusal):
+    monkeypatch.setitem(run.EXTRAS, "onnx", {"no_such_package"})
+    message = refusal(checkpoint(), "--to", "onnx")
+    assert 'no_such_package is not installed; install it with: pip install "modeling_mini[onnx]"' in message
+
+
+def test_each_format_has_an_extra(monkeypatch):
+    assert run.FORMATS.keys() <= run.EXTRAS.keys()
+
+
+def test_checkpoint_on_the_hub_needs_an_output_folder(refusal):
+    assert "name a folder with --output" in refusal("USER/REPO", "--to", "onnx")
+
+
+def test_checkpoint_without_tokenizer_or_quantized_is_refused(checkpoint, refusal, monkeypatch):
+    monkeypatch.setattr(run, "require_packages", lambda extra: None)
+    folder = checkpoint(MiniForCausalLM)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "torchao"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "is quantized, which no export can read" in refusal(folder, "--to", "onnx")
+    (folder / "tokenizer.json").unlink()
+    config.pop("quantization_config")
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "contains no tokenizer.json" in refusal(folder, "--to", "onnx")
