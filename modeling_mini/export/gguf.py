@@ -11,19 +11,21 @@ import logging
 import math
 from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
 
+import gguf
 import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.activations import ACT2FN
 
 from ..configuration_mini import MiniConfig
 from ..errors import UserError, shortened
 from ..model_folders import read_config
 from ..modeling_mini import sinusoidal_positions
 from ..tokenization import LONGEST_WORD
+from .checkpoint import open_checkpoint
 from .parity import example
-from .run import REPORT, checkpoint_parts
+from .run import REPORT
 
 
 logger = logging.getLogger(__name__)
@@ -35,10 +37,10 @@ _Q8_0_BLOCK = 32
 _CONTEXT_STEP = 256  # llama.cpp rounds the size of its cache up to a multiple, and stops at a position without a row
 _GELUS = ("gelu", "gelu_python", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
 
-# llama.cpp has a fixed list of pre-tokenizers. Regular expression of `Split` -> the name there; `gpt-2` is `ByteLevel`.
+# llama.cpp has a fixed list of pre-tokenizers: regular expression of `Split` -> name there. `ByteLevel` is `gpt-2`.
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_SPLITS = {
+SPLITS = {
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_SPACES}": "llama-bpe",
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_SPACES}": "qwen2",
 }
@@ -59,8 +61,8 @@ SAMPLES = (
 def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
     """Write a causal pre-norm checkpoint and its tokenizer as one GGUF file, and check what it computes.
 
-    The file is opened as a GPT-2 by transformers, and by llama.cpp if llama-cpp-python is installed; the logits must be
-    those of the PyTorch model within `TOLERANCES`, and llama.cpp must read `SAMPLES` as the tokenizer does.
+    The file is opened as a GPT-2 by transformers, and by llama.cpp if llama-cpp-python is installed. The logits must
+    be those of the PyTorch model within `TOLERANCES`, and llama.cpp must read `SAMPLES` as the tokenizer does.
 
     Args:
         checkpoint: the folder of a trained model.
@@ -71,11 +73,10 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
         The file.
 
     Raises:
-        UserError: the package gguf is missing, llama.cpp has no such model or tokenizer, or the outputs differ.
+        UserError: llama.cpp has no such model or tokenizer, or the outputs differ.
     """
-    gguf = _library()
     check_config(read_config(checkpoint, args.checkpoint), args.checkpoint)
-    model, tokenizer = checkpoint_parts(checkpoint, args.checkpoint)
+    model, tokenizer = open_checkpoint(checkpoint, args.checkpoint)
     vocabulary = _Vocabulary(tokenizer, args.checkpoint)
     if (length := table_length(model.config)) > model.config.max_position_embeddings:
         logger.info(
@@ -87,8 +88,8 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
     file = output / f"model-{args.outtype.upper()}.gguf"
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.GPT2])
     writer.add_name(Path(args.checkpoint).absolute().name)
-    _add_shape(gguf, writer, model.config, args.outtype)
-    vocabulary.write(gguf, writer, model.config.vocab_size)
+    _add_shape(writer, model.config, args.outtype)
+    vocabulary.write(writer, model.config.vocab_size)
     for name, tensor in tensors(model).items():
         kind = gguf.GGMLQuantizationType[tensor_type(name, tensor, args.outtype)]
         writer.add_tensor(name, gguf.quantize(tensor.numpy(), kind), raw_dtype=kind)
@@ -98,14 +99,6 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
     writer.close()
     check(file, model, tokenizer, args.outtype)
     return file
-
-
-def _library() -> ModuleType:
-    if importlib.util.find_spec("gguf") is None:
-        raise UserError('The package gguf is not installed; install it with: pip install "modeling_mini[gguf]"')
-    import gguf
-
-    return gguf
 
 
 def check_config(config: MiniConfig, source: str) -> None:
@@ -176,7 +169,7 @@ def tensor_type(name: str, tensor: torch.Tensor, outtype: str) -> str:
     return outtype.upper()
 
 
-def _add_shape(gguf: ModuleType, writer, config: MiniConfig, outtype: str) -> None:
+def _add_shape(writer: gguf.GGUFWriter, config: MiniConfig, outtype: str) -> None:
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(table_length(config))
     writer.add_embedding_length(config.hidden_size)
@@ -199,13 +192,13 @@ class _Vocabulary:
         if self.pre is None:
             raise UserError(
                 f"{source} cannot be exported to gguf, because llama.cpp has no tokenizer of this kind "
-                f"({model.get('type', 'slow')} with {_names(settings.get('pre_tokenizer'))}); it has byte-level BPE as "
-                "train.py trains it, or of Llama 3."
+                f"({model.get('type', 'slow')} with {_names(settings.get('pre_tokenizer'))}); it has byte-level BPE, "
+                "as train.py trains it by default."
             )
         self.merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
         self.added = {token["id"]: token["special"] for token in settings["added_tokens"]}
 
-    def write(self, gguf: ModuleType, writer, size: int) -> None:
+    def write(self, writer: gguf.GGUFWriter, size: int) -> None:
         """Write tokens for the `size` rows of the embedding; rows without a token are marked as unused."""
         kinds = gguf.TokenType
         tokens, types = [], []
@@ -238,7 +231,9 @@ def pre_tokenizer_name(settings: dict) -> str | None:
     steps = pre.get("pretokenizers", [pre])
     plain = {"dropout": None, "unk_token": None, "byte_fallback": False, "normalizer": None}
     plain |= {"continuing_subword_prefix": None, "end_of_word_suffix": None}
-    if model.get("type") != "BPE" or any((model | settings).get(name) not in (value, "") for name, value in plain.items()):
+    if model.get("type") != "BPE" or any(
+        (model | settings).get(name) not in (value, "") for name, value in plain.items()
+    ):
         return None
     bytes_of = [step for step in steps if step.get("type") == "ByteLevel" and not step["add_prefix_space"]]
     splits = [step["pattern"].get("Regex") for step in steps if step.get("type") == "Split"]
@@ -247,7 +242,7 @@ def pre_tokenizer_name(settings: dict) -> str | None:
     if bytes_of[0]["use_regex"]:
         is_plain = splits in ([], [_LONG_WORDS]) and not model.get("ignore_merges")
         return "gpt-2" if is_plain else None
-    name = _SPLITS.get(splits[0]) if len(splits) == 1 else None
+    name = SPLITS.get(splits[0]) if len(splits) == 1 else None
     return name if bool(model.get("ignore_merges")) == (name == "llama-bpe") else None
 
 
@@ -275,9 +270,12 @@ def check(file: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ids, _ = example(model.config, 1, length)
     expected = model(ids).logits[0]
     differences = {}
-    for activation in sorted({model.config.hidden_act, "gelu_new"}):  # exactly ours, and that of llama.cpp
-        logits = as_gpt2(file, model.config, activation)(ids).logits[0]
-        differences[f"logits of {length} tokens read by transformers, {activation}"] = _difference(logits, expected)
+    gpt2 = as_gpt2(file, model.config)
+    for activation in sorted({model.config.hidden_act, "gelu_new"}):  # ours, and that of llama.cpp
+        for block in gpt2.transformer.h:
+            block.mlp.act = ACT2FN[activation]
+        key = f"logits of {length} tokens read by transformers, {activation}"
+        differences[key] = _difference(gpt2(ids).logits[0], expected)
     if importlib.util.find_spec("llama_cpp") is not None:
         logits = LlamaCpp(file, length).check_tokens(tokenizer).logits(ids[0].tolist())
         differences[f"logits of {length} tokens of llama.cpp"] = _difference(logits, expected)
@@ -292,8 +290,8 @@ def check(file: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     (file.parent / REPORT).write_text(json.dumps(report), encoding="utf-8")
 
 
-def as_gpt2(file: Path, config: MiniConfig, activation: str) -> GPT2LMHeadModel:
-    """The file as transformers reads it: a GPT-2 with dequantized weights and an activation of `ACT2FN`."""
+def as_gpt2(file: Path, config: MiniConfig) -> GPT2LMHeadModel:
+    """The file as transformers reads it: a GPT-2 with dequantized weights."""
     shape = GPT2Config(
         vocab_size=config.vocab_size,
         n_positions=table_length(config),
@@ -301,7 +299,6 @@ def as_gpt2(file: Path, config: MiniConfig, activation: str) -> GPT2LMHeadModel:
         n_layer=config.num_hidden_layers,
         n_head=config.num_attention_heads,
         n_inner=config.intermediate_size,
-        activation_function=activation,
         layer_norm_epsilon=config.layer_norm_eps,
         tie_word_embeddings=config.tie_word_embeddings,
         bos_token_id=config.bos_token_id,
