@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm matrix oldest mutations bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm llamacpp matrix oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -55,6 +55,17 @@ $(VENV)-vllm/.installed: pyproject.toml
 # Compares a vLLM server on a CPU with `generate`.
 vllm: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest tests/inference/test_serving.py $(ARGS)
+
+# llama-cpp-python has no wheels on PyPI: pip compiles it, which takes 8 minutes of one core.
+$(VENV)-llamacpp/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-llamacpp
+	$(VENV)-llamacpp/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[train,gguf]" pytest
+	$(VENV)-llamacpp/bin/pip install --quiet llama-cpp-python==0.3.36
+	touch $@
+
+# Compares GGUF files in llama.cpp with PyTorch: tokens, log-probabilities and greedy text.
+llamacpp: $(VENV)-llamacpp/.installed
+	OMP_NUM_THREADS=1 $(VENV)-llamacpp/bin/python -m pytest tests/export/test_gguf_llamacpp.py $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
