@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm llamacpp matrix oldest mutations bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm exports litert llamacpp matrix oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -56,10 +56,33 @@ $(VENV)-vllm/.installed: pyproject.toml
 vllm: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest tests/inference/test_serving.py $(ARGS)
 
+# ExecuTorch installs torchao, which prints warnings whenever a program starts, so exports get a separate environment.
+$(VENV)-exports/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-exports
+	$(VENV)-exports/bin/pip install --quiet torch==2.13.0
+	$(VENV)-exports/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,onnx,executorch,openvino]"
+	touch $@
+
+# Exports every head to ONNX, OpenVINO and ExecuTorch, and compares the files with PyTorch.
+exports: $(VENV)-exports/.installed
+	OMP_NUM_THREADS=1 $(VENV)-exports/bin/python -m pytest tests/export $(ARGS)
+
+# litert-torch installs jax and its own converter.
+$(VENV)-litert/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-litert
+	$(VENV)-litert/bin/pip install --quiet torch==2.13.0
+	$(VENV)-litert/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[litert]" pytest
+	touch $@
+
+# Exports every head to LiteRT (TensorFlow Lite), and compares the files with PyTorch.
+litert: $(VENV)-litert/.installed
+	OMP_NUM_THREADS=1 $(VENV)-litert/bin/python -m pytest tests/export/test_litert.py $(ARGS)
+
 # llama-cpp-python has no wheels on PyPI: pip compiles it, which takes 8 minutes of one core.
 $(VENV)-llamacpp/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)-llamacpp
-	$(VENV)-llamacpp/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[train,gguf]" pytest
+	$(VENV)-llamacpp/bin/pip install --quiet torch==2.13.0
+	$(VENV)-llamacpp/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[gguf]" pytest
 	$(VENV)-llamacpp/bin/pip install --quiet llama-cpp-python==0.3.36
 	touch $@
 

@@ -90,7 +90,7 @@ def _inputs(model: PreTrainedModel, generates: bool, name: str) -> tuple[dict, d
     bounds = {"max": context} if name == "executorch" else {}  # its memory is planned for the largest size
     length = Dim.AUTO(**bounds) if bounds else Dim.AUTO
     rows, batch = (1, {}) if name == "executorch" else (2, {0: Dim.AUTO})
-    ids, mask = example(model.config, rows, min(8, context))
+    ids, mask = example(model.config, rows, min(8, context), "left")
     shapes = {"input_ids": {**batch, 1: length}, "attention_mask": {**batch, 1: length}}
     if not generates:
         return {"input_ids": ids, "attention_mask": mask, "use_cache": False}, shapes

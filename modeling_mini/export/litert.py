@@ -1,14 +1,18 @@
 """A LiteRT (TensorFlow Lite) file, written by litert-torch, for phones, browsers and TensorFlow."""
 
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from transformers import PreTrainedModel
 
+from .. import modeling_mini
 from ..errors import UserError, first_line, shortened
 from .checkpoint import open_checkpoint
-from .parity import check_rows, example
+from .parity import check_rows, example, tensor_names
 from .quiet import quiet
 
 
@@ -40,43 +44,57 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
         model.generation_config.save_pretrained(output)
     tokenizer.save_pretrained(output)
     model.config.use_cache = False
-    graph = _Outputs(model, example(model.config, 1, length))
+    # In LiteRT, the softmax of a padding token that may attend to nothing is nan, which spreads to all tokens. The
+    # mask of eager attention is finite.
+    model.set_attn_implementation("eager")
+    ids, mask = example(model.config, 1, length, "left")
+    graph = _Outputs(model, {"input_ids": ids, "attention_mask": mask})
     file = output / "model.tflite"
-    with quiet():
+    with quiet(), _table_of_positions(length, model.config.hidden_size):
         import litert_torch
 
         try:
-            litert_torch.convert(graph.eval(), graph.inputs).export(str(file))
+            litert_torch.convert(graph.eval(), sample_kwargs=graph.inputs).export(str(file))
         except Exception as error:  # a converter raises whatever a pass of it raises
             reason = shortened(first_line(error), 300)
             raise UserError(f"{args.checkpoint} cannot be exported to litert: {reason}") from error
-    check_rows(model, _runner(file, graph.names), output, rows=1, lengths=[length])
+    check_rows(model, _runner(file), output, rows=1, lengths=[length])
     return file
 
 
-class _Outputs(torch.nn.Module):
-    """A model whose outputs are a tuple of tensors, with their names."""
+@contextmanager
+def _table_of_positions(length: int, hidden_size: int) -> Iterator[None]:
+    """Trace the position encoding as a look-up in a table `[length, D]`.
 
-    def __init__(self, model: PreTrainedModel, inputs: tuple[torch.Tensor, torch.Tensor]):
+    The model computes angles in float64, which LiteRT does not have. The table holds the same float32 values.
+    """
+    table = modeling_mini.sinusoidal_positions(torch.arange(length), hidden_size)
+    with patch.object(modeling_mini, "sinusoidal_positions", lambda position_ids, hidden_size: table[position_ids]):
+        yield
+
+
+class _Outputs(torch.nn.Module):
+    """A model whose outputs are only tensors, by name."""
+
+    def __init__(self, model: PreTrainedModel, inputs: dict[str, torch.Tensor]):
         super().__init__()
         self.model, self.inputs = model, inputs
         with torch.no_grad():
-            outputs = model(*inputs)
-        self.names = [name for name, value in outputs.items() if torch.is_tensor(value)]
+            self.names = tensor_names(model(**inputs))
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
         outputs = self.model(input_ids, attention_mask)
-        return tuple(outputs[name] for name in self.names)
+        return {name: outputs[name] for name in self.names}
 
 
-def _runner(file: Path, names: list[str]):
+def _runner(file: Path) -> Callable[..., dict[str, torch.Tensor]]:
     """A function that runs a file in the LiteRT runtime: outputs by name."""
     from ai_edge_litert.interpreter import Interpreter
 
     signature = Interpreter(model_path=str(file)).get_signature_runner()
 
-    def run(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        outputs = signature(args_0=input_ids.numpy(), args_1=attention_mask.numpy())
-        return {name: torch.from_numpy(outputs[f"output_{i}"]) for i, name in enumerate(names)}
+    def run(**inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = signature(**{name: value.int().numpy() for name, value in inputs.items()})
+        return {name: torch.from_numpy(value) for name, value in outputs.items()}
 
     return run

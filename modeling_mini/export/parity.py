@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from ..configuration_mini import MiniConfig
 from ..errors import UserError
@@ -29,15 +30,17 @@ class Session(Protocol):
         """Logits `[B, T, V]` of further tokens `[B, T]`; the mask `[B, P + T]` covers the earlier tokens too."""
 
 
-def example(config: MiniConfig, rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask `[rows, length]` with padding on the left of the last row, if there are several of them."""
+def example(
+    config: MiniConfig, rows: int, length: int, padding: str | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask `[rows, length]`; with `padding` "left" or "right", a third of the last row is padding."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (rows, length), generator=generator)
     mask = torch.ones_like(ids)
-    if rows > 1:
-        padding = length // 3
-        mask[-1, :padding] = 0
-        ids[-1, :padding] = config.pad_token_id or 0
+    if padding is not None:
+        span = slice(length // 3) if padding == "left" else slice(length - length // 3, None)
+        mask[-1, span] = 0
+        ids[-1, span] = config.pad_token_id or 0
     return ids, mask
 
 
@@ -49,7 +52,7 @@ def check_rows(
     rows: int = 2,
     lengths: Iterable[int] | None = None,
 ) -> None:
-    """Compare outputs for rows of several lengths, one of them padded, and record the differences.
+    """Compare outputs for rows of several lengths, without and with padding, and record the differences.
 
     Args:
         model: the PyTorch model, in evaluation mode.
@@ -64,13 +67,13 @@ def check_rows(
     differences = {}
     context = model.config.max_position_embeddings
     for length in lengths or sorted({1, min(7, context), min(_LONGEST, context)}):
-        ids, mask = example(model.config, rows, length)
-        expected = model(input_ids=ids, attention_mask=mask)
-        outputs = run(input_ids=ids, attention_mask=mask)
-        for name, value in expected.items():
-            if torch.is_tensor(value):
-                key = f"{name} of {rows} x {length} tokens"
-                differences[key] = _accepted(key, _unpadded(outputs[name], mask), _unpadded(value, mask))
+        for padding in (None, "left", "right") if length > 2 else (None,):
+            ids, mask = example(model.config, rows, length, padding)
+            expected = model(input_ids=ids, attention_mask=mask)
+            outputs = run(input_ids=ids, attention_mask=mask)
+            for name in tensor_names(expected):
+                key = f"{name} of {_shape(ids, padding)}"
+                differences[key] = _accepted(key, _unpadded(outputs[name], mask), _unpadded(expected[name], mask))
     _record(folder, differences)
 
 
@@ -90,10 +93,11 @@ def check_generation(model: PreTrainedModel, session: Session, folder: Path, row
     context = model.config.max_position_embeddings
     differences = {}
     for length in sorted({1, min(_LONGEST, context)}):
-        ids, mask = example(model.config, rows, length)
+        padding = "left" if rows > 1 and length > 2 else None
+        ids, mask = example(model.config, rows, length, padding)
         session.reset(rows)
         expected = model(input_ids=ids, attention_mask=mask).logits
-        key = f"logits of {rows} x {length} tokens"
+        key = f"logits of {_shape(ids, padding)}"
         differences[key] = _accepted(key, _unpadded(session(ids, mask), mask), _unpadded(expected, mask))
     steps = max(1, min(GREEDY_TOKENS, context - _PROMPT))
     key = f"logits of {steps} greedy tokens with the cache"
@@ -103,7 +107,7 @@ def check_generation(model: PreTrainedModel, session: Session, folder: Path, row
 
 def _greedy_differences(key: str, model: PreTrainedModel, session: Session, rows: int, steps: int) -> Iterator[float]:
     """Decode with `generate`, and compare the logits and the choice of each step. Raises `UserError`."""
-    ids, mask = example(model.config, rows, _PROMPT)
+    ids, mask = example(model.config, rows, _PROMPT, "left" if rows > 1 else None)
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=steps,
@@ -131,6 +135,16 @@ def _check_choice(logits: torch.Tensor, tokens: torch.Tensor, step: int) -> None
             f"The exported file writes other text: greedy token {step + 1} is {choice.flatten().tolist()}, and "
             f"{tokens.flatten().tolist()} with PyTorch; the export is deleted."
         )
+
+
+def tensor_names(outputs: ModelOutput) -> list[str]:
+    """The names of the outputs that are tensors: not a cache."""
+    return [name for name, value in outputs.items() if torch.is_tensor(value)]
+
+
+def _shape(ids: torch.Tensor, padding: str | None) -> str:
+    rows, length = ids.shape
+    return f"{rows} x {length} tokens" + (f", padded on the {padding}" if padding else "")
 
 
 def _unpadded(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

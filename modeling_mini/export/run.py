@@ -49,13 +49,18 @@ def export(args: Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as staging:
         file = _function(args.to)(checkpoint, Path(staging), args)
-        _write_report(Path(staging), args)
+        report = _write_report(Path(staging), args)
         _publish(Path(staging), output)
-    size = sum(path.stat().st_size for path in output.iterdir() if path.is_file())
-    sys.stdout.write(
-        f"{output / file.name} is ready ({size / 1e6:.1f} MB with the files next to it, "
-        f"{time.monotonic() - start:.0f} s).\n"
-    )
+    size = sum((output / name).stat().st_size for name in report["files"]) / 1e6
+    seconds = time.monotonic() - start
+    sys.stdout.write(f"{output / file.name} is ready ({size:.1f} MB with the files next to it, {seconds:.0f} s).\n")
+    if differences := report.get("differences"):
+        tokens = report.get("equal_greedy_tokens")
+        same_text = "" if tokens is None else f", and {tokens} greedy tokens are equal"
+        sys.stdout.write(
+            f"Compared with PyTorch, outputs differ by at most {max(differences.values()):.0e} of the largest "
+            f"value{same_text}.\n"
+        )
 
 
 def _function(name: str):
@@ -90,13 +95,14 @@ def _report(folder: Path) -> dict | None:
     return report if is_ours else None
 
 
-def _write_report(folder: Path, args: Namespace) -> None:
-    """Complete the report, into which a format may have written its parity check."""
+def _write_report(folder: Path, args: Namespace) -> dict:
+    """Complete the report, into which a format may have written its parity check; returns it."""
     path = folder / REPORT
     parity = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     files = sorted({file.name for file in folder.iterdir()} - {REPORT})
     report = {"format": args.to, "source": args.checkpoint, "versions": _versions(args.to), **parity, "files": files}
     path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return report
 
 
 def _versions(name: str) -> dict[str, str]:

@@ -39,7 +39,7 @@ def test_equal_model_passes_and_the_differences_are_recorded(model, tmp_path):
     assert report["equal_greedy_tokens"] == 32
     assert list(report["differences"]) == [
         "logits of 2 x 1 tokens",
-        "logits of 2 x 32 tokens",
+        "logits of 2 x 32 tokens, padded on the left",
         "logits of 16 greedy tokens with the cache",
     ]
     assert max(report["differences"].values()) < 1e-5
@@ -80,8 +80,10 @@ def test_file_that_ignores_padding_is_refused(model, tmp_path):
 def test_rows_of_a_classifier_are_compared(tiny_model, tmp_path):
     model = tiny_model(MiniForSequenceClassification, max_position_embeddings=32)
     check_rows(model, model, tmp_path)
-    assert list(json.loads((tmp_path / "export_report.json").read_text())["differences"]) == [
-        f"logits of 2 x {length} tokens" for length in (1, 7, 32)
-    ]
+    shapes = ["1 tokens"]
+    for length in (7, 32):
+        shapes += [f"{length} tokens{padding}" for padding in ("", ", padded on the left", ", padded on the right")]
+    report = json.loads((tmp_path / "export_report.json").read_text())
+    assert list(report["differences"]) == [f"logits of 2 x {shape}" for shape in shapes]
     with pytest.raises(UserError, match="does not compute"):
         check_rows(model, lambda input_ids, attention_mask: model(input_ids=input_ids), tmp_path)

@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 from classes import MODEL_CLASSES
 
-from modeling_mini import MiniForCausalLM, MiniForTokenClassification, MiniModel
+from modeling_mini import MiniForCausalLM, MiniForSequenceClassification, MiniForTokenClassification, MiniModel
 from modeling_mini.cli import main
 from modeling_mini.errors import UserError
 from modeling_mini.export import parity
+from modeling_mini.masking_mini import CACHE_NAME
 
 
-pytest.importorskip("transformers.exporters", reason="needs transformers 5.24")
+pytestmark = pytest.mark.skipif(CACHE_NAME != "cache", reason="needs the exporters of transformers 5.24")
 PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "executorch": "executorch"}
 GRAPHS = {"onnx": "model.onnx", "openvino": "openvino_model.xml", "executorch": "model.pte"}
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+# Every head, and both kinds of layers.
+EACH_MODEL = pytest.mark.parametrize(
+    ("model_class", "norm_first"),
+    [*((model_class, True) for model_class in MODEL_CLASSES), (MiniForCausalLM, False)],
+    ids=lambda value: value.__name__ if isinstance(value, type) else ("post-norm", "pre-norm")[value],
+)
 FORMAT = pytest.mark.parametrize("name", list(GRAPHS))
 
 
@@ -32,6 +39,7 @@ def report_of(folder):
     return json.loads((folder / "export_report.json").read_text())
 
 
+@pytest.mark.slow
 def test_onnx_file_writes_the_greedy_text_in_a_process_without_torch(checkpoint, fresh_python, tmp_path):
     folder = checkpoint(MiniForCausalLM)
     exported = export(folder, "onnx")
@@ -59,8 +67,7 @@ def test_onnx_file_writes_the_greedy_text_in_a_process_without_torch(checkpoint,
 
 @pytest.mark.slow
 @FORMAT
-@pytest.mark.parametrize("norm_first", [True, False], ids=["pre-norm", "post-norm"])
-@pytest.mark.parametrize("model_class", MODEL_CLASSES, ids=lambda cls: cls.__name__)
+@EACH_MODEL
 def test_every_head_is_exported_and_computes_what_the_model_computes(checkpoint, model_class, norm_first, name):
     folder = export(checkpoint(model_class, norm_first=norm_first), name)
     report = report_of(folder)
@@ -82,6 +89,17 @@ def test_bidirectional_language_model_is_exported_without_a_cache(checkpoint, na
 
 
 @pytest.mark.slow
+def test_exported_file_opens_as_a_python_object_without_this_package(checkpoint, fresh_python):
+    exported = export(checkpoint(MiniForSequenceClassification), "onnx")
+    [example] = re.findall(r"```python\n(from transformers.*?)```", DOCS.read_text(), re.S)
+    example = example.replace("runs/quickstart/onnx", str(exported))
+    call = "print(model(input_ids=torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 3).long()).logits.shape)"
+    process = fresh_python(f"import torch\n{example}{call}")
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip().endswith("torch.Size([1, 2])")
+
+
+@pytest.mark.slow
 def test_half_precision_checkpoint_is_exported_in_float32(checkpoint):
     folder = checkpoint(MiniModel)
     MiniModel.from_pretrained(folder).half().save_pretrained(folder)
@@ -89,6 +107,7 @@ def test_half_precision_checkpoint_is_exported_in_float32(checkpoint):
     assert max(report_of(exported)["differences"].values()) < 1e-5
 
 
+@pytest.mark.slow
 def test_wrong_file_is_refused_and_deleted(checkpoint, tmp_path, monkeypatch, capsys):
     """A stand-in for a defect of an exporter: the compared model has other weights than the exported one."""
     pytest.importorskip("onnxruntime")
