@@ -9,6 +9,10 @@ import importlib.util
 import json
 import logging
 import math
+import signal
+import subprocess
+import sys
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -277,8 +281,9 @@ def check(file: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         key = f"logits of {length} tokens read by transformers, {activation}"
         differences[key] = _difference(gpt2(ids).logits[0], expected)
     if importlib.util.find_spec("llama_cpp") is not None:
-        logits = LlamaCpp(file, length).check_tokens(tokenizer).logits(ids[0].tolist())
-        differences[f"logits of {length} tokens of llama.cpp"] = _difference(logits, expected)
+        logits = llama_cpp_logits(file, ids[0].tolist(), tokenizer)
+        if logits is not None:
+            differences[f"logits of {length} tokens of llama.cpp"] = _difference(logits, expected)
     worst = max(differences, key=differences.get)
     if not differences[worst] <= TOLERANCES[outtype]:
         raise UserError(
@@ -307,31 +312,51 @@ def as_gpt2(file: Path, config: MiniConfig) -> GPT2LMHeadModel:
     return GPT2LMHeadModel.from_pretrained(file.parent, gguf_file=file.name, config=shape, dtype=torch.float32).eval()
 
 
-class LlamaCpp:
-    """llama.cpp with a file, through llama-cpp-python."""
+# In a process of its own, because a program compiled for another processor ends without an exception.
+_LLAMA_CPP = """
+import json, sys
+import numpy
+from llama_cpp import Llama
 
-    def __init__(self, file: Path, length: int):
-        from llama_cpp import Llama
+file, output = sys.argv[1:]
+request = json.load(sys.stdin)
+length = len(request["ids"])
+llama = Llama(file, n_ctx=length, n_batch=length, logits_all=True, verbose=False)
+llama.eval(request["ids"])
+numpy.save(output, llama.scores[:length])
+print(json.dumps([llama.tokenize(text.encode(), add_bos=False, special=True) for text in request["texts"]]))
+"""
 
-        self.llama = Llama(str(file), n_ctx=length, n_batch=length, logits_all=True, verbose=False)
 
-    def check_tokens(self, tokenizer: PreTrainedTokenizerBase) -> "LlamaCpp":
-        """Raise `UserError` unless llama.cpp reads `SAMPLES` as the tokenizer does."""
-        for text in SAMPLES:
-            ids = self.llama.tokenize(text.encode(), add_bos=False, special=True)
-            expected = tokenizer(text, add_special_tokens=False).input_ids
-            if ids != expected:
-                raise UserError(
-                    f"llama.cpp reads {text!r} as {shortened(str(ids), 100)}, but the tokenizer of the model as "
-                    f"{shortened(str(expected), 100)}; the export is deleted."
-                )
-        return self
+def llama_cpp_logits(file: Path, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> torch.Tensor | None:
+    """Logits `[T, V]` of tokens in llama.cpp, or None where it does not run on this processor.
 
-    def logits(self, ids: list[int]) -> torch.Tensor:
-        """Logits `[T, V]` of tokens."""
-        self.llama.reset()
-        self.llama.eval(ids)
-        return torch.from_numpy(np.array(self.llama.scores[: len(ids)]))
+    Raises:
+        UserError: llama.cpp refuses the file, or reads one of `SAMPLES` as other tokens than the tokenizer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "logits.npy")
+        command = [sys.executable, "-c", _LLAMA_CPP, str(file), str(output)]
+        request = json.dumps({"ids": ids, "texts": SAMPLES})
+        result = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
+        if result.returncode == -signal.SIGILL:
+            logger.warning(
+                "llama.cpp was compiled for another processor, so only transformers has read the file; compile it "
+                'again: CMAKE_ARGS="-DGGML_NATIVE=OFF" pip install --force-reinstall --no-cache-dir llama-cpp-python'
+            )
+            return None
+        if result.returncode:
+            reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+            raise UserError(f"llama.cpp does not run the exported file: {shortened(reason, 300)}; it is deleted.")
+        logits = torch.from_numpy(np.load(output))
+    for text, tokens in zip(SAMPLES, json.loads(result.stdout), strict=True):
+        expected = tokenizer(text, add_special_tokens=False).input_ids
+        if tokens != expected:
+            raise UserError(
+                f"llama.cpp reads {text!r} as tokens {shortened(str(tokens), 100)}, but the tokenizer of the model as "
+                f"{shortened(str(expected), 100)}; the export is deleted."
+            )
+    return logits
 
 
 def _difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
