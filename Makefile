@@ -78,12 +78,13 @@ $(VENV)-litert/.installed: pyproject.toml $(CONSTRAINTS)
 litert: $(VENV)-litert/.installed
 	OMP_NUM_THREADS=1 $(VENV)-litert/bin/python -m pytest tests/export/test_litert.py $(ARGS)
 
-# llama-cpp-python has no wheels on PyPI: pip compiles it, which takes 8 minutes of one core.
+# llama-cpp-python has no wheels on PyPI: pip compiles it, which takes 8 minutes of one core. GGML_NATIVE would use AMX,
+# which some virtual machines announce but do not run.
 $(VENV)-llamacpp/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)-llamacpp
 	$(VENV)-llamacpp/bin/pip install --quiet torch==2.13.0
 	$(VENV)-llamacpp/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[gguf]" pytest
-	$(VENV)-llamacpp/bin/pip install --quiet llama-cpp-python==0.3.36
+	CMAKE_ARGS=-DGGML_NATIVE=OFF $(VENV)-llamacpp/bin/pip install --quiet llama-cpp-python==0.3.36
 	touch $@
 
 # Compares GGUF files in llama.cpp with PyTorch: tokens, log-probabilities and greedy text.

@@ -1,7 +1,7 @@
 """Tokens per second of `generate`, compared with GPT-2 and Llama of transformers in the same shape.
 
     python benchmarks/generation.py                      # 6 layers x 384
-    python benchmarks/generation.py --llamacpp           # also our model as GGUF files in llama.cpp, one row
+    python benchmarks/generation.py --llamacpp --caches dynamic --batches 1   # and as GGUF files in llama.cpp
 
 Decoding is greedy. The models alternate in one process, and a ratio compares measurements of the same round.
 `generate` compiles its steps only with a static cache. The first round, which compiles, is not counted. Writes
@@ -40,9 +40,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of the prompt")
     parser.add_argument("--new", type=int, default=64, help="new tokens")
+    parser.add_argument("--caches", choices=CACHES, nargs="+", default=CACHES, help="of generate, besides dynamic")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of all models")
     parser.add_argument("--llamacpp", action="store_true", help="also llama.cpp, with one row")
     args = parser.parse_args()
+    args.caches = [
+        cache for cache in CACHES if cache == "dynamic" or cache in args.caches
+    ]  # the table compares with it
     torch.set_num_threads(args.threads)
     if args.llamacpp and (missing := [name for name in ("gguf", "llama_cpp") if not importlib.util.find_spec(name)]):
         sys.stderr.write(f"llama.cpp is not measured, because {missing[0]} is not installed: make llamacpp\n")
@@ -63,7 +67,7 @@ def measure(args: argparse.Namespace, batch: int) -> dict[str, dict[str, list[fl
     shape = shape_of(args, args.vocabulary, args.prompt + args.new)
     models = {
         case: build(case[0], **shape).eval().to(DEVICE, getattr(torch, args.precision))
-        for case in product(MODELS, CACHES)
+        for case in product(MODELS, args.caches)
     }
     prompt = torch.randint(3, args.vocabulary, (batch, args.prompt), device=DEVICE)
     runs = {
@@ -122,11 +126,10 @@ def table(results: dict[int, dict[str, dict[str, list[float]]]]) -> str:
     llama.cpp has a cache of its own, and its rows name the type of the file.
     """
     rows = [["batch", "cache", "tokens per second", *MODELS[1:], "gpt2, dynamic"]]
-    for (batch, speeds), cache in product(results.items(), CACHES):
-        ours = speeds["modeling_mini"][cache]
-        peers = [speeds[name][cache] for name in MODELS[1:]] + [speeds["gpt2"]["dynamic"]]
-        rows.append([str(batch), cache, spread(ours, ",.0f"), *(ratios(ours, theirs) for theirs in peers)])
     for batch, speeds in results.items():
+        for cache, ours in speeds["modeling_mini"].items():
+            peers = [speeds[name][cache] for name in MODELS[1:]] + [speeds["gpt2"]["dynamic"]]
+            rows.append([str(batch), cache, spread(ours, ",.0f"), *(ratios(ours, theirs) for theirs in peers)])
         for outtype, ours in speeds.get(LLAMA_CPP, {}).items():
             default = ratios(ours, speeds["gpt2"]["dynamic"])
             rows.append([str(batch), f"{LLAMA_CPP}, {outtype}", spread(ours, ",.0f"), "", "", default])
