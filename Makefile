@@ -7,8 +7,8 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm exports litert serving demo-test ecosystem matrix oldest mutations \
-	bad-inputs lint baseline bench
+.PHONY: setup train test heavy conformance deepspeed vllm exports litert llamacpp serving demo-test ecosystem matrix \
+	oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
 
@@ -57,58 +57,46 @@ $(VENV)-vllm/.installed: pyproject.toml
 vllm: $(VENV)-vllm/.installed
 	$(VENV)-vllm/bin/python -m pytest tests/inference/test_serving.py $(ARGS)
 
-# ExecuTorch installs torchao, which prints warnings whenever a program starts, so exports get a separate environment.
-$(VENV)-exports/.installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)-exports
-	$(VENV)-exports/bin/pip install --quiet torch==2.13.0
-	$(VENV)-exports/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,onnx,executorch,openvino]"
+# Environments for tools that would slow down or break the other one: VENV-NAME with the packages of INSTALLS_NAME.
+INSTALLS_exports = -e ".[dev,onnx,executorch,openvino]"
+INSTALLS_litert = -e ".[litert]" pytest
+INSTALLS_llamacpp = -e ".[gguf]" pytest llama-cpp-python
+INSTALLS_serving = -e ".[dev,serving]"
+INSTALLS_demo = -e ".[dev,demo]" playwright
+INSTALLS_ecosystem = -e ".[ecosystem]"
+# pip compiles llama.cpp, 8 minutes of one core. GGML_NATIVE would use AMX, which some virtual machines announce but do
+# not run.
+$(VENV)-llamacpp/.installed: export CMAKE_ARGS = -DGGML_NATIVE=OFF
+
+$(VENV)-%/.installed: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/pip install --quiet -c $(CONSTRAINTS) torch
+	$(VENV)-$*/bin/pip install --quiet -c $(CONSTRAINTS) $(INSTALLS_$*)
 	touch $@
 
 # Exports every head to ONNX, OpenVINO and ExecuTorch, and compares the files with PyTorch.
 exports: $(VENV)-exports/.installed
 	OMP_NUM_THREADS=1 $(VENV)-exports/bin/python -m pytest tests/export $(ARGS)
 
-# litert-torch installs jax and its own converter.
-$(VENV)-litert/.installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)-litert
-	$(VENV)-litert/bin/pip install --quiet torch==2.13.0
-	$(VENV)-litert/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[litert]" pytest
-	touch $@
-
 # Exports every head to LiteRT (TensorFlow Lite), and compares the files with PyTorch.
 litert: $(VENV)-litert/.installed
 	OMP_NUM_THREADS=1 $(VENV)-litert/bin/python -m pytest tests/export/test_litert.py $(ARGS)
 
-$(VENV)-ecosystem/.installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)-ecosystem
-	$(VENV)-ecosystem/bin/pip install --quiet -c $(CONSTRAINTS) torch
-	$(VENV)-ecosystem/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[ecosystem]"
-	touch $@
-
-# Runs the tools around the model (PEFT, TRL, lm-eval, ...) and rewrites the table in docs/compatibility.md: some minutes.
-# The environment is separate, because Trainers of transformers start slower and print more with these tools installed.
-ecosystem: $(VENV)-ecosystem/.installed
-	OMP_NUM_THREADS=1 $(VENV)-ecosystem/bin/python -m pytest tests/ecosystem -m "" --write_table $(ARGS)
-
-# Separate, because gradio is large, and a browser is needed as well: `apt-get install chromium` on Debian.
-$(VENV)-demo/.installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)-demo
-	$(VENV)-demo/bin/pip install --quiet torch==2.13.0
-	$(VENV)-demo/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,demo]" playwright
-	touch $@
-
-# The page of `modeling-mini demo`, with real models in a real browser.
-demo-test: $(VENV)-demo/.installed
-	OMP_NUM_THREADS=1 $(VENV)-demo/bin/python -m pytest tests/serving/test_demo.py $(ARGS)
-$(VENV)-serving/.installed: pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -m venv $(VENV)-serving
-	$(VENV)-serving/bin/pip install --quiet torch==2.13.0
-	$(VENV)-serving/bin/pip install --quiet -c $(CONSTRAINTS) -e ".[dev,serving]"
-	touch $@
+# Compares GGUF files in llama.cpp with PyTorch: tokens, log-probabilities and greedy text.
+llamacpp: $(VENV)-llamacpp/.installed
+	OMP_NUM_THREADS=1 $(VENV)-llamacpp/bin/python -m pytest tests/export/test_gguf_llamacpp.py $(ARGS)
 
 # Starts `modeling-mini serve`, and asks it through OpenAI's client.
 serving: $(VENV)-serving/.installed
 	OMP_NUM_THREADS=1 $(VENV)-serving/bin/python -m pytest tests/serving $(ARGS)
+
+# The page of `modeling-mini demo`, with real models in a real browser: `apt-get install chromium` on Debian.
+demo-test: $(VENV)-demo/.installed
+	OMP_NUM_THREADS=1 $(VENV)-demo/bin/python -m pytest tests/serving/test_demo.py $(ARGS)
+
+# Runs the tools around the model (PEFT, TRL, lm-eval, ...) and rewrites the table in docs/compatibility.md: 10 minutes.
+ecosystem: $(VENV)-ecosystem/.installed
+	OMP_NUM_THREADS=1 $(VENV)-ecosystem/bin/python -m pytest tests/ecosystem -m "" --write_table $(ARGS)
 
 # All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt

@@ -1,6 +1,7 @@
 """Tokens per second of `generate`, compared with GPT-2 and Llama of transformers in the same shape.
 
     python benchmarks/generation.py                      # 6 layers x 384
+    python benchmarks/generation.py --llamacpp --caches dynamic --batches 1   # and as GGUF files in llama.cpp
 
 Decoding is greedy. The models alternate in one process, and a ratio compares measurements of the same round.
 `generate` compiles its steps only with a static cache. The first round, which compiles, is not counted. Writes
@@ -8,20 +9,28 @@ generation.json and generation.png.
 """
 
 import argparse
+import importlib.util
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from itertools import product
+from pathlib import Path
 
 import torch
 from peers import DEVICE, MODELS, build, parser_with_shape, shape_of
 from results import plot_bars, ratios, save, spread
 from tqdm import tqdm
-from transformers import CompileConfig, GenerationConfig
+from transformers import CompileConfig, GenerationConfig, PreTrainedModel
 
 from modeling_mini.tables import markdown_table
+from modeling_mini.tokenization import train_tokenizer
 
 
 CACHES = ("dynamic", "static", "static, compiled")
+LLAMA_CPP = "llama.cpp"
+OUTTYPES = ("f16", "q8_0")
 
 
 def main() -> None:
@@ -31,11 +40,22 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of the prompt")
     parser.add_argument("--new", type=int, default=64, help="new tokens")
+    parser.add_argument("--caches", choices=CACHES, nargs="+", default=CACHES, help="of generate, besides dynamic")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of all models")
+    parser.add_argument("--llamacpp", action="store_true", help="also llama.cpp, with one row")
     args = parser.parse_args()
+    args.caches = [
+        cache for cache in CACHES if cache == "dynamic" or cache in args.caches
+    ]  # the table compares with it
+    torch.set_num_threads(args.threads)
+    if args.llamacpp and (missing := [name for name in ("gguf", "llama_cpp") if not importlib.util.find_spec(name)]):
+        sys.stderr.write(f"llama.cpp is not measured, because {missing[0]} is not installed: make llamacpp\n")
+        args.llamacpp = False
     results = {batch: measure(args, batch) for batch in tqdm(args.batches, unit="batch")}
     groups = {
-        f"{batch}, {cache}": {name: by_cache[cache] for name, by_cache in speeds.items()}
-        for (batch, speeds), cache in product(results.items(), CACHES)
+        f"{batch}, {cache}": {name: by_cache[cache] for name, by_cache in speeds.items() if cache in by_cache}
+        for batch, speeds in results.items()
+        for cache in dict.fromkeys(cache for by_cache in speeds.values() for cache in by_cache)
     }
     save(args.output, "generation", results, plot_bars("tokens per second of generate", groups))
     sys.stdout.write(table(results) + "\n")
@@ -45,19 +65,48 @@ def measure(args: argparse.Namespace, batch: int) -> dict[str, dict[str, list[fl
     """Tokens per second in each round: `{"model": {"cache": [...]}}`."""
     torch.compiler.reset()  # otherwise the second batch size would be compiled with dynamic shapes
     shape = shape_of(args, args.vocabulary, args.prompt + args.new)
-    speeds = {name: {cache: [] for cache in CACHES} for name in MODELS}
     models = {
         case: build(case[0], **shape).eval().to(DEVICE, getattr(torch, args.precision))
-        for case in product(MODELS, CACHES)
+        for case in product(MODELS, args.caches)
     }
     prompt = torch.randint(3, args.vocabulary, (batch, args.prompt), device=DEVICE)
+    runs = {
+        case: partial(model.generate, prompt, generation_config=generation_config(case[1], args.new))
+        for case, model in models.items()
+    }
+    if args.llamacpp and batch == 1:
+        model = build("modeling_mini", **shape).eval()
+        runs |= {(LLAMA_CPP, outtype): llama_cpp(model, outtype, prompt[0].tolist(), args) for outtype in OUTTYPES}
+    speeds = {name: {cache: [] for other, cache in runs if other == name} for name, _ in runs}
     for round_number in tqdm(range(args.rounds + 1), unit="round", leave=False):
-        for (name, cache), model in models.items():
+        for (name, cache), generate in runs.items():
             start = time.perf_counter()
-            model.generate(prompt, generation_config=generation_config(cache, args.new))  # waits for the device
+            generate()  # waits for the device
             if round_number:
                 speeds[name][cache].append(batch * args.new / (time.perf_counter() - start))
     return speeds
+
+
+def llama_cpp(model: PreTrainedModel, outtype: str, prompt: list[int], args: argparse.Namespace) -> Callable[[], None]:
+    """A function that decodes with llama.cpp: greedily, and without the cache of the previous call."""
+    from llama_cpp import Llama
+
+    from modeling_mini.export.gguf import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        train_tokenizer(["a text"], vocab_size=300).save_pretrained(folder)
+        file = export(Path(folder), Path(folder), argparse.Namespace(checkpoint=folder, outtype=outtype))
+        threads = {"n_threads": args.threads, "n_threads_batch": args.threads}
+        llama = Llama(str(file), n_ctx=args.prompt + args.new, use_mmap=False, verbose=False, **threads)
+
+    def generate() -> None:
+        llama.reset()
+        tokens = llama.generate(prompt, temp=0.0)
+        for _ in range(args.new):
+            next(tokens)
+
+    return generate
 
 
 def generation_config(cache: str, new_tokens: int) -> GenerationConfig:
@@ -72,12 +121,18 @@ def generation_config(cache: str, new_tokens: int) -> GenerationConfig:
 
 
 def table(results: dict[int, dict[str, dict[str, list[float]]]]) -> str:
-    """Our speed, and its ratio to each peer with the same cache, and to GPT-2 with the default cache of `generate`."""
+    """Our speed, and its ratio to each peer with the same cache, and to GPT-2 with the default cache of `generate`.
+
+    llama.cpp has a cache of its own, and its rows name the type of the file.
+    """
     rows = [["batch", "cache", "tokens per second", *MODELS[1:], "gpt2, dynamic"]]
-    for (batch, speeds), cache in product(results.items(), CACHES):
-        ours = speeds["modeling_mini"][cache]
-        peers = [speeds[name][cache] for name in MODELS[1:]] + [speeds["gpt2"]["dynamic"]]
-        rows.append([str(batch), cache, spread(ours, ",.0f"), *(ratios(ours, theirs) for theirs in peers)])
+    for batch, speeds in results.items():
+        for cache, ours in speeds["modeling_mini"].items():
+            peers = [speeds[name][cache] for name in MODELS[1:]] + [speeds["gpt2"]["dynamic"]]
+            rows.append([str(batch), cache, spread(ours, ",.0f"), *(ratios(ours, theirs) for theirs in peers)])
+        for outtype, ours in speeds.get(LLAMA_CPP, {}).items():
+            default = ratios(ours, speeds["gpt2"]["dynamic"])
+            rows.append([str(batch), f"{LLAMA_CPP}, {outtype}", spread(ours, ",.0f"), "", "", default])
     return markdown_table(rows)
 
 

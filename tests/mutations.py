@@ -339,6 +339,17 @@ DEFECTS = {
             '"adamw"',
         ),
     ],
+    ("export/gguf.py", "export/test_gguf.py"): [
+        (
+            "GGUF: the head keeps the scale of the embedding",
+            "tensors",
+            "scale if config.tie_word_embeddings else 1.0",
+            "1.0",
+        ),
+        ("GGUF: positions count from 1", "tensors", "torch.arange(table_length", "1 + torch.arange(table_length"),
+        ("GGUF: no bos before a text", "_Vocabulary.write", "self.tokenizer.bos_token_id is not None", "False"),
+        ("GGUF: differences are accepted", "check", "if not difference <= limits[key]:", "if False:"),
+    ],
     ("cli.py", "project/test_cli.py"): [
         ("arguments: an option with dashes is unknown", "_with_underscores", '.replace("-", "_")', ""),
     ],
