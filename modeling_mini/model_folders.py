@@ -342,7 +342,7 @@ def check_weights(weights: list[Path], config: MiniConfig, source: str) -> None:
                 present[name] = list(part.get_shape())
                 if "F" not in part.get_dtype():  # F32, BF16, F8_E4M3
                     raise UserError(
-                        f"The weights in {source} hold {name} as {part.get_dtype()}, which is no type of floating "
+                        f"The weights in {source} hold {name} as {part.get_dtype()}, which is not a type of floating "
                         "point numbers; save the model again."
                     )
     expected, tied = _expected_weights(config, present, source)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,15 @@ def complete_files(folder: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder) as unfinished:
         yield Path(unfinished)
         for path in sorted(Path(unfinished).iterdir()):
-            os.replace(path, Path(folder) / path.name)
+            if (target := Path(folder) / path.name).is_dir():  # additional_chat_templates of a tokenizer
+                shutil.rmtree(target)
+            os.replace(path, target)
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Delete what `complete_files` left in the folder of a run when a process was killed."""
+    for path in Path(folder).glob(f"{_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -38,7 +38,7 @@ def token_label(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
 def next_tokens(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, count: int = SHOWN_TOKENS
 ) -> list[tuple[str, float]]:
-    """The likeliest next tokens, as `token_label` shows them, and their probabilities; at temperature 1.
+    """The most likely next tokens, as `token_label` shows them, and their probabilities; at temperature 1.
 
     After a text that ends in a space, only tokens that begin with it are possible: see `heal`.
 

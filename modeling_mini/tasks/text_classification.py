@@ -123,7 +123,7 @@ class TextClassification(Task):
     def probabilities(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
     ) -> list[tuple[str, float]]:
-        """The likeliest label of each text, and its probability."""
+        """The most likely label of each text, and its probability."""
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
         encode = EncodeTexts(tokenizer, self.args.block_size)
         rows = Dataset.from_dict(encode(examples.select_columns(texts)[:]))

@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..presets import count_parameters
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments, random_sample
+from ..writing import remove_unfinished
 from .arguments import MiniTrainingArguments, ModelArguments, parse_arguments
 from .building import (
     build_model,
@@ -100,6 +101,8 @@ def run(
     arguments = fixed_arguments(model_args, data_args, training_args)
     check_run_of_checkpoint(training_args, arguments)
     check_same_run(training_args.output_dir, arguments, training_args.is_resumed, write=training_args.should_save)
+    if training_args.is_resumed and training_args.should_save:
+        remove_unfinished(training_args.output_dir)
     checkpoint = resume_point(training_args)
     # The least size of a new model: its vocabulary is not known yet.
     check_free_space(training_args.output_dir, count_parameters(config, None if model_args.init_from else 1))

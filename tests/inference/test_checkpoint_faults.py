@@ -119,7 +119,7 @@ DAMAGES = {
         rewrite(f, lambda weights: weights[NORM].fill_(torch.nan)),
         damage_config(f, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
     ),
-    f"hold {NORM} as I8, which is no type of floating": lambda f: rewrite(
+    f"hold {NORM} as I8, which is not a type of floating": lambda f: rewrite(
         f, lambda weights: weights.update({NORM: weights[NORM].to(torch.int8)})
     ),
     "model.safetensors in .* is a folder, not a file": lambda f: (

@@ -13,7 +13,7 @@ from modeling_mini.tasks import task_class
 from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.training.building import save_tokenizer
 from modeling_mini.training.distributed import save_whole_model
-from modeling_mini.writing import complete_files, write_json
+from modeling_mini.writing import complete_files, remove_unfinished, write_json
 
 
 def half(path):
@@ -35,6 +35,21 @@ def test_files_replace_those_of_before_together(tmp_path):
         (folder / "c").write_text("new")
         assert (tmp_path / "a").read_text() == "old"
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["new", "kept", "new"]
+
+
+def test_a_folder_replaces_the_folder_of_its_name(tmp_path):
+    for name in ("old", "new"):
+        with complete_files(tmp_path) as folder:
+            (folder / "additional_chat_templates").mkdir()
+            (folder / "additional_chat_templates" / f"{name}.jinja").write_text(name)
+    assert names(tmp_path / "additional_chat_templates") == ["new.jinja"]
+
+
+def test_a_resumed_run_deletes_what_a_killed_process_left(tmp_path):
+    for name in ("_unfinished", "_unfinished-k1ll3d"):
+        (tmp_path / name).mkdir()
+    remove_unfinished(tmp_path)
+    assert names(tmp_path) == ["_unfinished"]
 
 
 def test_files_of_a_process_that_was_killed_are_not_taken_over(tmp_path):
