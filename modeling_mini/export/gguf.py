@@ -341,9 +341,10 @@ def llama_cpp_logits(file: Path, ids: list[int], tokenizer: PreTrainedTokenizerB
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "logits.npy")
-        command = [sys.executable, "-c", _LLAMA_CPP, str(file), str(output)]
+        command = [sys.executable, "-c", _LLAMA_CPP, str(file.absolute()), str(output)]
         request = json.dumps({"ids": ids, "texts": SAMPLES})
-        result = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
+        # `-c` puts the current folder first on sys.path, and that of the user may hold files of others.
+        result = subprocess.run(command, input=request, cwd=folder, capture_output=True, text=True, check=False)
         if result.returncode == -signal.SIGILL:
             logger.warning(
                 "llama.cpp was compiled for another processor, so only transformers has read the file; compile it "
