@@ -27,8 +27,9 @@ from ..errors import UserError, shortened
 from ..model_folders import read_config
 from ..modeling_mini import sinusoidal_positions
 from ..tokenization import LONGEST_WORD
+from ..writing import write_json
 from .checkpoint import open_checkpoint
-from .parity import example
+from .parity import accepted, example
 from .run import REPORT
 
 
@@ -280,24 +281,16 @@ def check(file: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         for block in gpt2.transformer.h:
             block.mlp.act = ACT2FN[activation]
         key = f"logits of {length} tokens read by transformers, {activation}"
-        differences[key] = _difference(gpt2(ids).logits[0], expected)
         is_ours = activation == model.config.hidden_act
         limits[key] = TOLERANCES[outtype] + (0 if is_ours else LLAMA_CPP_TOLERANCE)
+        differences[key] = accepted(key, gpt2(ids).logits[0], expected, limits[key])
     if importlib.util.find_spec("llama_cpp") is not None:
         logits = llama_cpp_logits(file, ids[0].tolist(), tokenizer)
         if logits is not None:
             key = f"logits of {length} tokens of llama.cpp"
-            differences[key] = _difference(logits, expected)
             limits[key] = TOLERANCES[outtype] + LLAMA_CPP_TOLERANCE
-    for key, difference in differences.items():
-        if not difference <= limits[key]:
-            raise UserError(
-                f"The exported file does not compute what the PyTorch model computes: {key} differ by "
-                f"{difference:.1e} of the largest value, and at most {limits[key]:.0e} is accepted for {outtype}; the "
-                "export is deleted."
-            )
-    report = {"tolerances": limits, "differences": differences}
-    (file.parent / REPORT).write_text(json.dumps(report), encoding="utf-8")
+            differences[key] = accepted(key, logits, expected, limits[key])
+    write_json(file.parent / REPORT, {"tolerances": limits, "differences": differences})
 
 
 def as_gpt2(file: Path, config: MiniConfig) -> GPT2LMHeadModel:
@@ -363,10 +356,3 @@ def llama_cpp_logits(file: Path, ids: list[int], tokenizer: PreTrainedTokenizerB
                 f"{shortened(str(expected), 100)}; the export is deleted."
             )
     return logits
-
-
-def _difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, as a part of the largest expected value (at least 1); infinite for nan."""
-    if not torch.isfinite(logits).all():
-        return math.inf
-    return ((logits - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
