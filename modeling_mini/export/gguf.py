@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 # `--outtype` as in llama.cpp's own converter: the largest accepted difference of the logits, as a part of the largest
 # one (at least 1). Q8_0 stores a weight in 8 bits, and a scale for each 32 of a row.
 TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "q8_0": 1e-1}
+DEFAULT_TYPE = "f16"
 LLAMA_CPP_TOLERANCE = 1e-2  # in addition, where GELU is llama.cpp's
 _Q8_0_BLOCK = 32
 _CONTEXT_STEP = 256  # llama.cpp rounds the size of its cache up to a multiple, and stops at a position without a row
@@ -73,7 +74,8 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
     Args:
         checkpoint: the folder of a trained model.
         output: an existing folder.
-        args: `checkpoint`, how the user named the folder, and `outtype`, the type of the weight matrices.
+        args: `checkpoint`, how the user named the folder, and `outtype`, the type of the weight matrices (None for
+            `DEFAULT_TYPE`).
 
     Returns:
         The file.
@@ -91,19 +93,20 @@ def export(checkpoint: Path, output: Path, args: Namespace) -> Path:
             _CONTEXT_STEP,
             model.config.max_position_embeddings,
         )
-    file = output / f"model-{args.outtype.upper()}.gguf"
+    outtype = args.outtype or DEFAULT_TYPE
+    file = output / f"model-{outtype.upper()}.gguf"
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.GPT2])
     writer.add_name(Path(args.checkpoint).absolute().name)
-    _add_shape(writer, model.config, args.outtype)
+    _add_shape(writer, model.config, outtype)
     vocabulary.write(writer, model.config.vocab_size)
     for name, tensor in tensors(model).items():
-        kind = gguf.GGMLQuantizationType[tensor_type(name, tensor, args.outtype)]
+        kind = gguf.GGMLQuantizationType[tensor_type(name, tensor, outtype)]
         writer.add_tensor(name, gguf.quantize(tensor.numpy(), kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    check(file, model, tokenizer, args.outtype)
+    check(file, model, tokenizer, outtype)
     return file
 
 
