@@ -1,16 +1,17 @@
 """Whether an exported file computes what the PyTorch model computes: the same outputs, and the same greedy tokens."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ..configuration_mini import MiniConfig
 from ..errors import UserError
+from ..masking_mini import CACHE_NAME
+from ..writing import write_json
 from .run import REPORT
 
 
@@ -73,8 +74,8 @@ def check_rows(
             outputs = run(input_ids=ids, attention_mask=mask)
             for name in tensor_names(expected):
                 key = f"{name} of {_shape(ids, padding)}"
-                differences[key] = _accepted(key, _unpadded(outputs[name], mask), _unpadded(expected[name], mask))
-    _record(folder, differences)
+                differences[key] = accepted(key, _unpadded(outputs[name], mask), _unpadded(expected[name], mask))
+    write_json(folder / REPORT, {"tolerance": TOLERANCE, "differences": differences})
 
 
 @torch.no_grad()
@@ -98,30 +99,29 @@ def check_generation(model: PreTrainedModel, session: Session, folder: Path, row
         session.reset(rows)
         expected = model(input_ids=ids, attention_mask=mask).logits
         key = f"logits of {_shape(ids, padding)}"
-        differences[key] = _accepted(key, _unpadded(session(ids, mask), mask), _unpadded(expected, mask))
+        differences[key] = accepted(key, _unpadded(session(ids, mask), mask), _unpadded(expected, mask))
     steps = max(1, min(GREEDY_TOKENS, context - _PROMPT))
     key = f"logits of {steps} greedy tokens with the cache"
-    differences[key] = max(_greedy_differences(key, model, session, rows, steps))
-    _record(folder, differences, steps * rows)
+    by_step = list(_greedy_differences(key, model, session, rows, steps))
+    differences[key] = max(by_step)
+    report = {"tolerance": TOLERANCE, "differences": differences, "equal_greedy_tokens": len(by_step) * rows}
+    write_json(folder / REPORT, report)
 
 
 def _greedy_differences(key: str, model: PreTrainedModel, session: Session, rows: int, steps: int) -> Iterator[float]:
-    """Decode with `generate`, and compare the logits and the choice of each step. Raises `UserError`."""
-    ids, mask = example(model.config, rows, _PROMPT, "left" if rows > 1 else None)
-    config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=steps,
-        pad_token_id=model.config.pad_token_id or 0,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-    generated = model.generate(ids, attention_mask=mask, generation_config=config)
+    """Choose the best token of PyTorch at each step, and compare its logits and the choice. Raises `UserError`.
+
+    `generate` would follow the generation config of the checkpoint: end rows, punish repetitions, search with beams.
+    """
+    tokens, mask = example(model.config, rows, _PROMPT, "left" if rows > 1 else None)
     session.reset(rows)
-    tokens = ids
-    for step, expected in enumerate(generated.logits):
+    cache = None
+    for step in range(steps):
+        outputs = model(input_ids=tokens, attention_mask=mask, use_cache=True, **{CACHE_NAME: cache})
+        cache, expected = outputs[CACHE_NAME], outputs.logits[:, -1]
         logits = session(tokens, mask)[:, -1]
-        yield _accepted(key, logits, expected)
-        tokens = generated.sequences[:, ids.shape[1] + step, None]
+        yield accepted(key, logits, expected)
+        tokens = expected.argmax(-1, keepdim=True)
         _check_choice(logits, tokens, step)
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
 
@@ -152,22 +152,22 @@ def _unpadded(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return tensor[mask.bool()] if tensor.shape[:2] == mask.shape else tensor
 
 
-def _accepted(key: str, output: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, as a part of the largest value (at least 1). Raises `UserError` above `TOLERANCE`."""
-    difference = float("inf")
-    if output.shape == expected.shape and torch.isfinite(output).all():
-        difference = ((output - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
-    if difference > TOLERANCE:
+def accepted(key: str, output: torch.Tensor, expected: torch.Tensor, limit: float = TOLERANCE) -> float:
+    """The `difference` of the outputs named `key`. Raises `UserError` unless it is at most `limit`."""
+    found = difference(output, expected)
+    if not found <= limit:  # also for nan
         raise UserError(
-            f"The exported file does not compute what the PyTorch model computes: {key} differ by {difference:.1e} of "
-            f"the largest value, and at most {TOLERANCE:.0e} is accepted; the export is deleted."
+            f"The exported file does not compute what the PyTorch model computes: {key} differ by {found:.1e} of the "
+            f"largest value, and at most {limit:.0e} is accepted; the export is deleted."
         )
-    return difference
+    return found
 
 
-def _record(folder: Path, differences: dict[str, float], greedy_tokens: int | None = None) -> None:
-    """Write the differences into the report of the export."""
-    report = {"tolerance": TOLERANCE, "differences": differences}
-    if greedy_tokens is not None:
-        report["equal_greedy_tokens"] = greedy_tokens
-    (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
+def difference(output: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference, as a part of the largest expected value (at least 1).
+
+    It is infinite for outputs of another shape or with nan, and nan if an expected value is not finite.
+    """
+    if output.shape != expected.shape or not torch.isfinite(output).all():
+        return float("inf")
+    return ((output - expected).abs().max() / expected.abs().max().clamp(min=1)).item()

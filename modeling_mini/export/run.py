@@ -1,9 +1,8 @@
 """The command `modeling-mini export`: a checkpoint in the file format of another runtime, checked against PyTorch."""
 
-import json
+import os
 import shutil
 import sys
-import tempfile
 import time
 from argparse import Namespace
 from contextlib import suppress
@@ -13,7 +12,10 @@ from pathlib import Path
 
 from ..commands import EXTRAS, require_packages
 from ..errors import UserError
+from ..json_files import read_object
 from ..options import check_checkpoint
+from ..writing import write_json
+from .staging import staging_folder
 
 
 # Each function takes (checkpoint, output, args), writes into the folder `output`, and returns the main file in it.
@@ -25,6 +27,7 @@ FORMATS = {
     "gguf": "gguf:export",
     "litert": "litert:export",
 }
+OPTIONS = {"max_length": "litert", "outtype": "gguf"}  # option -> the format that it is for; None if it is not given
 REPORT = "export_report.json"  # what was exported, by which versions, and the measured differences
 
 
@@ -36,9 +39,12 @@ def export(args: Namespace) -> None:
             options of the formats.
 
     Raises:
-        UserError: the checkpoint or the output folder is refused, a package is missing, or the exported file does not
-            compute what the PyTorch model computes.
+        UserError: an option is for another format, the checkpoint or the output folder is refused, a package is
+            missing, or the exported file does not compute what the PyTorch model computes.
     """
+    for option, name in OPTIONS.items():
+        if args.to != name and getattr(args, option) is not None:
+            raise UserError(f"--{option} is for --to {name}; leave it out.")
     check_checkpoint(args.checkpoint)
     output = _output_folder(args)
     require_packages(args.to)
@@ -47,10 +53,10 @@ def export(args: Namespace) -> None:
     start = time.monotonic()
     checkpoint = local_folder(args.checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as staging:
-        file = _function(args.to)(checkpoint, Path(staging), args)
-        report = _write_report(Path(staging), args)
-        _publish(Path(staging), output)
+    with staging_folder(output) as staging:
+        file = _function(args.to)(checkpoint, staging, args)
+        report = _write_report(staging, args)
+        _publish(staging, output)
     size = sum((output / name).stat().st_size for name in report["files"]) / 1e6
     seconds = time.monotonic() - start
     sys.stdout.write(f"{output / file.name} is ready ({size:.1f} MB with the files next to it, {seconds:.0f} s).\n")
@@ -88,20 +94,26 @@ def _output_folder(args: Namespace) -> Path:
 def _report(folder: Path) -> dict | None:
     """The report of an export in a folder; None if there is none, or it is damaged."""
     try:
-        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        report = read_object(folder / REPORT)
+    except UserError:
         return None
-    is_ours = isinstance(report, dict) and isinstance(report.get("files"), list) and report.get("format") in FORMATS
+    is_ours = isinstance(report.get("files"), list) and str(report.get("format")) in FORMATS
     return report if is_ours else None
+
+
+def _files(folder: Path) -> list[str]:
+    """The files in a folder and its folders, by relative path; no link to a folder is followed."""
+    found = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _write_report(folder: Path, args: Namespace) -> dict:
     """Complete the report, into which a format may have written its parity check; returns it."""
     path = folder / REPORT
-    parity = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    files = sorted({file.name for file in folder.iterdir()} - {REPORT})
+    parity = read_object(path) if path.exists() else {}
+    files = [name for name in _files(folder) if name != REPORT]
     report = {"format": args.to, "source": args.checkpoint, "versions": _versions(args.to), **parity, "files": files}
-    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, report)
     return report
 
 
@@ -116,12 +128,25 @@ def _versions(name: str) -> dict[str, str]:
 def _publish(staging: Path, output: Path) -> None:
     """Move the files of an export to their folder, in place of those of an earlier one. Raises `UserError`."""
     output.mkdir(exist_ok=True)
-    earlier = {Path(str(name)).name for name in (_report(output) or {"files": []})["files"]} | {REPORT}
-    new = sorted(staging.iterdir(), key=lambda path: path.name == REPORT)  # last: it marks the others as ours
-    if taken := [path.name for path in new if (output / path.name).exists() and path.name not in earlier]:
-        raise UserError(f"{output / taken[0]} exists, and this command did not write it; choose another --output.")
-    for path in (output / name for name in earlier):
-        if path.is_file():
-            path.unlink()
-    for path in new:
-        shutil.move(path, output / path.name)
+    new = sorted(_files(staging), key=lambda name: name == REPORT)  # last: it marks the others as ours
+    earlier = {*map(str, (_report(output) or {"files": []})["files"]), REPORT} & {*_files(output)}
+    for name in new:
+        if taken := _taken(output, Path(name), earlier):
+            raise UserError(f"{taken} exists, and this command did not write it; choose another --output.")
+    for name in earlier:
+        path = output / name
+        path.unlink()
+        while path.parent != output and not any(path.parent.iterdir()):
+            path = path.parent
+            path.rmdir()
+    for name in new:
+        (output / name).parent.mkdir(exist_ok=True, parents=True)
+        shutil.move(staging / name, output / name)
+
+
+def _taken(output: Path, name: Path, earlier: set[str]) -> Path | None:
+    """What is in the way of a new file: what no `earlier` export wrote, or a link in place of a folder."""
+    for folder in [output / parent for parent in name.parents][:-1]:
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            return folder
+    return output / name if os.path.lexists(output / name) and name.as_posix() not in earlier else None

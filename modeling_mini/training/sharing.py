@@ -57,6 +57,8 @@ def push_apart(args: MiniTrainingArguments, command: list[str]) -> None:
     command += ["--revision", args.hub_revision] if args.hub_revision else []
     environment = os.environ | ({"HF_TOKEN": args.hub_token} if args.hub_token else {})
     environment.pop("ACCELERATE_USE_DEEPSPEED", None)
-    program = "from modeling_mini.cli import main; raise SystemExit(main())"
+    # The current folder, which `-c` puts first on sys.path, may hold files of others; the package may be elsewhere.
+    path = f"import sys; sys.path = [*filter(None, sys.path), {str(Path(__file__).parents[2])!r}]"
+    program = f"{path}; from modeling_mini.cli import main; raise SystemExit(main())"
     if subprocess.run([sys.executable, "-c", program, *command], env=environment, check=False).returncode != 0:
         raise UserError("The model could not be pushed; the reason is above.")

@@ -1,12 +1,15 @@
 """The command `modeling-mini export`: what it refuses before any work, and what it leaves in the output folder."""
 
+import fcntl
 import json
+import os
 
 import pytest
 
 from modeling_mini import MiniForCausalLM
 from modeling_mini.cli import main
 from modeling_mini.export import run
+from modeling_mini.export.staging import staging_folder
 from modeling_mini.masking_mini import CACHE_NAME
 
 
@@ -17,6 +20,7 @@ def stand_in(monkeypatch):
     def use(files, error=None):
         def export(checkpoint, output, args):
             for name, text in files.items():
+                (output / name).parent.mkdir(exist_ok=True)
                 (output / name).write_text(text)
             if error is not None:
                 raise error
@@ -69,6 +73,74 @@ def test_second_export_replaces_the_files_of_the_first_and_no_others(checkpoint,
     assert "notes.txt exists, and this command did not write it" in refusal(*words)
     assert (output / "notes.txt").read_text() == "of the user"
     assert (output / "model.onnx").read_text() == "second"
+
+
+def test_files_in_folders_are_replaced_and_those_of_the_user_stay(checkpoint, stand_in, refusal, tmp_path):
+    folder, output = checkpoint(), tmp_path / "out"
+    words = [str(folder), "--to", "onnx", "--output", str(output)]
+    for text in ("first", "second"):
+        stand_in({"model.onnx": text, "templates/tool.jinja": text})
+        assert main(["export", *words]) == 0
+        assert [path.name for path in (output / "templates").iterdir()] == ["tool.jinja"]
+        assert (output / "templates" / "tool.jinja").read_text() == text
+    assert json.loads((output / "export_report.json").read_text())["files"] == ["model.onnx", "templates/tool.jinja"]
+    (output / "templates" / "mine.jinja").write_text("of the user")
+    stand_in({"model.onnx": "third"})
+    assert main(["export", *words]) == 0
+    assert [path.name for path in (output / "templates").iterdir()] == ["mine.jinja"]
+    stand_in({"templates/mine.jinja": "fourth"})
+    assert "mine.jinja exists, and this command did not write it" in refusal(*words)
+    (output / "templates" / "mine.jinja").unlink()
+    (output / "templates").rmdir()
+    (output / "templates").symlink_to(tmp_path)
+    assert "templates exists, and this command did not write it" in refusal(*words)
+    assert (output / "model.onnx").read_text() == "third"
+    (output / "templates").unlink()
+    assert main(["export", *words]) == 0
+    stand_in({"model.onnx": "fifth"})
+    assert main(["export", *words]) == 0
+    assert not (output / "templates").exists()
+
+
+def test_next_export_removes_what_a_killed_one_left(checkpoint, stand_in, tmp_path):
+    folder = checkpoint()
+    prefix = ".onnx-unfinished-export-"
+    names = [f"{prefix}killed", f"{prefix}running", ".onnx-notes", ".openvino-unfinished-export-killed"]
+    for name in names:
+        (folder / name).mkdir()
+        (folder / name / "model.onnx").write_text("graph")
+    (folder / f"{prefix}new").mkdir()  # as another export makes it, before it is locked
+    (folder / f"{prefix}link").symlink_to(tmp_path)
+    running = os.open(folder / f"{prefix}running", os.O_RDONLY)
+    fcntl.flock(running, fcntl.LOCK_EX)
+    stand_in({"model.onnx": "graph"})
+    assert main(["export", str(folder), "--to", "onnx"]) == 0
+    os.close(running)
+    assert {path.name for path in folder.glob(".*")} == {*names[1:], f"{prefix}new", f"{prefix}link"}
+
+
+def test_running_export_is_not_removed_by_another(tmp_path):
+    output = tmp_path / "out"
+    with staging_folder(output) as first:
+        (first / "model.onnx").write_text("graph")
+        with staging_folder(output) as second:
+            assert first != second
+        assert (first / "model.onnx").exists()
+    assert not first.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "owner"),
+    [
+        ("onnx", ("--max_length", "8"), "litert"),
+        ("gguf", ("--max_length", "8"), "litert"),
+        ("litert", ("--outtype", "f16"), "gguf"),
+    ],
+)
+def test_option_of_another_format_is_refused(refusal, monkeypatch, name, words, owner):
+    monkeypatch.setattr(run, "require_packages", lambda extra: pytest.fail("too late"))
+    message = refusal("USER/REPO", "--to", name, *words)
+    assert message == f"Error: {words[0]} is for --to {owner}; leave it out.\n"
 
 
 def test_folder_with_files_of_somebody_else_is_refused(checkpoint, stand_in, refusal, tmp_path):

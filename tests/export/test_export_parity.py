@@ -7,7 +7,7 @@ import torch
 
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
 from modeling_mini.errors import UserError
-from modeling_mini.export.parity import _check_choice, check_generation, check_rows
+from modeling_mini.export.parity import _check_choice, accepted, check_generation, check_rows
 from modeling_mini.masking_mini import CACHE_NAME
 
 
@@ -62,6 +62,25 @@ def test_defect_is_refused(model, tmp_path, defect, sentence):
     with pytest.raises(UserError, match=sentence):
         check_generation(model, Session(model, defect), tmp_path)
     assert not (tmp_path / "export_report.json").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"repetition_penalty": 5.0}, {"num_beams": 4}, {"eos_token_id": list(range(20))}],
+    ids=lambda options: next(iter(options)),
+)
+def test_generation_config_of_the_checkpoint_changes_nothing(model, tmp_path, options):
+    model.generation_config.update(**options, pad_token_id=0)
+    check_generation(model, Session(model), tmp_path)
+    assert json.loads((tmp_path / "export_report.json").read_text())["equal_greedy_tokens"] == 32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(value):
+    wrong = torch.tensor([1.0, value])
+    for output, expected in ((wrong, torch.ones(2)), (torch.ones(2), wrong), (wrong, wrong)):
+        with pytest.raises(UserError, match="logits differ by (nan|inf) of the largest value, and at most 1e-04"):
+            accepted("logits", output, expected)
 
 
 def test_other_greedy_token_is_refused_unless_it_is_a_tie():

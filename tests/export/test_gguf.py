@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,6 +211,37 @@ def test_chat_template_renders_without_the_tag_of_transformers(checkpoint, expor
     rendered = tokenizer.apply_chat_template(chat, chat_template=template, tokenize=False, add_generation_prompt=True)
     assert rendered == original
     assert SPECIAL_TOKENS["eos_token"] in rendered
+
+
+_STAND_IN = """
+import numpy
+
+class Llama:
+    def __init__(self, file, n_ctx, **options):
+        open(file).close()
+        self.scores = numpy.zeros((n_ctx, 2), numpy.float32)
+
+    def eval(self, ids):
+        pass
+
+    def tokenize(self, text, **options):
+        return []
+"""
+
+
+def test_files_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "llama_cpp.py").write_text(_STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "model.gguf").touch()
+    for name in ("numpy", "json", "llama_cpp"):
+        (checkpoint / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(checkpoint)
+    logits = gguf_export.llama_cpp_logits(Path("model.gguf"), [5, 6, 7], lambda text, **_: Namespace(input_ids=[]))
+    assert logits.shape == (3, 2)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_command_writes_the_type_that_is_asked_for(checkpoint, tmp_path, capsys):

@@ -14,6 +14,8 @@ from modeling_mini import MiniConfig, MiniForCausalLM, cli
 from modeling_mini.errors import UserError
 from modeling_mini.hub import fresh_process
 from modeling_mini.hub import push as sharing
+from modeling_mini.training.arguments import MiniTrainingArguments
+from modeling_mini.training.sharing import push_apart
 
 
 @pytest.mark.slow
@@ -238,3 +240,13 @@ def test_a_push_saves_no_reference_to_code_of_others(hub, checkpoint, no_verific
     sharing.push(folder, "alice/mini")
     assert json.loads(files_of(hub)["config.json"].data)["auto_map"] == MiniConfig().auto_map
     assert not [name for name, blob in files_of(hub).items() if b"evil" in blob.data]
+
+
+def test_a_push_in_a_process_of_its_own_imports_nothing_of_the_current_folder(tmp_path, monkeypatch, capfd):
+    for name in ("json", "argparse", "modeling_mini"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="could not be pushed"):
+        push_apart(MiniTrainingArguments(output_dir="nothing"), ["push", "nothing", "alice/mini"])
+    assert "nothing" in capfd.readouterr().err  # the sentence of `push`
+    assert not (tmp_path / "ran").exists()
