@@ -30,6 +30,49 @@ def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
     assert data_args.dataset == "python-docs"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "options", "expected"),
+    [
+        ("max_steps: 9", ["--num_train_epochs", "2"], {"max_steps": -1, "num_train_epochs": 2}),
+        ("max_steps: 9", ["--num-train-epochs=2"], {"max_steps": -1, "num_train_epochs": 2}),
+        ("max_steps: 9", ["--num_train_epochs", "2", "--max_steps", "5"], {"max_steps": 5}),
+        ("num_train_epochs: 2", ["--max_steps", "5"], {"max_steps": 5}),
+        ('save_strategy: "no"', ["--save_steps", "7"], {"save_strategy": "steps", "save_steps": 7}),
+        ("eval_strategy: epoch", ["--eval_steps", "7"], {"eval_strategy": "steps", "eval_steps": 7}),
+        ("logging_strategy: epoch", ["--logging_steps", "7"], {"logging_strategy": "steps", "logging_steps": 7}),
+        ("logging_steps: 9", ["--eval_steps", "7"], {"eval_strategy": "steps", "eval_steps": 7}),
+        ("save_steps: 9", ["--save_strategy", "epoch"], {"save_strategy": "epoch"}),
+        ("init_from: old", ["--model", "nano"], {"init_from": None, "model": "nano"}),
+        ("train_file: old.txt", ["--dataset", "user/data"], {"train_file": None, "dataset": "user/data"}),
+        ("tokenizer: old", ["--tokenizer_kind", "char"], {"tokenizer": None, "tokenizer_kind": "char"}),
+    ],
+    ids=str,
+)
+def test_an_option_wins_over_the_argument_of_the_recipe_that_would_rule_it_out(
+    tmp_path, recipe, options, expected, caplog
+):
+    arguments = parse_arguments([write(tmp_path, recipe), *options])
+    values = {name: value for group in arguments for name, value in vars(group).items()}
+    assert {name: values[name] for name in expected} == expected
+    if "--max_steps" not in options:
+        assert "has no effect" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--num_train_epochs 2 --max_steps 5", "--num_train_epochs has no effect: --max_steps 5 sets the length"),
+        ("--eval_strategy epoch --eval_steps 5", "--eval_steps has no effect: --eval_strategy is epoch"),
+        ("--save_strategy no --save_steps 5", "--save_steps has no effect: --save_strategy is no"),
+        ("--model nano --init_from old", "--model has no effect: --init_from sets the shape"),
+        ("--tokenizer_kind char --tokenizer old", "--tokenizer_kind has no effect: no tokenizer is trained"),
+    ],
+)
+def test_two_options_of_which_one_has_no_effect_give_a_warning(options, sentence, caplog):
+    parse_arguments(options.split())
+    assert sentence in caplog.text
+
+
 def test_values_keep_their_types(tmp_path):
     recipe = write(
         tmp_path,
