@@ -12,6 +12,7 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
+from ..decoding import SAMPLE_PROMPT
 from ..errors import UserError, shortened
 from ..json_files import parse
 from ..options import options as given_options
@@ -97,7 +98,7 @@ class MiniTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Continue the run in --output_dir from its latest complete checkpoint."},
     )
-    prompt: str = field(default="The ", metadata={"help": "Prompt of the sample that is generated at the end."})
+    prompt: str = field(default=SAMPLE_PROMPT, metadata={"help": "Prompt of the sample that is generated at the end."})
     # The log must show a loss that is nan or inf.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Exclude nan and inf from the logged loss."})
     remove_unused_columns: bool = field(

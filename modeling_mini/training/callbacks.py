@@ -22,6 +22,7 @@ from ..commands import Interrupted
 from ..errors import UserError
 from ..metrics import TextLoss
 from .arguments import MiniTrainingArguments
+from .watching import words
 
 
 logger = logging.getLogger(__name__)
@@ -236,11 +237,27 @@ class OrderOfEpoch(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """The callback of transformers, which keeps its counter when the run is resumed."""
+    """The callback of transformers, which says that it ends the run, and keeps its counter when that is resumed."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
         restore(self, state)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        is_over = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if is_over and state.global_step < state.max_steps and args.should_log:
+            threshold = self.early_stopping_threshold
+            logger.warning(
+                "Stopped early at update %d of %d: in %d evaluations in a row, the %s was not better than before%s "
+                "(--early_stopping_patience %d).",
+                state.global_step,
+                state.max_steps,
+                self.early_stopping_patience_counter,
+                words(args.metric_for_best_model),
+                f" by more than --early_stopping_threshold {threshold:g}" if threshold else "",
+                self.early_stopping_patience,
+            )
 
 
 class KeepBest(TrainerCallback):

@@ -338,6 +338,24 @@ def test_early_stopping_continues_with_its_counter_and_the_patience_of_this_run(
     assert [type(callback) for callback in watchers(args)] == [WarnOfRisingLoss, EarlyStopping, KeepBest]
 
 
+@pytest.mark.parametrize("metric", ["token_loss", "perplexity"])
+@pytest.mark.parametrize(("last_update", "threshold"), [(9, "0"), (9, "0.5"), (3, "0")])
+def test_early_stopping_says_where_and_why(tmp_path, caplog, metric, last_update, threshold):
+    options = ["--early_stopping_patience", "2", "--eval_steps", "1", "--metric_for_best_model", metric]
+    args = parse(tmp_path, *options, "--early_stopping_threshold", threshold)
+    [stopping] = [callback for callback in watchers(args) if isinstance(callback, EarlyStopping)]
+    state, control = TrainerState(best_metric=2.0, max_steps=last_update), TrainerControl()
+    for state.global_step in (2, 3):
+        assert not control.should_training_stop
+        stopping.on_evaluate(args, state, control, {f"eval_{metric}": 2.1})
+    assert control.should_training_stop
+    name = "validation loss" if metric == "token_loss" else "validation perplexity"
+    by = " by more than --early_stopping_threshold 0.5" if threshold != "0" else ""
+    sentence = f"in 2 evaluations in a row, the {name} was not better than before{by} (--early_stopping_patience 2)"
+    said = f"Stopped early at update 3 of 9: {sentence}." in caplog.text
+    assert said == (last_update == 9), "at the last update, nothing stopped early"
+
+
 def test_the_loss_since_the_last_log_survives_a_checkpoint():
     trainer = SimpleNamespace(_tr_loss=torch.tensor(7.0), _globalstep_last_logged=5)
     args, saving = SimpleNamespace(parallel_mode=None), TrainerControl(should_save=True)
