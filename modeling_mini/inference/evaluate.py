@@ -88,6 +88,7 @@ def evaluate(argv: list[str]) -> None:
         if not task_args.split_files and is_same_data(task_args.dataset, recorded.get("dataset")):
             divide, task_args.dataset = True, recorded["dataset"]
         task_args = _completed(task_args, recorded, explicit, checkpoint)
+    task_args.check_stride(explicit)
     choose_dataset(task_args)
     task = task_class(task_args.task)(task_args)
 

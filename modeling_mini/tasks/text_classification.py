@@ -106,7 +106,7 @@ class TextClassification(Task):
         features = Features({"input_ids": List(token_type(tokenizer)), "labels": smallest_type(len(self.labels))})
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
-        return encoded_examples(rows, text_bytes(examples, texts))
+        return encoded_examples(rows, len(examples), text_bytes(examples, texts))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         return DataCollatorWithPadding(tokenizer)

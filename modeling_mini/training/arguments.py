@@ -192,6 +192,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     argv = [*to_argv(recipe, path, lists, dicts), *options]
     arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon, ABOUT)
     model_arguments, data_arguments, training_arguments = arguments
+    if not training_arguments.is_resumed:  # older runs shortened it
+        data_arguments.check_stride({*recipe, *given})
     _warn_of_idle_options(given, model_arguments, training_arguments)
     if model_arguments.init_from:
         # The recipe's sizes are for a new model; the model to fine-tune has its own.

@@ -271,9 +271,12 @@ def describe(
     for name, data in (("Training", train_data), ("Validation", validation_data)):
         if data.num_tokens is not None:
             logger.info(
-                "%s text: %s documents, %s bytes, %s tokens, %s rows of %d",
+                "%s text: %s %s, %s bytes, %s tokens, %s %s %d",
                 name,
-                *(f"{count:,}" for count in (data.num_documents, data.num_bytes, data.num_tokens, len(data.rows))),
+                f"{data.num_documents:,}",
+                data.unit,
+                *(f"{count:,}" for count in (data.num_bytes, data.num_tokens, len(data.rows))),
+                data.row_unit,
                 data.row_length,
             )
     logger.info(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from modeling_mini.errors import UserError
+from modeling_mini.inference.evaluate import evaluate
 from modeling_mini.presets import preset_names
 from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.text_generation import TextGeneration
@@ -386,7 +387,17 @@ def test_every_shipped_recipe_passes_the_checks(name):
     check_together(data_args, training_args)
 
 
-def test_a_stride_as_long_as_a_row_is_refused():
+def test_a_stride_that_would_be_shortened_is_refused(tmp_path):
+    argv = ["--task", "question-answering", "--dataset", "user/data", "--block_size"]
+    sentence = r"--stride is 64, but windows of 32 tokens \(--block_size\) share at most a quarter; give at most 8, or"
+    for given in ([*argv, "32", "--stride", "64"], [write(tmp_path, "stride: 64"), *argv, "32"]):
+        with pytest.raises(UserError, match=sentence):
+            parse_arguments(given)
+        parse_arguments([*given, "--resume"])
+    with pytest.raises(UserError, match=sentence):
+        evaluate([*argv, "32", "--stride", "64"])
+    for accepted in (["32"], ["32", "--stride", "8"], ["256", "--stride", "64"]):  # the default is shortened
+        parse_arguments([*argv, *accepted])
     with pytest.raises(UserError, match="--stride is 32, but a row has 32 tokens"):
         TaskArguments(task="question-answering", block_size=32, stride=32).check()
     TaskArguments(task="text-generation", block_size=32).check()  # the default is shortened
