@@ -12,12 +12,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    SchedulerType,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import LengthGroupedSampler, nested_gather
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
-from ..checkpoints import checkpoint_defect
+from ..checkpoints import checkpoint_defect, trainer_state
 from ..commands import Interrupted
 from ..errors import UserError
 from ..metrics import TextLoss
@@ -187,6 +194,22 @@ class OneValidationLoss(TrainerCallback):
         for entry in (logs or {}, state.log_history[-1]):
             if "eval_loss" in entry and "eval_token_loss" in entry:
                 entry["eval_loss"] = entry["eval_token_loss"]
+
+
+class NoteOfLength(TrainerCallback):
+    """Says that a resumed run has another length, and so another schedule, than its checkpoint was trained for."""
+
+    def __init__(self, checkpoint: str | None):
+        self.checkpoint = checkpoint
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        recorded = state.max_steps if self.checkpoint is None else trainer_state(self.checkpoint).max_steps
+        if not args.should_log or state.max_steps == recorded:
+            return
+        subject, effect = "The training and its schedule end", ", so the learning rates to come are not those planned"
+        if args.lr_scheduler_type in (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP):
+            subject, effect = "The training ends", ""
+        logger.warning("%s at update %d instead of %d%s.", subject, state.max_steps, recorded, effect)
 
 
 class RunningLoss(TrainerCallback, ExportableState):

@@ -38,6 +38,7 @@ from .building import (
 from .callbacks import (
     EarlyStopping,
     KeepBest,
+    NoteOfLength,
     OneValidationLoss,
     OrderOfEpoch,
     RowLoss,
@@ -118,7 +119,7 @@ def run(
     describe(model, data.train, data.validation, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
-    trainer = build_trainer(task, model, data, training_args, [stop, speed])
+    trainer = build_trainer(task, model, data, training_args, [stop, speed, NoteOfLength(checkpoint)])
     if finished:  # `trainer.train` would run one more update
         if trainer.is_fsdp_enabled:
             shard(trainer, checkpoint)
