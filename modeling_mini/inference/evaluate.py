@@ -16,6 +16,7 @@ from ..data.examples import Examples
 from ..data.splits import draw
 from ..decoding import DecodingArguments
 from ..errors import UserError
+from ..options import choice_hint
 from ..options import options as given_options
 from ..parsing import parse_dataclasses
 from ..streams import check_writable
@@ -134,7 +135,7 @@ def check_eval_arguments(args: EvalArguments) -> None:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1.")
     if args.split not in (None, *SPLITS):
-        raise UserError(f"--split {args.split}: choose one of {', '.join(SPLITS)}.")
+        raise UserError(f"--split {args.split}: there is no such split; {choice_hint(args.split, SPLITS)}")
 
 
 def check_same_task(checkpoint: str, recorded: dict, task: str | None) -> None:

@@ -325,7 +325,11 @@ def test_options_are_read_like_argparse_reads_them(argv, values):
         (["upgrade-repo", "u/r", "--dry_rum"], "did you mean --dry_run?"),
         (["generate", "run", "x", "--temprature", "1"], "did you mean --temperature?"),
         (["classify", "run", "--jsnl"], "did you mean --jsonl?"),
-        (["summarise", "run"], "invalid choice: 'summarise'"),
+        (["summarise", "run"], "; did you mean summarize?"),
+        (["generat", "run"], "; did you mean generate?"),
+        (["qqqq", "run"], "invalid choice: 'qqqq'"),
+        (["export", "run", "--to", "onnxx"], "; did you mean onnx?"),
+        (["serve", "run", "--dtype", "bfloat"], "; did you mean bfloat16?"),
     ],
 )
 def test_wrong_values_and_options_are_refused_by_name(capsys, arguments, sentence):

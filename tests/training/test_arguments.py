@@ -146,6 +146,8 @@ def test_the_error_for_a_missing_recipe_names_the_existing_ones():
         (["--lerning_rate", "1"], r"no argument --lerning_rate; did you mean learning_rate\?"),
         (["--learning_rat", "1"], r"no argument --learning_rat; did you mean learning_rate\?"),  # no abbreviations
         (["--learning_rate", "abc"], "argument --learning_rate/--learning-rate: invalid float value: 'abc'"),
+        (["--optimizer", "moun"], r"invalid choice: 'moun'.*; did you mean muon\?"),
+        (["--save_strategy", "epochs"], r"; did you mean epoch\?"),
         (["--zzz", "1"], "no argument --zzz; --help lists all arguments"),
         (["--fp16", "true", "--bf16", "true"], "At most one of fp16 and bf16"),
     ],

@@ -108,6 +108,8 @@ def test_the_metrics_that_a_task_declares_are_those_that_it_computes():
             "translation",
             "choose one of token_loss, perplexity, bleu",
         ),
+        (["--metric_for_best_model", "acuracy"], "text-classification", r"mcc\. Did you mean accuracy\?"),
+        (["--metric_for_best_model", "eval_acuracy"], "text-classification", r"Did you mean accuracy\?"),
         (["--metric_for_best_model", "bleu", "--eval_sample", "0"], "translation", "with --eval_sample 0; choose"),
         (
             ["--metric_for_best_model", "bleu", "--greater_is_better", "false"],
