@@ -16,6 +16,7 @@ from .export.run import FORMATS
 from .options import (
     EVAL_CLASSES,
     PLAN_CLASSES,
+    SuggestingParser,
     check_checkpoint,
     check_choice,
     check_data,
@@ -92,7 +93,7 @@ def _check_eval(argv: list[str]) -> None:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="modeling-mini", description="A small Transformer language model.")
+    parser = SuggestingParser(prog="modeling-mini", description="A small Transformer language model.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train", help="train from a recipe; the same arguments as train.py")
     commands.add_parser("eval", help="score a trained model and baselines on the same examples; has its own --help")

@@ -12,6 +12,7 @@ from .errors import UserError
 
 
 CONTINUATION = {"max_new_tokens": 100, "do_sample": True, "temperature": 0.8, "top_k": 50}  # defaults of `generate`
+SAMPLE_PROMPT = "The "  # of the sample at the end of a training
 MOST_BEAMS = 100
 # Lowest and highest value. Outside it, logits overflow, or all tokens become equally likely.
 _RANGES = {

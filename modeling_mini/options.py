@@ -1,11 +1,12 @@
 """Mistakes on a command line that can be found before torch and transformers are imported, which takes seconds."""
 
+import argparse
 import ast
 import importlib.util
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -87,9 +88,26 @@ def nearest(name: str, names: list[str]) -> str:
 def check_choice(option: str, value: str, choices: list[str]) -> None:
     """Raise `UserError` for a value that is not one of a few, with the nearest."""
     if value not in choices:
-        matches = get_close_matches(value, choices, n=1)
-        hint = f"did you mean {matches[0]}?" if matches else f"choose one of {', '.join(choices)}."
-        raise UserError(f"{option} {value}: there is no such choice; {hint}")
+        raise UserError(f"{option} {value}: there is no such choice; {choice_hint(value, choices)}")
+
+
+def choice_hint(value: str, choices: Iterable[str]) -> str:
+    """The end of a sentence about a value that is not one of a few: the nearest, or all of them."""
+    choices = list(choices)
+    matches = get_close_matches(value, choices, n=1)
+    return f"did you mean {matches[0]}?" if matches else f"choose one of {', '.join(choices)}."
+
+
+class SuggestingParser(argparse.ArgumentParser):
+    """A parser whose error for a value that is none of the choices ends with the nearest of them."""
+
+    def _check_value(self, action, value):
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            if matches := get_close_matches(str(value), map(str, action.choices), n=1):
+                error.message += f"; did you mean {matches[0]}?"
+            raise
 
 
 def check_data(given: Mapping[str, str | None]) -> None:

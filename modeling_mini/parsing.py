@@ -8,7 +8,7 @@ from typing import get_args, get_origin, get_type_hints
 from transformers import HfArgumentParser
 
 from .errors import UserError
-from .options import nearest
+from .options import SuggestingParser, nearest
 
 
 def parse_dataclasses(
@@ -48,7 +48,7 @@ def parse_dataclasses(
     return tuple(arguments)
 
 
-class _Parser(HfArgumentParser):
+class _Parser(SuggestingParser, HfArgumentParser):
     def error(self, message):
         raise UserError(message)
 

@@ -41,7 +41,8 @@ class EncodedData:
     """Rows ready for the collator, and the size of their source.
 
     `row_length` is the length of a row in tokens, or the mean length if rows differ. The sizes of a stream are
-    unknown. `first_rows` are the rows of the first documents of a stream.
+    unknown. `first_rows` are the rows of the first documents of a stream. `unit` and `row_unit` are what a log calls
+    the documents and the rows.
     """
 
     rows: Dataset | IterableDataset
@@ -50,6 +51,8 @@ class EncodedData:
     num_bytes: int | None = None
     num_tokens: int | None = None
     first_rows: IterableDataset | None = None
+    unit: str = "documents"
+    row_unit: str = "rows of"
 
     @cached_property
     def fingerprint(self) -> str | None:
@@ -60,10 +63,13 @@ class EncodedData:
         return content_hash(Dataset.from_dict({"input_ids": rows})) if rows else None
 
 
-def encoded_examples(rows: Dataset, num_bytes: int) -> EncodedData:
-    """One example per row, without padding: the collator pads."""
+def encoded_examples(
+    rows: Dataset, num_examples: int, num_bytes: int, unit: str = "examples", row_unit: str = "rows of on average"
+) -> EncodedData:
+    """Rows of examples without padding: the collator pads. An example has one row, or several."""
     num_tokens = int(row_lengths(rows).sum())
-    return EncodedData(rows, round(num_tokens / max(len(rows), 1)), len(rows), num_bytes, num_tokens)
+    row_length = round(num_tokens / max(len(rows), 1))
+    return EncodedData(rows, row_length, num_examples, num_bytes, num_tokens, unit=unit, row_unit=row_unit)
 
 
 def pack(

@@ -16,6 +16,7 @@ from ..data.examples import Examples
 from ..data.splits import draw
 from ..decoding import DecodingArguments
 from ..errors import UserError
+from ..options import choice_hint
 from ..options import options as given_options
 from ..parsing import parse_dataclasses
 from ..streams import check_writable
@@ -88,6 +89,7 @@ def evaluate(argv: list[str]) -> None:
         if not task_args.split_files and is_same_data(task_args.dataset, recorded.get("dataset")):
             divide, task_args.dataset = True, recorded["dataset"]
         task_args = _completed(task_args, recorded, explicit, checkpoint)
+    task_args.check_stride(explicit)
     choose_dataset(task_args)
     task = task_class(task_args.task)(task_args)
 
@@ -133,7 +135,7 @@ def check_eval_arguments(args: EvalArguments) -> None:
         if getattr(args, name) is not None and getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; give at least 1.")
     if args.split not in (None, *SPLITS):
-        raise UserError(f"--split {args.split}: choose one of {', '.join(SPLITS)}.")
+        raise UserError(f"--split {args.split}: there is no such split; {choice_hint(args.split, SPLITS)}")
 
 
 def check_same_task(checkpoint: str, recorded: dict, task: str | None) -> None:

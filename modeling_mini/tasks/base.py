@@ -1,7 +1,7 @@
 """Base class of an application: its examples, their rows, the model's predictions, and their score."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, ClassVar, TextIO
@@ -55,7 +55,10 @@ class TaskArguments(DataArguments):
     )
     stride: int = field(
         default=64,
-        metadata={"help": "Tokens that two neighbouring windows of a long context share (question answering)."},
+        metadata={
+            "help": "Tokens that two neighbouring windows of a long context share, at most a quarter of --block_size "
+            "(question answering)."
+        },
     )
     unanswerable: bool = field(
         default=True,
@@ -76,6 +79,23 @@ class TaskArguments(DataArguments):
             raise UserError(
                 f"--stride is {self.stride}, but a row has {self.block_size} tokens (--block_size); choose less."
             )
+
+    def check_stride(self, given: Collection[str]) -> None:
+        """Raises `UserError` for a given stride that question answering would shorten, as it does the default.
+
+        `given` are the names of the arguments that are not defaults.
+        """
+        most = most_stride(self.block_size)
+        if "stride" in given and self.task == "question-answering" and self.stride > most:
+            raise UserError(
+                f"--stride is {self.stride}, but windows of {self.block_size} tokens (--block_size) share at most a "
+                f"quarter; give at most {most}, or leave --stride out."
+            )
+
+
+def most_stride(block_size: int) -> int:
+    """Tokens that windows of this length share at most, so that a context does not become too many of them."""
+    return block_size // 4
 
 
 class Task(ExampleFormat, ABC):

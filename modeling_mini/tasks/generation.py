@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 _FIRST_LETTERS = "taoswcTAS1("  # one of them is in a token after a space, if the tokenizer has such tokens
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> torch.Tensor:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int, warns: bool = True) -> torch.Tensor:
     """Ids `[1, T]` of a prompt, encoded like the start of a training document: bos, if there is one, and the text.
 
-    A space at its end is left out where the next token begins with it (`heal`).
+    A space at its end is left out where the next token begins with it (`heal`). `warns`: of unknown tokens.
 
     Raises:
         UserError: the prompt has no tokens, or fills the context of the model.
@@ -40,7 +40,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int)
         raise UserError("The prompt is empty, and the tokenizer has no bos token to start from; give a word.")
     if len(ids) >= context:
         raise UserError(f"The prompt has {len(ids)} tokens, and the model reads at most {context}; shorten it.")
-    if (unknown := ids.count(tokenizer.unk_token_id)) > 0:
+    if warns and (unknown := ids.count(tokenizer.unk_token_id)) > 0:
         logger.warning("%d tokens of the prompt are unknown to the tokenizer and will be missing.", unknown)
     return torch.tensor([ids])
 
@@ -154,12 +154,14 @@ def continue_text(
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     streamer: BaseStreamer | None = None,
+    warns: bool = True,
     **options: Any,
 ) -> str:
     """The prompt and a continuation.
 
     Args:
         streamer: as in `write`.
+        warns: whether to warn of unknown tokens in the prompt, and of a text that ends where the context does.
         options: values of `DecodingArguments`. By default, 100 tokens are sampled at temperature 0.8 from the 50 most
             likely ones; a temperature of 0 takes the most likely token.
 
@@ -170,9 +172,9 @@ def continue_text(
         raise UserError("This model has is_causal=False and does not continue text; choose a causal checkpoint.")
     decoding = DecodingArguments(**options).completed(CONTINUATION)
     context = model.config.max_position_embeddings
-    ids = encode_prompt(tokenizer, prompt, context).to(model.device)
-    length = ids.shape[1]
-    decoding.max_new_tokens = min(decoding.max_new_tokens, context - length)
+    ids = encode_prompt(tokenizer, prompt, context, warns).to(model.device)
+    length, wanted = ids.shape[1], decoding.max_new_tokens
+    decoding.max_new_tokens = min(wanted, context - length)
     if decoding.seed is not None:
         set_seed(decoding.seed)
     model.eval()
@@ -180,4 +182,13 @@ def continue_text(
     _, first_tokens = heal(tokenizer, prompt)
     rules = [FirstToken(length, first_tokens)] if first_tokens else []
     tokens = write(model, tokenizer, inputs, decoding, 0, *rules, streamer=streamer)
+    if warns and length + wanted > context == tokens.shape[1] and tokens[0, -1] != tokenizer.eos_token_id:
+        logger.warning(
+            "The text ends after %d of %d new tokens (--max_new_tokens): the model reads at most %d tokens, and the "
+            "prompt has %d.",
+            context - length,
+            wanted,
+            context,
+            length,
+        )
     return tokenizer.decode(tokens[0], skip_special_tokens=True)

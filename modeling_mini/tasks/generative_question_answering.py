@@ -43,7 +43,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
         return squad_questions(row)
 
     def prepare(self, examples: Examples) -> Examples:
-        return with_clean_answers(examples)
+        return with_clean_answers(examples, self.args.source_name)
 
     def find_problem(self, example: dict) -> str | None:
         texts = example["answers.text"]

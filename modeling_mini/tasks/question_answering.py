@@ -2,6 +2,7 @@
 
 import copy
 import heapq
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,9 +21,11 @@ from ..data.fingerprint import code_hash
 from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
 from ..errors import UserError
 from ..modeling_mini import MiniForQuestionAnswering
-from .base import Task
+from .base import Task, most_stride
 from .batches import forward_batches
 
+
+logger = logging.getLogger(__name__)
 
 _THIS_CODE = code_hash(__file__)
 
@@ -55,7 +58,7 @@ class QuestionAnswering(Task):
         return squad_questions(row)
 
     def prepare(self, examples: Examples) -> Examples:
-        return with_clean_answers(examples)
+        return with_clean_answers(examples, self.args.source_name)
 
     def find_problem(self, example: dict) -> str | None:
         texts, starts = example["answers.text"], example["answers.answer_start"]
@@ -84,7 +87,8 @@ class QuestionAnswering(Task):
         positions = dict.fromkeys(self.label_names, smallest_type(self.args.block_size))
         features = Features({"input_ids": List(token_type(tokenizer)), **positions})
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
-        return encoded_examples(rows, text_bytes(examples, list(self.text_columns)))
+        num_bytes = text_bytes(examples, list(self.text_columns))
+        return encoded_examples(rows, len(examples), num_bytes, "questions", "windows of on average")
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         padding_right = copy.deepcopy(tokenizer)  # start and end positions count from the left
@@ -216,14 +220,27 @@ def _questions_of(paragraph: dict) -> Iterator[dict]:
             raise WrongValue(f"question {name} is not in SQuAD format: {reason}; correct it.") from error
 
 
-def with_clean_answers(examples: Examples) -> Examples:
+def with_clean_answers(examples: Examples, dataset: str) -> Examples:
     """The examples without blank answers, and with each answer at the character where the context has its text.
 
-    Published copies of SQuAD have answers that are off by a character or two.
+    Published copies of SQuAD have answers that are off by a character or two. The log counts both.
     """
     columns = [name for name in ("context", "answers.text", "answers.answer_start") if name in examples.column_names]
-    clean = CleanAnswers()
-    if all(clean(example).items() <= example.items() for example in examples.select_columns(columns)):
+    clean, num_blank, num_moved = CleanAnswers(), 0, 0
+    for example in examples.select_columns(columns):
+        kept = clean(example)
+        if kept.items() <= example.items():
+            continue
+        places = zip(example["answers.text"], example.get("answers.answer_start", []), strict=False)
+        before = [start for text, start in places if text.strip()]
+        num_moved += sum(new != old for new, old in zip(kept.get("answers.answer_start", []), before, strict=True))
+        num_blank += len(example["answers.text"]) - len(kept["answers.text"])
+    if num_moved:
+        message = "%s: answers moved by a character or two, to where their context has them: %s"
+        logger.info(message, dataset, f"{num_moved:,}")
+    if num_blank:
+        logger.info("%s: blank answers left out: %s", dataset, f"{num_blank:,}")
+    if not (num_moved or num_blank):
         return examples  # as nearly always; a copy would store all contexts again
     return examples.map(clean)
 
@@ -365,7 +382,7 @@ class EncodeWindows:
             batch["context"],
             truncation="only_second",
             max_length=self.length,
-            stride=min(self.stride, self.length // 4),
+            stride=min(self.stride, most_stride(self.length)),
             split_special_tokens=True,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,

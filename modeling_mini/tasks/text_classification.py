@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..data.columns import LABEL, kind_of, name_some, quoted, spelling
 from ..data.examples import Examples, column_texts
 from ..data.fingerprint import code_hash
 from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
-from ..errors import UserError
+from ..errors import UserError, shortened
 from ..metrics.scripts import words
 from ..modeling_mini import MiniForSequenceClassification
 from .base import Task, TaskArguments
@@ -96,6 +96,7 @@ class TextClassification(Task):
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {name: number for number, name in config.id2label.items()}
         config.problem_type = "single_label_classification"
+        logger.info("%d classes in the training examples: %s", len(self.labels), _counted(train["label"], self.labels))
 
     def read_config(self, config: MiniConfig) -> None:
         self.labels = [config.id2label[number] for number in range(config.num_labels)]
@@ -105,7 +106,7 @@ class TextClassification(Task):
         features = Features({"input_ids": List(token_type(tokenizer)), "labels": smallest_type(len(self.labels))})
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
-        return encoded_examples(rows, text_bytes(examples, texts))
+        return encoded_examples(rows, len(examples), text_bytes(examples, texts))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         return DataCollatorWithPadding(tokenizer)
@@ -205,6 +206,17 @@ class EncodeTexts:
         )
         labels = {} if self.labels is None else {"labels": [self.labels.index(name) for name in batch["label"]]}
         return {"input_ids": encoded["input_ids"], **labels}
+
+
+def _counted(examples: Iterable[str], labels: list[str], most: int = 20) -> str:
+    """The labels with their counts, the commonest first; of many, both ends: a misspelling is rare."""
+    counts = Counter(examples)
+    ordered = sorted(labels, key=lambda name: -counts[name])
+    names = quoted(shortened(name, 40) for name in ordered)
+    shown = [f"{name} ({counts[label]:,})" for name, label in zip(names, ordered, strict=True)]
+    if len(shown) > most:
+        shown[most // 2 : -(most // 2)] = [f"... {len(shown) - most:,} more ..."]
+    return ", ".join(shown)
 
 
 def _warn_about_spellings(dataset: str, names: list[str | None]) -> None:

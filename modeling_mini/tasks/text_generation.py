@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.examples import Examples
 from ..data.packing import EncodedData, UnpackRows, check_training_rows, pack, text_bytes
 from ..data.splits import USED_IN_TRAINING, load_splits
+from ..decoding import SAMPLE_PROMPT
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForCausalLM
 from .base import REPORTED_EXAMPLES, Task
@@ -52,7 +53,7 @@ class TextGeneration(Task):
         return text is not None and not (isinstance(text, str) and not text.strip())
 
     def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
-        encode_prompt(tokenizer, prompt, context)
+        encode_prompt(tokenizer, prompt, context, warns=prompt != SAMPLE_PROMPT)
         if tokenizer.bos_token_id is None:
             logger.warning(
                 "The tokenizer has no bos token, so the first token of a document is not predicted: bits per byte "
@@ -117,4 +118,5 @@ class TextGeneration(Task):
         prompt: str,
         batch_size: int = 32,
     ) -> tuple[dict, str]:
-        return self.loss_by_position(model, tokenizer, examples, batch_size), continue_text(model, tokenizer, prompt)
+        sample = continue_text(model, tokenizer, prompt, warns=False)  # `check` has warned before the training
+        return self.loss_by_position(model, tokenizer, examples, batch_size), sample

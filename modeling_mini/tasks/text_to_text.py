@@ -86,7 +86,7 @@ class TextToTextTask(Task):
                 message = "%.1f%% of the %s examples have their %s truncated to %d tokens (%s)"
                 logger.info(message, share, name, part, limit, cost)
         num_bytes, num_tokens = (column_sum(rows, column) for column in ("num_bytes", "num_tokens"))
-        return EncodedData(rows, block_size, len(examples), num_bytes, num_tokens)
+        return EncodedData(rows, block_size, len(examples), num_bytes, num_tokens, unit="examples")
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         return UnpackRows()

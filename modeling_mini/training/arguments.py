@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import logging
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,17 +12,20 @@ import torch
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.hf_argparser import string_to_bool
 
+from ..decoding import SAMPLE_PROMPT
 from ..errors import UserError, shortened
 from ..json_files import parse
-from ..options import FILE_ARGUMENTS
 from ..options import options as given_options
 from ..parsing import arguments_holding, parse_dataclasses
 from ..tasks import choose_dataset
 from ..tasks.base import TaskArguments
 from .optim import OPTIMIZERS
 from .overrides import canonical_overrides
-from .recipes import DEFAULT_RECIPE, read_recipe, recipe_names, split_recipe, to_argv
+from .recipes import DEFAULT_RECIPE, read_recipe, recipe_names, split_recipe, to_argv, without_winners
 from .values import check_before_trainer, sentences
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -93,7 +98,7 @@ class MiniTrainingArguments(TrainingArguments):
         default=False,
         metadata={"help": "Continue the run in --output_dir from its latest complete checkpoint."},
     )
-    prompt: str = field(default="The ", metadata={"help": "Prompt of the sample that is generated at the end."})
+    prompt: str = field(default=SAMPLE_PROMPT, metadata={"help": "Prompt of the sample that is generated at the end."})
     # The log must show a loss that is nan or inf.
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Exclude nan and inf from the logged loss."})
     remove_unused_columns: bool = field(
@@ -170,7 +175,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     """Parse `[RECIPE] [--argument value ...]` into dataclasses; the default recipe is `quickstart`.
 
     A recipe is a YAML file of arguments, given as a path or as its name in `configuration/recipes`. The command line
-    overrides the recipe; `config_overrides` is merged field by field. The default `output_dir` is `runs/RECIPE`.
+    overrides the recipe, also where another argument of the recipe would win (`without_winners`); `config_overrides`
+    is merged field by field. The default `output_dir` is `runs/RECIPE`.
 
     Raises:
         UserError: the recipe does not exist or does not parse, or an argument does not exist, has a value of the wrong
@@ -180,14 +186,15 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     path, options = split_recipe(argv)
     recipe = {"output_dir": f"runs/{path.stem}", **read_recipe(path)}
     overrides = canonical_overrides(recipe.pop("config_overrides", None) or {})
-    if any(name in given_options(options) for name in FILE_ARGUMENTS):
-        recipe = {
-            name: value for name, value in recipe.items() if name not in ("dataset", "dataset_config", "columns")
-        }
+    given = given_options(options)
+    recipe = without_winners(recipe, given)
     lists, dicts = arguments_holding(list, ARGUMENT_CLASSES), arguments_holding(dict, ARGUMENT_CLASSES)
     argv = [*to_argv(recipe, path, lists, dicts), *options]
     arguments = parse_dataclasses(ARGUMENT_CLASSES, argv, "train.py [RECIPE]", _add_use_muon, ABOUT)
-    model_arguments, data_arguments, _ = arguments
+    model_arguments, data_arguments, training_arguments = arguments
+    if not training_arguments.is_resumed:  # older runs shortened it
+        data_arguments.check_stride({*recipe, *given})
+    _warn_of_idle_options(given, model_arguments, training_arguments)
     if model_arguments.init_from:
         # The recipe's sizes are for a new model; the model to fine-tune has its own.
         overrides = {name: value for name, value in overrides.items() if not name.endswith("_size")}
@@ -195,6 +202,22 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
     return arguments
+
+
+def _warn_of_idle_options(given: Collection[str], model_args: ModelArguments, args: MiniTrainingArguments) -> None:
+    """Warn of options of the command line that have no effect next to another one."""
+    idle = [
+        ("num_train_epochs", args.max_steps > 0, f"--max_steps {args.max_steps} sets the length of the training"),
+        ("model", model_args.init_from, "--init_from sets the shape"),
+        ("tokenizer_kind", model_args.tokenizer or model_args.init_from, "no tokenizer is trained"),
+    ]
+    for name in ("eval", "save", "logging"):
+        strategy = getattr(args, f"{name}_strategy")
+        strategy = getattr(strategy, "value", strategy)
+        idle.append((f"{name}_steps", strategy != "steps", f"--{name}_strategy is {strategy}"))
+    for name, is_idle, reason in idle:
+        if name in given and is_idle and args.should_log:
+            logger.warning("--%s has no effect: %s. Leave one of the two out.", name, reason)
 
 
 def _add_use_muon(parser: HfArgumentParser) -> None:

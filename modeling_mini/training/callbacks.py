@@ -12,16 +12,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    SchedulerType,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_pt_utils import LengthGroupedSampler, nested_gather
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
-from ..checkpoints import checkpoint_defect
+from ..checkpoints import checkpoint_defect, trainer_state
 from ..commands import Interrupted
 from ..errors import UserError
 from ..metrics import TextLoss
 from .arguments import MiniTrainingArguments
+from .watching import words
 
 
 logger = logging.getLogger(__name__)
@@ -188,6 +196,22 @@ class OneValidationLoss(TrainerCallback):
                 entry["eval_loss"] = entry["eval_token_loss"]
 
 
+class NoteOfLength(TrainerCallback):
+    """Says that a resumed run has another length, and so another schedule, than its checkpoint was trained for."""
+
+    def __init__(self, checkpoint: str | None):
+        self.checkpoint = checkpoint
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        recorded = state.max_steps if self.checkpoint is None else trainer_state(self.checkpoint).max_steps
+        if not args.should_log or state.max_steps == recorded:
+            return
+        subject, effect = "The training and its schedule end", ", so the learning rates to come are not those planned"
+        if args.lr_scheduler_type in (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP):
+            subject, effect = "The training ends", ""
+        logger.warning("%s at update %d instead of %d%s.", subject, state.max_steps, recorded, effect)
+
+
 class RunningLoss(TrainerCallback, ExportableState):
     """Stores the training loss since the last log in each checkpoint, so that a resumed run logs the same losses.
 
@@ -236,11 +260,27 @@ class OrderOfEpoch(TrainerCallback):
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """The callback of transformers, which keeps its counter when the run is resumed."""
+    """The callback of transformers, which says that it ends the run, and keeps its counter when that is resumed."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
         restore(self, state)
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        is_over = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if is_over and state.global_step < state.max_steps and args.should_log:
+            threshold = self.early_stopping_threshold
+            logger.warning(
+                "Stopped early at update %d of %d: in %d evaluations in a row, the %s was not better than before%s "
+                "(--early_stopping_patience %d).",
+                state.global_step,
+                state.max_steps,
+                self.early_stopping_patience_counter,
+                words(args.metric_for_best_model),
+                f" by more than --early_stopping_threshold {threshold:g}" if threshold else "",
+                self.early_stopping_patience,
+            )
 
 
 class KeepBest(TrainerCallback):

@@ -8,6 +8,7 @@ import yaml
 
 from ..errors import UserError, one_line, shortened
 from ..options import (
+    FILE_ARGUMENTS,
     OLDER_NAMES,
     TRAIN_CLASSES,
     check_checkpoint,
@@ -23,6 +24,15 @@ from ..tasks import TASKS
 
 
 DEFAULT_RECIPE = "quickstart"
+# Option of the command line: the arguments of a recipe that would win over it.
+_WINNERS = {
+    "num_train_epochs": ("max_steps",),
+    "model": ("init_from",),
+    "tokenizer_kind": ("tokenizer",),
+    "dataset": FILE_ARGUMENTS,
+    **dict.fromkeys(FILE_ARGUMENTS, ("dataset", "dataset_config", "columns")),
+}
+_INTERVALS = ("eval", "save", "logging")  # of `--eval_steps`, which counts where `--eval_strategy` is steps
 
 
 def recipe_names() -> list[str]:
@@ -41,6 +51,7 @@ def check_early(argv: list[str]) -> None:
     given = options(argv)
     if "help" in given:
         return
+    recipe = without_winners(recipe, given)
     values = {**{name: value for name, value in recipe.items() if isinstance(value, str)}, **given}
     if (task := values.get("task")) is not None:
         check_choice("--task", task, sorted(TASKS))
@@ -94,6 +105,16 @@ def read_recipe(path: Path) -> dict:
         if name not in (*names, *OLDER_NAMES):
             raise UserError(f"{path}: there is no argument {name}{nearest(str(name), names)}")
     return recipe
+
+
+def without_winners(recipe: dict, given: Collection[str]) -> dict:
+    """A recipe without the arguments that would win over the options that the command line gives.
+
+    `--num_train_epochs` drops its `max_steps`, and `--eval_steps` makes its `eval_strategy` steps.
+    """
+    dropped = {winner for name in given for winner in _WINNERS.get(name, ())}
+    strategies = {f"{name}_strategy": "steps" for name in _INTERVALS if f"{name}_steps" in given}
+    return {name: value for name, value in recipe.items() if name not in dropped} | strategies
 
 
 class _UniqueKeys(yaml.SafeLoader):

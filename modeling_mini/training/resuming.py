@@ -1,7 +1,9 @@
 """Checks whether a run can continue in its output folder, and chooses the checkpoint."""
 
+import json
 import logging
 import math
+import shlex
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -148,30 +150,55 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
 
 
 def compare_with_record(path: Path, arguments: dict[str, dict]) -> None:
-    """Refuse arguments that differ from the recorded ones of a run. Raises `UserError` with the first that does."""
+    """Refuse arguments that differ from the recorded ones of a run. Raises `UserError` with all that do."""
     recorded = read_object(path)
     if not is_record(path):
         raise UserError(
             f"{path} does not record the arguments of a run; rename or delete the file to resume without it."
         )
+    differences = []
     for group, values in arguments.items():
         recorded_values = recorded.get(group, {})
         if not isinstance(recorded_values, dict):
             raise UserError(f"{path} is damaged: {group!r} is not an object; delete the file to resume without it.")
-        for name in values:
-            if name not in recorded_values or _is_same(recorded_values[name], values[name]):
-                continue
-            if name == ROWS:
-                raise UserError(
-                    f"{path} records {recorded_values[name]} rows per update for this run, but it would read "
-                    f"{values[name]}; choose --per_device_train_batch_size and --gradient_accumulation_steps so that "
-                    "their product with the number of processes stays the same."
-                )
-            raise UserError(
-                f"{path} records that this run was started with --{name} {recorded_values[name]}, not "
-                f"{getattr(values[name], 'value', values[name])}; resume with the same arguments, or choose another "
-                "--output_dir."
-            )
+        differences += [
+            (name, recorded_values[name], getattr(values[name], "value", values[name]))
+            for name in values
+            if name in recorded_values and not _is_same(recorded_values[name], values[name])
+        ]
+    names = [name for name, _, _ in differences]
+    differences = [pair for pair in differences if pair[0] != "use_muon" or "optimizer" not in names]
+    if names == [ROWS]:
+        raise UserError(
+            f"{path} records {differences[0][1]} rows per update for this run, but it would read {differences[0][2]}; "
+            "choose --per_device_train_batch_size and --gradient_accumulation_steps so that their product with the "
+            "number of processes stays the same."
+        )
+    if differences:
+        started = "; ".join(_difference(*difference) for difference in differences)
+        given = [f"--{name} {_word(value)}" for name, value, _ in differences if value is not None and name != ROWS]
+        left_out = [f"without --{name}" for name, value, _ in differences if value is None]
+        options = ", ".join([" ".join(["--resume", *given]), *left_out])
+        raise UserError(
+            f"{path} records that this run was started {started}. To go on, resume with the same arguments "
+            f"({options}), or choose another --output_dir."
+        )
+
+
+def _difference(name: str, recorded: object, value: object) -> str:
+    """How the recorded value of an argument differs, as the end of "was started"."""
+    if name == ROWS:
+        return f"with {recorded} rows per update (batch size x accumulation x processes), not {value}"
+    if recorded is None:
+        return f"without --{name}, not with {_word(value)}"
+    return f"with --{name} {_word(recorded)}, not {'without it' if value is None else _word(value)}"
+
+
+def _word(value: object) -> str:
+    """A value as on a command line."""
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(_word, value))
+    return shlex.quote(json.dumps(value) if isinstance(value, dict) else str(value))
 
 
 def check_run_of_checkpoint(args: MiniTrainingArguments, arguments: dict[str, dict]) -> None:

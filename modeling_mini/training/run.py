@@ -39,6 +39,7 @@ from .building import (
 from .callbacks import (
     EarlyStopping,
     KeepBest,
+    NoteOfLength,
     OneValidationLoss,
     OrderOfEpoch,
     RowLoss,
@@ -121,7 +122,7 @@ def run(
     describe(model, data.train, data.validation, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
-    trainer = build_trainer(task, model, data, training_args, [stop, speed])
+    trainer = build_trainer(task, model, data, training_args, [stop, speed, NoteOfLength(checkpoint)])
     if finished:  # `trainer.train` would run one more update
         if trainer.is_fsdp_enabled:
             shard(trainer, checkpoint)
@@ -274,9 +275,12 @@ def describe(
     for name, data in (("Training", train_data), ("Validation", validation_data)):
         if data.num_tokens is not None:
             logger.info(
-                "%s text: %s documents, %s bytes, %s tokens, %s rows of %d",
+                "%s text: %s %s, %s bytes, %s tokens, %s %s %d",
                 name,
-                *(f"{count:,}" for count in (data.num_documents, data.num_bytes, data.num_tokens, len(data.rows))),
+                f"{data.num_documents:,}",
+                data.unit,
+                *(f"{count:,}" for count in (data.num_bytes, data.num_tokens, len(data.rows))),
+                data.row_unit,
                 data.row_length,
             )
     logger.info(

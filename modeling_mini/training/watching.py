@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from transformers import TrainerState
@@ -41,9 +42,10 @@ def choose_best_metric(task: type[Task], args: MiniTrainingArguments) -> None:
     directions = task.metric_directions(with_scores=args.eval_sample != 0)
     if name not in directions:
         hint = " with --eval_sample 0" if args.eval_sample == 0 else ""
+        meant = "".join(f" Did you mean {near}?" for near in get_close_matches(name, directions, n=1))
         raise UserError(
             f"--metric_for_best_model {args.metric_for_best_model} is not measured by {task.name}{hint}; choose one "
-            f"of {', '.join(directions)}."
+            f"of {', '.join(directions)}.{meant}"
         )
     if args.greater_is_better not in (None, directions[name]):
         better = "greater" if directions[name] else "smaller"

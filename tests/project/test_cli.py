@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_data import build
 
 import modeling_mini
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification, options
 from modeling_mini.cli import main
-from modeling_mini.decoding import DecodingArguments
+from modeling_mini.decoding import SAMPLE_PROMPT, DecodingArguments
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import EvalArguments
 from modeling_mini.inference.predict import _json_lines
@@ -106,7 +107,7 @@ def test_setting_out_of_range_is_refused(checkpoint, options, sentence):
         continue_text(model, tokenizer, **({"prompt": "the"} | options))
 
 
-def test_continuation_stays_within_the_context(checkpoint):
+def test_continuation_stays_within_the_context_and_says_so(checkpoint, caplog):
     from transformers import AutoTokenizer
 
     model, tokenizer = MiniForCausalLM.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
@@ -116,6 +117,13 @@ def test_continuation_stays_within_the_context(checkpoint):
     tokenizer.eos_token = None  # nothing ends the text early
     continue_text(model, tokenizer, "the text", max_new_tokens=1000)
     assert outputs[0].shape == (1, 32)
+    length = encode_prompt(tokenizer, "the text", 32).shape[1]
+    sentence = f"The text ends after {32 - length} of 1000 new tokens (--max_new_tokens): the model reads at most 32"
+    assert sentence in caplog.text
+    caplog.clear()
+    continue_text(model, tokenizer, "the text", max_new_tokens=32 - length)
+    continue_text(model, tokenizer, "the text", max_new_tokens=1000, warns=False)
+    assert caplog.text == "", "nothing is missing, or the caller wants no warning"
 
 
 def test_missing_checkpoint_ends_with_a_sentence(capsys):
@@ -171,6 +179,12 @@ def test_unknown_characters_of_a_prompt_are_reported(caplog):
     tokenizer = train_tokenizer(["abc"], "char", vocab_size=20)
     encode_prompt(tokenizer, "abxyc", 32)
     assert "2 tokens of the prompt are unknown" in caplog.text
+    caplog.clear()
+    task = build("text-generation")
+    task.check(tokenizer, SAMPLE_PROMPT, 32)
+    assert "unknown" not in caplog.text, "nobody chose the built-in prompt"
+    task.check(tokenizer, "abxyc", 32)
+    assert caplog.text.count("2 tokens of the prompt are unknown") == 1
 
 
 # Refused before torch and transformers are imported
@@ -311,7 +325,11 @@ def test_options_are_read_like_argparse_reads_them(argv, values):
         (["upgrade-repo", "u/r", "--dry_rum"], "did you mean --dry_run?"),
         (["generate", "run", "x", "--temprature", "1"], "did you mean --temperature?"),
         (["classify", "run", "--jsnl"], "did you mean --jsonl?"),
-        (["summarise", "run"], "invalid choice: 'summarise'"),
+        (["summarise", "run"], "; did you mean summarize?"),
+        (["generat", "run"], "; did you mean generate?"),
+        (["qqqq", "run"], "invalid choice: 'qqqq'"),
+        (["export", "run", "--to", "onnxx"], "; did you mean onnx?"),
+        (["serve", "run", "--dtype", "bfloat"], "; did you mean bfloat16?"),
     ],
 )
 def test_wrong_values_and_options_are_refused_by_name(capsys, arguments, sentence):

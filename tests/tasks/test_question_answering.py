@@ -46,6 +46,33 @@ def test_every_answer_can_be_decoded_from_its_windows(tokenizer):
         assert all(r["end_positions"] == 0 for r in rows if r["start_positions"] == 0)
 
 
+@pytest.mark.parametrize("name", ["question-answering", "generative-question-answering"])
+def test_moved_and_blank_answers_are_counted_in_the_log(tmp_path, caplog, name):
+    caplog.set_level("INFO")
+    answers = [(["red"], [10]), (["red"], [11]), (["red", " ", "is"], [9, 0, 7]), ([], [])]
+    rows = [
+        {"question": "Which?", "context": "Colour is red.", "answers": {"text": texts, "answer_start": starts}}
+        for texts, starts in answers
+    ]
+    columns = build(name, dataset=jsonl(tmp_path / "a.jsonl", rows)).load(divide=False)["train"]
+    if name == "question-answering":
+        assert columns["answers.answer_start"][:] == [[10], [10], [10, 7], []]
+        assert "a.jsonl: answers moved by a character or two, to where their context has them: 2" in caplog.text
+    assert "a.jsonl: blank answers left out: 1" in caplog.text
+    caplog.clear()
+    build(name, dataset=jsonl(tmp_path / "b.jsonl", rows[:1] * 2)).load(divide=False)
+    assert "answers moved" not in caplog.text
+
+
+def test_the_log_tells_questions_from_windows(tokenizer):
+    words = " ".join(NUMBERS * 5)
+    row = {"question": "after one", "context": words, "answers.text": ["two"], "answers.answer_start": [4]}
+    task = build("question-answering", block_size=24, stride=6)
+    data = task.encode(Dataset.from_list([row, row]), tokenizer, "training")
+    assert (data.num_documents, data.unit, data.row_unit) == (2, "questions", "windows of on average")
+    assert len(data.rows) > 4
+
+
 def test_an_answer_that_a_window_truncates_is_not_in_it():
     spans = [[-1, -1], [-1, -1], [0, 3], [3, 7], [7, 9]]
     assert answer_tokens(spans, 4, 9) == (3, 4)

@@ -72,6 +72,18 @@ def test_a_model_with_the_same_labels_keeps_their_numbers(tokenizer):
     assert config.id2label == {0: "no", 1: "so", 2: "yes"}
 
 
+def test_the_classes_and_their_counts_are_logged(caplog):
+    caplog.set_level("INFO")
+    for labels in (["no"] * 3 + ["NA"] + ["yes"] * 2, [f"{n:02}" for n in range(30) for _ in range(30 - n)]):
+        task = build("text-classification")
+        rows = Dataset.from_list([{"text": "a", "label": label} for label in labels])
+        task.configure(MiniConfig(), task.prepare(rows))
+    assert "3 classes in the training examples: 'no' (3), 'yes' (2), 'NA' (1)\n" in caplog.text
+    assert "30 classes in the training examples: '00' (30), '01' (29)" in caplog.text
+    assert "'09' (21), ... 10 more ..., '20' (10)" in caplog.text
+    assert "'29' (1)\n" in caplog.text, "the rarest, of which one may be a misspelling"
+
+
 def test_a_pair_is_encoded_as_the_tokenizer_encodes_pairs(tokenizer, tiny_model):
     task = build("text-classification", block_size=64)
     config = {"vocab_size": len(tokenizer), "id2label": {0: "no", 1: "yes"}, "label2id": {"no": 0, "yes": 1}}

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from modeling_mini.errors import UserError
+from modeling_mini.inference.evaluate import evaluate
 from modeling_mini.presets import preset_names
 from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.text_generation import TextGeneration
@@ -28,6 +29,49 @@ def test_command_line_wins_over_recipe_and_recipe_over_defaults(tmp_path):
     assert (model_args.model, training_args.learning_rate, data_args.block_size) == ("small", 1e-3, 32)
     assert training_args.output_dir == "runs/recipe"
     assert data_args.dataset == "python-docs"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "expected"),
+    [
+        ("max_steps: 9", ["--num_train_epochs", "2"], {"max_steps": -1, "num_train_epochs": 2}),
+        ("max_steps: 9", ["--num-train-epochs=2"], {"max_steps": -1, "num_train_epochs": 2}),
+        ("max_steps: 9", ["--num_train_epochs", "2", "--max_steps", "5"], {"max_steps": 5}),
+        ("num_train_epochs: 2", ["--max_steps", "5"], {"max_steps": 5}),
+        ('save_strategy: "no"', ["--save_steps", "7"], {"save_strategy": "steps", "save_steps": 7}),
+        ("eval_strategy: epoch", ["--eval_steps", "7"], {"eval_strategy": "steps", "eval_steps": 7}),
+        ("logging_strategy: epoch", ["--logging_steps", "7"], {"logging_strategy": "steps", "logging_steps": 7}),
+        ("logging_steps: 9", ["--eval_steps", "7"], {"eval_strategy": "steps", "eval_steps": 7}),
+        ("save_steps: 9", ["--save_strategy", "epoch"], {"save_strategy": "epoch"}),
+        ("init_from: old", ["--model", "nano"], {"init_from": None, "model": "nano"}),
+        ("train_file: old.txt", ["--dataset", "user/data"], {"train_file": None, "dataset": "user/data"}),
+        ("tokenizer: old", ["--tokenizer_kind", "char"], {"tokenizer": None, "tokenizer_kind": "char"}),
+    ],
+    ids=str,
+)
+def test_an_option_wins_over_the_argument_of_the_recipe_that_would_rule_it_out(
+    tmp_path, recipe, options, expected, caplog
+):
+    arguments = parse_arguments([write(tmp_path, recipe), *options])
+    values = {name: value for group in arguments for name, value in vars(group).items()}
+    assert {name: values[name] for name in expected} == expected
+    if "--max_steps" not in options:
+        assert "has no effect" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--num_train_epochs 2 --max_steps 5", "--num_train_epochs has no effect: --max_steps 5 sets the length"),
+        ("--eval_strategy epoch --eval_steps 5", "--eval_steps has no effect: --eval_strategy is epoch"),
+        ("--save_strategy no --save_steps 5", "--save_steps has no effect: --save_strategy is no"),
+        ("--model nano --init_from old", "--model has no effect: --init_from sets the shape"),
+        ("--tokenizer_kind char --tokenizer old", "--tokenizer_kind has no effect: no tokenizer is trained"),
+    ],
+)
+def test_two_options_of_which_one_has_no_effect_give_a_warning(options, sentence, caplog):
+    parse_arguments(options.split())
+    assert sentence in caplog.text
 
 
 def test_values_keep_their_types(tmp_path):
@@ -102,6 +146,8 @@ def test_the_error_for_a_missing_recipe_names_the_existing_ones():
         (["--lerning_rate", "1"], r"no argument --lerning_rate; did you mean learning_rate\?"),
         (["--learning_rat", "1"], r"no argument --learning_rat; did you mean learning_rate\?"),  # no abbreviations
         (["--learning_rate", "abc"], "argument --learning_rate/--learning-rate: invalid float value: 'abc'"),
+        (["--optimizer", "moun"], r"invalid choice: 'moun'.*; did you mean muon\?"),
+        (["--save_strategy", "epochs"], r"; did you mean epoch\?"),
         (["--zzz", "1"], "no argument --zzz; --help lists all arguments"),
         (["--fp16", "true", "--bf16", "true"], "At most one of fp16 and bf16"),
     ],
@@ -343,7 +389,17 @@ def test_every_shipped_recipe_passes_the_checks(name):
     check_together(data_args, training_args)
 
 
-def test_a_stride_as_long_as_a_row_is_refused():
+def test_a_stride_that_would_be_shortened_is_refused(tmp_path):
+    argv = ["--task", "question-answering", "--dataset", "user/data", "--block_size"]
+    sentence = r"--stride is 64, but windows of 32 tokens \(--block_size\) share at most a quarter; give at most 8, or"
+    for given in ([*argv, "32", "--stride", "64"], [write(tmp_path, "stride: 64"), *argv, "32"]):
+        with pytest.raises(UserError, match=sentence):
+            parse_arguments(given)
+        parse_arguments([*given, "--resume"])
+    with pytest.raises(UserError, match=sentence):
+        evaluate([*argv, "32", "--stride", "64"])
+    for accepted in (["32"], ["32", "--stride", "8"], ["256", "--stride", "64"]):  # the default is shortened
+        parse_arguments([*argv, *accepted])
     with pytest.raises(UserError, match="--stride is 32, but a row has 32 tokens"):
         TaskArguments(task="question-answering", block_size=32, stride=32).check()
     TaskArguments(task="text-generation", block_size=32).check()  # the default is shortened

@@ -88,8 +88,23 @@ def test_an_argument_that_changes_the_weights_must_stay(tmp_path, name):
     check_same_run(tmp_path, fixed(tmp_path), resume=False, write=True)
     check_same_run(tmp_path, fixed(tmp_path), resume=True, write=True)
     changed = fixed(tmp_path, f"--{name}", str(OTHER_VALUES[name]))
-    with pytest.raises(UserError, match=f"was started with --{name} .*resume with the same arguments"):
+    with pytest.raises(UserError, match=f"was started (with|without) --{name}[ ,].*resume with the same arguments"):
         check_same_run(tmp_path, changed, resume=True, write=True)
+
+
+def test_all_arguments_that_differ_from_the_record_are_named_with_how_to_go_on(tmp_path):
+    check_same_run(tmp_path, fixed(tmp_path, "--init_from", "old model", "--seed", "3"), resume=False, write=True)
+    changed = fixed(tmp_path, "--tokenizer", "else", "--optimizer", "adamw", "--per_device_train_batch_size", "2")
+    with pytest.raises(UserError) as error:
+        check_same_run(tmp_path, changed, resume=True, write=True)
+    for part in (
+        "was started with --init_from 'old model', not without it; without --tokenizer, not with else; ",
+        "with --seed 3, not 42; with --optimizer muon, not adamw; ",
+        "with 16 rows per update (batch size x accumulation x processes), not 2. ",
+        "same arguments (--resume --init_from 'old model' --seed 3 --optimizer muon, without --tokenizer), or choose",
+    ):
+        assert part in str(error.value)
+    assert "None" not in str(error.value)
 
 
 def test_an_argument_that_only_watches_the_run_may_differ(tmp_path):

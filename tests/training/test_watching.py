@@ -26,6 +26,7 @@ from modeling_mini.training.arguments import ModelArguments, parse_arguments
 from modeling_mini.training.callbacks import (
     EarlyStopping,
     KeepBest,
+    NoteOfLength,
     OneValidationLoss,
     OrderOfEpoch,
     RowLoss,
@@ -107,6 +108,8 @@ def test_the_metrics_that_a_task_declares_are_those_that_it_computes():
             "translation",
             "choose one of token_loss, perplexity, bleu",
         ),
+        (["--metric_for_best_model", "acuracy"], "text-classification", r"mcc\. Did you mean accuracy\?"),
+        (["--metric_for_best_model", "eval_acuracy"], "text-classification", r"Did you mean accuracy\?"),
         (["--metric_for_best_model", "bleu", "--eval_sample", "0"], "translation", "with --eval_sample 0; choose"),
         (
             ["--metric_for_best_model", "bleu", "--greater_is_better", "false"],
@@ -338,6 +341,40 @@ def test_early_stopping_continues_with_its_counter_and_the_patience_of_this_run(
     assert [type(callback) for callback in watchers(args)] == [WarnOfRisingLoss, EarlyStopping, KeepBest]
 
 
+@pytest.mark.parametrize("metric", ["token_loss", "perplexity"])
+@pytest.mark.parametrize(("last_update", "threshold"), [(9, "0"), (9, "0.5"), (3, "0")])
+def test_early_stopping_says_where_and_why(tmp_path, caplog, metric, last_update, threshold):
+    options = ["--early_stopping_patience", "2", "--eval_steps", "1", "--metric_for_best_model", metric]
+    args = parse(tmp_path, *options, "--early_stopping_threshold", threshold)
+    [stopping] = [callback for callback in watchers(args) if isinstance(callback, EarlyStopping)]
+    state, control = TrainerState(best_metric=2.0, max_steps=last_update), TrainerControl()
+    for state.global_step in (2, 3):
+        assert not control.should_training_stop
+        stopping.on_evaluate(args, state, control, {f"eval_{metric}": 2.1})
+    assert control.should_training_stop
+    name = "validation loss" if metric == "token_loss" else "validation perplexity"
+    by = " by more than --early_stopping_threshold 0.5" if threshold != "0" else ""
+    sentence = f"in 2 evaluations in a row, the {name} was not better than before{by} (--early_stopping_patience 2)"
+    said = f"Stopped early at update 3 of 9: {sentence}." in caplog.text
+    assert said == (last_update == 9), "at the last update, nothing stopped early"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "sentence"),
+    [
+        ("linear", "The training and its schedule end at update 150 instead of 2000, so the learning rates to come"),
+        ("constant_with_warmup", "The training ends at update 150 instead of 2000."),
+    ],
+)
+def test_a_resumed_run_says_that_its_schedule_has_another_end(tmp_path, caplog, schedule, sentence):
+    TrainerState(global_step=20, max_steps=2000).save_to_json(tmp_path / "trainer_state.json")
+    args = parse(tmp_path, "--lr_scheduler_type", schedule)
+    for checkpoint, max_steps in ((None, 150), (str(tmp_path), 2000), (str(tmp_path), 150)):
+        assert "instead of" not in caplog.text
+        NoteOfLength(checkpoint).on_train_begin(args, TrainerState(max_steps=max_steps), TrainerControl())
+    assert sentence in caplog.text
+
+
 def test_the_loss_since_the_last_log_survives_a_checkpoint():
     trainer = SimpleNamespace(_tr_loss=torch.tensor(7.0), _globalstep_last_logged=5)
     args, saving = SimpleNamespace(parallel_mode=None), TrainerControl(should_save=True)
@@ -510,10 +547,13 @@ def test_early_stopping_ends_the_run_and_a_larger_patience_continues_it(scripted
     results = results_of(folder)
     assert (results["reported_update"], results["updates"]) == (2, 4)
     assert saved_updates(folder) == [2, 4]
+    assert "Stopped early at update 4 of 6: in 2 evaluations in a row, the validation loss was not" in caplog.text
     assert scripted(losses, "--early_stopping_patience", "2", "--resume") == 1
     assert "a larger --early_stopping_patience to continue" in caplog.text
     # The counter stands at 2, and these two evaluations are no better.
+    assert "instead of" not in caplog.text
     assert scripted([2.7, 2.8, 1.0], "--early_stopping_patience", "4", "--resume", "--max_steps", "9") == 0
+    assert "The training and its schedule end at update 9 instead of 6" in caplog.text
     assert results_of(folder)["updates"] == 6
 
 
