@@ -479,6 +479,7 @@ DEFECTS = {
             "pass",
         ),
         ("resuming: a record of others is overwritten", "", "    REPORT_NAME,\n    RUN_NAME,\n", "    REPORT_NAME,\n"),
+        ("resuming: None for an option that was not given", "_difference", "if value is None", "if False"),
         ("resuming: more epochs are not trained", "last_update_of", "else math.inf", "else state.max_steps"),
     ],
     ("training/distributed.py", "training/test_launching.py"): [
@@ -547,6 +548,7 @@ DEFECTS = {
         ("JSON is written in place", "write_json", 'path.with_name(f"{path.name}.{os.getpid()}.part")', "path"),
     ],
     ("training/callbacks.py", "training/test_watching.py"): [
+        ("early stopping says nothing", "EarlyStopping.on_evaluate", "if is_over and", "if False and"),
         ("a resumed epoch has another order", "OrderOfEpoch.on_epoch_begin", " + int(state.epoch or 0)", ""),
         (
             "the smaller score is the best",
@@ -866,6 +868,8 @@ DEFECTS = {
         ),
     ],
     ("training/recipes.py", "training/test_arguments.py"): [
+        ("recipes: max_steps wins over --num_train_epochs", "", '"num_train_epochs": ("max_steps",),', ""),
+        ("recipes: --save_steps has no effect", "without_winners", 'f"{name}_steps" in given', "False"),
         ("recipes: a key may stand twice", "_UniqueKeys.construct_mapping", "and key in keys", "and False"),
     ],
     ("training/report.py", "inference/test_trained_tasks.py"): [

@@ -1,6 +1,7 @@
 """Predictions of a trained checkpoint for texts from the command line or a stream."""
 
 import json
+import logging
 from collections.abc import Iterator
 from itertools import compress
 from typing import TextIO
@@ -14,6 +15,9 @@ from ..streams import has_lone_surrogate
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments
 from .loading import load_checkpoint, recorded_arguments
+
+
+logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -54,6 +58,8 @@ def predict(
         raise UserError("The text is not UTF-8; convert it.")
     model, tokenizer = load_checkpoint(checkpoint, task)
     rows = Dataset.from_list(inputs)
+    if inputs and (truncated := task.num_truncated(tokenizer, rows)):
+        logger.warning("%d of %d texts are longer than the model reads, and are truncated.", truncated, len(inputs))
     predictions = iter(task.predict(model, tokenizer, rows, batch_size, **options) if inputs else [])
     for example, has_prediction in zip(examples, has_text, strict=True):
         prediction = next(predictions) if has_prediction else ""

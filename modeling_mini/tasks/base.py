@@ -201,6 +201,10 @@ class Task(ExampleFormat, ABC):
             raise UserError("There is no text; give it as an argument, or on standard input.")
         return [{self.input_columns[0]: text} for text in texts]
 
+    def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
+        """How many inputs are longer than the model reads, so that `predict` leaves out a part of them."""
+        return 0
+
     @abstractmethod
     def predict(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32

@@ -116,6 +116,10 @@ class TextClassification(Task):
         nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
         return torch.stack([nll, torch.ones_like(nll)], dim=-1)
 
+    def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
+        encoded = EncodeTexts(tokenizer, self.args.block_size + 1)(examples[:])
+        return sum(len(ids) > self.args.block_size for ids in encoded["input_ids"])
+
     def predict(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
     ) -> list[str]:

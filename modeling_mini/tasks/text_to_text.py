@@ -97,6 +97,9 @@ class TextToTextTask(Task):
         predictions = self.predict(model, tokenizer, sample, batch_size, DecodingArguments(num_beams=1))
         return self.selected_scores(predictions, sample)  # beams take several times as long
 
+    def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
+        return sum(encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)[1])
+
     def predict(
         self,
         model: PreTrainedModel,

@@ -49,6 +49,22 @@ def test_commands_and_pipelines_write_as_the_options_say(saved, tokenizer, capsy
     assert list(pipeline(name, model=folder)("one two", **OPTIONS)[0].values()) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("name", "verb", "model_class"),
+    [
+        ("translation", "translate", MiniForCausalLM),
+        ("text-classification", "classify", MiniForSequenceClassification),
+    ],
+)
+def test_a_text_that_is_truncated_is_counted_on_standard_error(saved, capsys, caplog, name, verb, model_class):
+    _, folder = saved(name, model_class)
+    assert main([verb, folder, "one two"]) == 0
+    assert "truncated" not in caplog.text
+    assert main([verb, folder, "one two", "one two three " * 60]) == 0
+    assert "1 of 2 texts are longer than the model reads, and are truncated." in caplog.text
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
 def test_eval_writes_and_records_the_options(saved, tokenizer, tmp_path, capsys):
     model, folder = saved("translation", MiniForCausalLM)
     data = jsonl(tmp_path / "pairs.jsonl", counting(3))
