@@ -78,7 +78,10 @@ def _output_folder(args: Namespace) -> Path:
     """The folder to write to: new, empty, or written by an earlier export. Raises `UserError`."""
     if args.output is None:
         if not Path(args.checkpoint).is_dir():
-            raise UserError(f"{args.checkpoint} is a repository on the Hub; name a folder with --output.")
+            raise UserError(
+                f"{args.checkpoint} is not a folder on this machine; correct it, or name a folder for the files of a "
+                "repository on the Hub with --output."
+            )
         output = Path(args.checkpoint) / args.to
     elif not args.output.strip():
         raise UserError("--output is empty; name a folder, or leave it out.")

@@ -86,7 +86,7 @@ def test_trl_sft_messages(needs, run_snippet, family):
     assert targets.strip() == "text<eos>"
     from peft import AutoPeftModelForCausalLM
 
-    reopened = AutoPeftModelForCausalLM.from_pretrained("runs/chat")
+    reopened = AutoPeftModelForCausalLM.from_pretrained("runs/chat-lora")
     torch.testing.assert_close(logits_of(reopened), logits_of(trainer.model))
 
 
