@@ -189,7 +189,7 @@ def test_each_format_has_an_extra(monkeypatch):
 
 
 def test_checkpoint_on_the_hub_needs_an_output_folder(refusal):
-    assert "name a folder with --output" in refusal("USER/REPO", "--to", "onnx")
+    assert "is not a folder on this machine" in refusal("USER/REPO", "--to", "onnx")
 
 
 @pytest.mark.skipif(CACHE_NAME != "cache", reason="transformers before 5.24 is refused first")
