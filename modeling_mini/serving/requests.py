@@ -137,8 +137,8 @@ def _check_settings(settings: Any) -> None:
         raise RequestError(f"generation_config is not one of transformers in JSON: {one_line(error)}") from error
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         raise RequestError(
-            f"generation_config asks for {mode.value.replace('_', ' ')}, and this server writes word by word; leave out "
-            "num_beams and the other options of it."
+            f"generation_config asks for {mode.value.replace('_', ' ')}, and this server writes word by word; leave "
+            "out num_beams and the other options of it."
         )
     if (config.num_return_sequences or 1) > 1:
         raise RequestError(f"num_return_sequences is {config.num_return_sequences}; this server writes one text.")
