@@ -32,7 +32,9 @@ def client(tiny_model, monkeypatch):
         model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer), max_position_embeddings=64).eval()
         model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, **settings)
         server = Server(model, tokenizer, ["mini"], host=host, port=1)
-        return TestClient(server.server.config.app, f"http://{host}", raise_server_exceptions=False)
+        made = TestClient(server.server.config.app, f"http://{host}", raise_server_exceptions=False)
+        made.model = model
+        return made
 
     return build
 
@@ -63,7 +65,9 @@ def test_all_hosts_are_for_all_addresses_only():
 def test_a_model_with_beams_streams_one_text(client, path):
     text = {"completions": "prompt", "chat/completions": "messages", "responses": "input"}[path]
     body = {text: HELLO if text == "messages" else "the fox", "stream": True}
-    answer = client(num_beams=4, num_return_sequences=2, max_new_tokens=5).post(f"/v1/{path}", json=body)
+    server = client(num_beams=4, num_return_sequences=2, max_new_tokens=5)
+    assert server.model.generation_config.num_beams == 1  # a stream of beams would never end
+    answer = server.post(f"/v1/{path}", json=body)
     assert answer.status_code == 200
     assert "error" not in answer.text
     assert ("response.completed" if path == "responses" else '"finish_reason":"length"') in answer.text
