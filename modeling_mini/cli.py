@@ -352,9 +352,9 @@ def _demo(args: argparse.Namespace) -> None:
         return
     host, port = args.host or "127.0.0.1", args.port or 7860
     check_address(host, port)
-    from .serving.demo import serve
+    from .serving.demo import serve_page
 
-    serve(args.checkpoint, host, port)
+    serve_page(args.checkpoint, host, port)
 
 
 class _Lines(logging.StreamHandler):

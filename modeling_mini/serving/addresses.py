@@ -1,6 +1,10 @@
-"""Whether a server can listen at an address; tried before the imports and the model, which take seconds."""
+"""The address of a server: whether it can listen there, how a URL spells it, and the hosts that requests may name.
+
+Checked before the imports and the model, which take seconds.
+"""
 
 import errno
+import ipaddress
 import os
 import socket
 
@@ -21,3 +25,18 @@ def check_address(host: str, port: int) -> None:
             f"--host {host} --port {port}: no server can listen there ({reason}); give an address of this machine, "
             "e.g. 127.0.0.1."
         ) from error
+
+
+def url_host(host: str) -> str:
+    """A host as a URL has it: addresses of IPv6 are in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def allowed_hosts(host: str) -> list[str]:
+    """The hosts that requests to a server at `host` may name, as starlette's TrustedHostMiddleware takes them."""
+    try:
+        if ipaddress.ip_address(host).is_unspecified:  # all addresses of the machine, whose names are not known
+            return ["*"]
+    except ValueError:
+        pass  # a name
+    return ["localhost", "127.0.0.1", "[::1]", url_host(host)]

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from jinja2 import TemplateError
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextStreamer, set_seed
 
 from ..commands import Stopped
 from ..decoding import DecodingArguments
@@ -15,6 +14,7 @@ from ..inference.loading import load_model, recorded_arguments
 from ..modeling_mini import MiniForCausalLM
 from ..streams import StandardInput, has_lone_surrogate
 from ..tasks.generation import write
+from .conversations import MessageTooLong, fit_conversation
 from .serve import check_causal
 
 
@@ -24,7 +24,6 @@ HELP = """\
 !exit   end the chat, as Ctrl-D does
 Ctrl-C  end the answer
 """
-_SHARE_OF_ANSWER = 4  # an answer gets at least 1 / 4 of the context, if it may be that long
 
 
 def chat(checkpoint: str, decoding: DecodingArguments, system_prompt: str | None = None) -> None:
@@ -86,15 +85,18 @@ class Conversation:
         Raises:
             UserError: the chat template refuses the messages.
         """
-        self.messages.append({"role": "user", "content": text})
-        context = self.model.config.max_position_embeddings
-        inputs = self._fitting_inputs(context)
-        length = inputs["input_ids"].shape[1]
-        if length >= context:
-            self.messages.pop()
-            _remark(f"The message has {length} tokens, and the model reads at most {context - 1}; shorten it.")
+        messages = [*self.messages, {"role": "user", "content": text}]
+        context, longest = self.model.config.max_position_embeddings, self.decoding.max_new_tokens
+        try:
+            inputs, self.messages = fit_conversation(self.tokenizer, messages, context, longest, self.system)
+        except MessageTooLong as error:
+            _remark(str(error))
             return ""
-        decoding = replace(self.decoding, max_new_tokens=min(self.decoding.max_new_tokens, context - length))
+        if dropped := len(messages) - len(self.messages):
+            _remark(f"The oldest {dropped} messages do not fit into the context of {context} tokens any more.")
+        inputs = inputs.to(self.model.device)
+        length = inputs["input_ids"].shape[1]
+        decoding = replace(self.decoding, max_new_tokens=min(longest, context - length))
         streamer = _Answer(self.tokenizer)
         try:
             write(self.model, self.tokenizer, inputs, decoding, length, streamer=streamer)
@@ -104,30 +106,6 @@ class Conversation:
             streamer.end()
         self.messages.append({"role": "assistant", "content": streamer.text.strip()})
         return streamer.text
-
-    def _fitting_inputs(self, context: int) -> BatchEncoding:
-        """The encoded conversation, without the oldest turns that leave too little room for an answer."""
-        room = min(self.decoding.max_new_tokens, context // _SHARE_OF_ANSWER)
-        dropped = 0
-        while (inputs := self._encode())["input_ids"].shape[1] > context - room and len(self.messages) > 1:
-            del self.messages[:2]
-            dropped += 2
-        if dropped:
-            _remark(f"The oldest {dropped} messages do not fit into the context of {context} tokens any more.")
-        return inputs
-
-    def _encode(self) -> BatchEncoding:
-        try:
-            inputs = self.tokenizer.apply_chat_template(
-                self.system + self.messages,
-                add_generation_prompt=True,
-                return_tensors="pt",
-                return_dict=True,
-                tokenizer_kwargs={"verbose": False},  # no warning about a conversation that `_fitting_inputs` shortens
-            )
-        except TemplateError as error:
-            raise UserError(f"The chat template refuses the conversation: {error}.") from error
-        return inputs.to(self.model.device)
 
 
 class _Answer(TextStreamer):

@@ -17,6 +17,7 @@ from ..inference.loading import load_checkpoint, recorded_arguments, task_name
 from ..tables import escaped
 from ..tasks import task_class
 from ..tasks.base import TaskArguments
+from .addresses import url_host
 from .forms import FORMS, Opened
 
 
@@ -30,14 +31,14 @@ _CSS = """
 """
 
 
-def serve(checkpoint: str, host: str, port: int) -> None:
+def serve_page(checkpoint: str, host: str, port: int) -> None:
     """Serve the page of a checkpoint until a signal ends the process.
 
     Raises:
         UserError: the checkpoint cannot be used, or the address is taken.
     """
     page = build(checkpoint)
-    name = f"[{host}]" if ":" in host else host  # as gradio wants addresses of IPv6, and as they are in a URL
+    name = url_host(host)  # gradio wants brackets too
     # Gradio opens its own page once, which a proxy cannot reach. Nothing is left to download.
     os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}
     try:

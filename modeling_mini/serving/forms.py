@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import pairwise
 from threading import Lock
 from typing import NamedTuple
 
 import gradio as gr
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, pipeline, set_seed
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, pipeline, set_seed
 
 from ..decoding import CONTINUATION, DecodingArguments
 from ..errors import UserError
@@ -23,6 +24,7 @@ from ..tasks.base import Task
 from ..tasks.generation import continue_text, write
 from ..tasks.text_to_text import encode_sources
 from . import drawing
+from .conversations import fit_conversation
 from .streaming import growing_text
 
 
@@ -32,7 +34,7 @@ _SAMPLING = Lock()  # `set_seed` is for the whole process: two texts at once wou
 SHOWN_ANSWERS = 3
 NO_ANSWER = "(no answer)"
 SHOWN_WORDS = 10  # guesses for each mask
-_DEFECT = "The demo failed, which is a defect of it; its terminal shows the report."
+_DEFECT = "The demo failed; please report it with the lines in the terminal."
 
 
 class Opened(NamedTuple):
@@ -99,7 +101,8 @@ def language_model_form(opened: Opened) -> None:
             gr.ChatInterface(
                 partial(_reply, opened, list(controls)),
                 additional_inputs=list(controls.values()),
-                chatbot=gr.Chatbot(label="Conversation", height=380, buttons=["copy"]),
+                # Markdown of a model could make the browser load a picture of another machine.
+                chatbot=gr.Chatbot(label="Conversation", height=380, buttons=["copy"], render_markdown=False),
                 textbox=gr.Textbox(placeholder="Write a message", container=False, scale=7, submit_btn=True),
                 analytics_enabled=False,
                 api_name="chat",
@@ -132,7 +135,10 @@ def sampling_options(names: list[str], values: tuple) -> dict:
     seed = str(options["seed"] or "").strip()
     if seed and not (seed.isascii() and seed.isdigit()):
         raise UserError(f"seed is {seed!r}; give a whole number, or nothing for a random one.")
-    return options | {"seed": int(seed) if seed else None}
+    options["seed"] = int(seed) if seed else None
+    if options["temperature"] == 0:  # which refuses these next to it
+        options |= dict.fromkeys(("top_k", "top_p", "seed"))
+    return options
 
 
 def _completion(opened: Opened, controls: dict[str, gr.components.Component]) -> None:
@@ -216,8 +222,7 @@ def _reply(opened: Opened, names: list[str], message: str, history: list[dict], 
         check_text(message, "The message")
         warn_about_special_tokens(opened.tokenizer, message)
         decoding = DecodingArguments(**sampling_options(names, values)).completed(CONTINUATION)
-        messages = [{"role": part["role"], "content": _plain(part["content"])} for part in history]
-        inputs = _conversation(opened, [*messages, {"role": "user", "content": message}], decoding.max_new_tokens)
+        inputs = _conversation(opened, history, message, decoding.max_new_tokens)
         length = inputs["input_ids"].shape[1]
         decoding.max_new_tokens = min(decoding.max_new_tokens, opened.context - length)
 
@@ -235,22 +240,19 @@ def _plain(content: str | list[dict]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def _conversation(opened: Opened, messages: list[dict], max_new_tokens: int):
-    """The token ids of a conversation, without the oldest messages if a reply would not fit into the context."""
-    kept = messages
-    while True:
-        inputs = opened.tokenizer.apply_chat_template(
-            kept, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        ).to(opened.model.device)
-        length = inputs["input_ids"].shape[1]
-        if length + max_new_tokens <= opened.context or len(kept) == 1:
-            break
-        kept = kept[2:]
-    if length >= opened.context:
-        raise UserError(f"The message has {length} tokens, and the model reads at most {opened.context}; shorten it.")
+def _conversation(opened: Opened, history: list[dict], message: str, max_new_tokens: int) -> BatchEncoding:
+    """The token ids of a message after the messages of gradio, without the oldest if an answer would not fit.
+
+    After an error, gradio keeps the message of the user, which has no answer; it is left out.
+    """
+    messages = [{"role": part["role"], "content": _plain(part["content"])} for part in history]
+    messages.append({"role": "user", "content": message})
+    answered = [part for part, after in pairwise(messages) if (part["role"], after["role"]) != ("user", "user")]
+    messages = [*answered, messages[-1]]
+    inputs, kept = fit_conversation(opened.tokenizer, messages, opened.context, max_new_tokens, system=[])
     if len(kept) < len(messages):
         warn(f"The model reads {opened.context} tokens: the oldest messages are left out.")
-    return inputs
+    return inputs.to(opened.model.device)
 
 
 def _draw_next(opened: Opened, text: str):

@@ -6,6 +6,7 @@ from math import inf
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.generation import GenerationMode
 
 from ..errors import one_line
 
@@ -29,22 +30,31 @@ _RANGES = {
     "seed": (0, 2**32 - 1),
 }
 _WHOLE = ("max_tokens", "max_completion_tokens", "max_output_tokens", "seed")
-# transformers' server ignores these fields, so any value but these would get a wrong answer.
-_IGNORED = {
-    "n": (None, 1),
-    "best_of": (None, 1),
-    "echo": (None, False),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
-    "presence_penalty": (None, 0),
-    "response_format": (None, {"type": "text"}),
+# What this server can do of fields that transformers' server ignores, so that other values would get a wrong answer.
+# `chat_template_kwargs` is the exception: it may replace the chat template, by one that never ends.
+_ALLOWED = {
+    "n": [1],
+    "best_of": [1],
+    "echo": [False],
+    "logprobs": [False],
+    "top_logprobs": [0],
+    "presence_penalty": [0],
+    "response_format": [{"type": "text"}],
+    "text": [{"format": {"type": "text"}}],
+    "tool_choice": ["auto", "none"],
+    "previous_response_id": [],
+    "chat_template_kwargs": [{}],
 }
+_BIAS = 100  # OpenAI's limit; more would forbid a token no less
+_TEXT_PARTS = ("text", "input_text", "output_text")
+# The texts of an item of `/v1/responses` that has no role.
+_ITEMS = {"reasoning": (), "function_call": ("call_id", "name"), "function_call_output": ("call_id", "output")}
 
 
 def check_request(
     body: dict[str, Any], text_field: str, names: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Check the fields of a request, and write the first of `names` as its model.
+    """Check the fields of a request, drop those that are null, and write the first of `names` as its model.
 
     Args:
         text_field: the field of this endpoint that holds what the model reads: `messages`, `input` or `prompt`.
@@ -56,22 +66,39 @@ def check_request(
         message = f"There is no model {body['model']!r} here; ask for {names[0]!r}."
         raise RequestError(message, 404, "model_not_found")
     body["model"] = names[0]
-    for name, values in _IGNORED.items():
-        if body.get(name) not in values:
-            raise RequestError(f"{name} is {body[name]!r}, which this server cannot do; give {values[1]!r}.")
+    for name in [name for name, value in body.items() if value is None]:
+        del body[name]
+    _check_options(body)
+    _check_bias(body, text_field, len(tokenizer))
+    _check_text(body, text_field)
+    if text_field != "prompt" and not tokenizer.chat_template:
+        raise RequestError("This model has no chat template; send a prompt to /v1/completions instead.")
+
+
+def _check_options(body: dict[str, Any]) -> None:
+    """The fields that mean the same at all endpoints."""
+    for name, allowed in _ALLOWED.items():
+        if name in body and body[name] not in allowed:
+            advice = f"give {allowed[0]!r}" if allowed else "leave it out"
+            raise RequestError(f"{name} is {body[name]!r}, which this server cannot do; {advice}.")
     for name, (lowest, highest) in _RANGES.items():
         _check_number(name, body.get(name), lowest, highest)
+    for name in ("instructions", "suffix"):
+        if not isinstance(body.get(name, ""), str):
+            raise RequestError(f"{name} is {body[name]!r}; give a text.")
     _check_stop(body.get("stop"))
     _check_settings(body.get("generation_config"))
+    _check_tools(body.get("tools", []))
+
+
+def _check_text(body: dict[str, Any], text_field: str) -> None:
+    """What the model reads."""
     if text_field not in body:
         raise RequestError(f"The request has no {text_field}.")
     if text_field == "prompt":
         _check_prompt(body)
-        return
-    if not isinstance(body[text_field], str) or text_field == "messages":
+    elif not isinstance(body[text_field], str) or text_field == "messages":
         _check_messages(text_field, body[text_field])
-    if not tokenizer.chat_template:
-        raise RequestError("This model has no chat template; send a prompt to /v1/completions instead.")
 
 
 def _check_prompt(body: dict[str, Any]) -> None:
@@ -104,26 +131,95 @@ def _check_settings(settings: Any) -> None:
     if settings is None:
         return
     try:
-        GenerationConfig(**json.loads(settings))
+        config = GenerationConfig(**json.loads(settings))
+        mode = config.get_generation_mode()
     except Exception as error:  # a field raises whatever its check raises
         raise RequestError(f"generation_config is not one of transformers in JSON: {one_line(error)}") from error
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+        raise RequestError(
+            f"generation_config asks for {mode.value.replace('_', ' ')}, and this server writes word by word; leave "
+            "out num_beams and the other options of it."
+        )
+    if (config.num_return_sequences or 1) > 1:
+        raise RequestError(f"num_return_sequences is {config.num_return_sequences}; this server writes one text.")
+
+
+def _check_tools(tools: Any) -> None:
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise RequestError(f"tools is {tools!r}; give a list of JSON objects.")
+
+
+def _check_bias(body: dict[str, Any], text_field: str, vocab_size: int) -> None:
+    """`logit_bias` as transformers reads it: not empty, with floats, and only for chats."""
+    bias = body.pop("logit_bias", {})
+    if bias == {}:
+        return
+    if text_field != "messages":
+        raise RequestError("logit_bias has an effect in /v1/chat/completions only; leave it out.")
+    if not isinstance(bias, dict):
+        raise RequestError(f"logit_bias is {bias!r}; give a JSON object such as {{'17': -100}}.")
+    for token, value in bias.items():
+        if not (token.isascii() and token.isdecimal() and len(token) < 10 and int(token) < vocab_size):
+            raise RequestError(f"logit_bias has {token!r}; give the id of a token, 0 to {vocab_size - 1}.")
+        _check_number(f"logit_bias of {token}", value, -_BIAS, _BIAS)
+    body["logit_bias"] = {token: float(value) for token, value in bias.items()}
 
 
 def _check_messages(name: str, messages: Any) -> None:
     is_list = isinstance(messages, list) and messages
     if not is_list or not all(isinstance(message, dict) for message in messages):
         raise RequestError(f"{name} is not a list of messages such as {{'role': 'user', 'content': 'Hello'}}.")
+    if name == "input" and "role" not in messages[0]:  # the parts of one message
+        messages = [{"role": "user", "content": messages}]
     for message in messages:
-        is_tool = "tool_calls" in message or "type" in message  # of tools, and of earlier answers in /v1/responses
-        if "role" not in message and not is_tool:
-            raise RequestError(f"A message in {name} has no role; give 'system', 'user' or 'assistant'.")
-        if not is_tool and not _is_text(message.get("content")):
-            raise RequestError("This model reads text only: content must be a text, or a list of text parts.")
+        if name == "input" and "role" not in message and message.get("type") in _ITEMS:
+            _check_item(message)
+        else:
+            _check_message(name, message)
+
+
+def _check_message(name: str, message: dict[str, Any]) -> None:
+    if "role" not in message:
+        raise RequestError(f"A message in {name} has no role; give 'system', 'user' or 'assistant'.")
+    if not isinstance(message["role"], str):
+        raise RequestError(f"A role in {name} is {message['role']!r}; give 'system', 'user' or 'assistant'.")
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
+        raise RequestError(f"tool_calls is {calls!r}; give a list of functions, with a name and arguments in JSON.")
+    if (calls is None or message.get("content") is not None) and not _is_text(message.get("content")):
+        raise RequestError("This model reads text only: content must be a text, or a list of text parts.")
+
+
+def _check_item(item: dict[str, Any]) -> None:
+    """A thought or a call of a function, from an earlier answer."""
+    kind = item["type"]
+    for field in _ITEMS[kind]:
+        if not isinstance(item.get(field), str):
+            raise RequestError(f"{field} of a {kind} is {item.get(field)!r}; give a text.")
+    if kind == "function_call" and not _is_call(item):
+        raise RequestError(f"arguments of a function_call is {item.get('arguments')!r}; give an object in JSON.")
+    if kind == "reasoning" and not _is_text(item.get("content") or []):
+        raise RequestError("content of a reasoning is not a list of text parts.")
+
+
+def _is_call(call: Any) -> bool:
+    """Whether the arguments of a call are an object, or one in JSON."""
+    function = (call.get("function") or call) if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return False
+    arguments = function.get("arguments")
+    try:
+        return isinstance(json.loads(arguments) if isinstance(arguments, str) else arguments, dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_text(content: Any) -> bool:
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    return all(isinstance(part, dict) and "type" in part and isinstance(part.get("text"), str) for part in parts)
+    return all(
+        isinstance(part, dict) and part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str)
+        for part in parts
+    )
 
 
 def fit_context(settings: GenerationConfig, length: int, context: int) -> None:

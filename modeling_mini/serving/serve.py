@@ -7,7 +7,7 @@ from pathlib import Path
 from ..commands import require_packages
 from ..errors import UserError, one_line
 from ..options import check_checkpoint
-from .addresses import check_address
+from .addresses import check_address, url_host
 
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,7 @@ def serve(checkpoint: str, host: str, port: int, device: str, dtype: str, **opti
     if not tokenizer.chat_template:
         logger.warning("The tokenizer in %s has no chat template; only /v1/completions will answer.", checkpoint)
     names = model_names(checkpoint)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    sys.stdout.write(f"Serving the model {names[0]} at {address}/v1; Ctrl-C stops the server.\n")
+    sys.stdout.write(f"Serving the model {names[0]} at http://{url_host(host)}:{port}/v1; Ctrl-C stops the server.\n")
     sys.stdout.flush()
     Server(model, tokenizer, names, host=host, port=port, **options)
 

@@ -10,20 +10,22 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from jinja2 import TemplateError
 from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cli.serve import Serve
 from transformers.cli.serving.model_manager import TimedModel
 from transformers.cli.serving.utils import GenerateManager
 
 from ..decoding import CONTINUATION
+from .addresses import allowed_hosts
 from .requests import RequestError, check_request, fit_context
 
 
-# `/load_model` is for `transformers chat`. The server has others, which unload the model or need models of sound.
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/load_model", "/health")
+# The server has others, which unload the model or need models of sound.
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/models", "/health")
 _SECONDS_TO_FINISH = 5  # for the answers in progress, after a signal
 
 
@@ -34,17 +36,25 @@ class Server(Serve):
         model: a causal model; samples like `modeling-mini generate` unless its generation config or a request says
             otherwise.
         names: what a request may name as its model; the first is in the answers.
+        host: the address to listen at; requests must name it or this machine, unless it stands for all addresses.
         options: of `transformers serve`, without those about opening a model.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, names: list[str], **options: Any
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        names: list[str],
+        host: str = "127.0.0.1",
+        **options: Any,
     ) -> None:
         self.model, self.tokenizer, self.names = model, tokenizer, names
-        if not model.generation_config.do_sample:
+        # Beams and several texts cannot be streamed.
+        model.generation_config.update(num_beams=1, num_return_sequences=1)
+        if model.generation_config.do_sample is None:
             sampling = {name: value for name, value in CONTINUATION.items() if name != "max_new_tokens"}
             model.generation_config.update(**sampling)
-        super().__init__(**options, non_blocking=True)  # calls `start_server` at its end
+        super().__init__(host=host, **options, non_blocking=True)  # calls `start_server` at its end
 
     def start_server(self) -> None:
         """Run in this thread, so that signals end the server."""
@@ -63,16 +73,26 @@ class Server(Serve):
             handler.handle_request = partial(self._handle, handler.handle_request, text_field)
         app = self.server.config.app
         app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in _PATHS]
+        app.add_api_route("/load_model", self._load_model, methods=["POST"], response_model=None)
+        # Without it, a page that a browser shows could reach the server through a name that leads to this machine.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(self.server.config.host))
+        app.add_exception_handler(Exception, _report_defect)
         app.add_exception_handler(RequestError, _refuse)
         app.add_exception_handler(HTTPException, _refuse_http)
         app.add_exception_handler(RequestValidationError, _refuse_body)
         self.server.config.timeout_graceful_shutdown = _SECONDS_TO_FINISH
         self.server.run()
 
-    def _name(self, requested: str) -> str:
+    def _name(self, requested: Any) -> str:
         if requested not in self.names:
-            raise RequestError(f"There is no model {requested!r} here.", 404, "model_not_found")
+            message = f"There is no model {requested!r} here; ask for {self.names[0]!r}."
+            raise RequestError(message, 404, "model_not_found")
         return self.names[0]
+
+    async def _load_model(self, body: dict) -> StreamingResponse:
+        """Tell `transformers chat`, which asks before its first message, that the model is open."""
+        events = self._model_manager.load_model_streaming(self._name(body.get("model")))
+        return StreamingResponse(events, media_type="text/event-stream")
 
     def _list(self) -> list[dict]:
         """What `/v1/models` shows: not the models in the cache of the Hub."""
@@ -103,7 +123,8 @@ class _WithinContext(GenerateManager):
 
 def _error(message: str, status: int, code: str | None = None) -> JSONResponse:
     """An error in the form of OpenAI's API."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
     return JSONResponse({"error": error}, status_code=status)
 
 
@@ -118,3 +139,8 @@ def _refuse_http(request: Request, error: HTTPException) -> JSONResponse:
 def _refuse_body(request: Request, error: RequestValidationError) -> JSONResponse:
     reasons = "; ".join(detail["msg"] for detail in error.errors())
     return _error(f"The body is not a JSON object of type application/json: {reasons}.", 400)
+
+
+def _report_defect(request: Request, error: Exception) -> JSONResponse:
+    """The terminal shows the traceback."""
+    return _error("The server failed; please report it with the lines in its terminal.", 500)

@@ -11,9 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..errors import UserError
+from ..writing import complete_files
 
 
 _PACKAGE = Path(__file__).parents[1]
+_SUFFIXES = (".py", ".md")  # of the files of the package
 _PACKAGES = ("torch", "transformers", "huggingface_hub", "datasets", "evaluate", "plotly")  # what the page imports
 _GRADIO = "6.31.0"  # if none is installed: the version that was tested
 
@@ -105,16 +107,25 @@ def write_space(checkpoint: str, folder: str, repo_id: str | None = None) -> str
         "gradio": _installed("gradio") or _GRADIO,
         "version": sys.modules[_PACKAGE.name].__version__,
     }
-    space = Path(folder)
-    space.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(_PACKAGE, space / _PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__", "configuration"))
-    (space / "app.py").write_text(_APP.format(repo_id=json.dumps(repo_id)), encoding="utf-8")
-    (space / "README.md").write_text(_README.format(**fields), encoding="utf-8")
-    (space / "requirements.txt").write_text(_requirements(), encoding="utf-8")
+    with complete_files(folder) as space:
+        _copy_code(space / _PACKAGE.name)
+        (space / "app.py").write_text(_APP.format(repo_id=json.dumps(repo_id)), encoding="utf-8")
+        (space / "README.md").write_text(_README.format(**fields), encoding="utf-8")
+        (space / "requirements.txt").write_text(_requirements(), encoding="utf-8")
     return (
         f"{folder} contains app.py, README.md, requirements.txt and modeling_mini/. Share it with:\n"
         f"hf upload USER/SPACE {folder} . --repo-type space\n"
     )
+
+
+def _copy_code(target: Path) -> None:
+    """Copy the files of the package, and nothing else that lies in its folder, such as secrets of an editor."""
+    for path in _PACKAGE.rglob("*"):
+        name = path.relative_to(_PACKAGE)
+        is_code = path.suffix in _SUFFIXES and not any(part.startswith(".") for part in name.parts)
+        if is_code and path.is_file() and not path.is_symlink() and name.parts[0] != "configuration":
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
 
 
 def _requirements() -> str:

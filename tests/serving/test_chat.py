@@ -11,6 +11,7 @@ from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
 from modeling_mini.cli import main
 from modeling_mini.commands import Stopped
 from modeling_mini.serving import chat as module
+from modeling_mini.serving.conversations import MessageTooLong, fit_conversation
 from modeling_mini.tokenization import train_tokenizer
 
 
@@ -86,14 +87,30 @@ def test_the_oldest_turns_leave_a_full_context(chat, conversations):
     assert "The oldest 4 messages do not fit into the context of 128 tokens any more." in remarks
     assert 2 <= len(conversations[0].messages) < 10
     assert conversations[0].messages[0]["role"] == "user"
-    assert conversations[0]._fitting_inputs(CONTEXT)["input_ids"].shape[1] < CONTEXT
 
 
 def test_a_message_that_fills_the_context_is_left_out(chat, conversations):
-    exit_code, _, remarks = chat("the fox " * 60 + "\nthe fox\n", *GREEDY)
+    exit_code, _, remarks = chat("the dog\n" + "the fox " * 60 + "\nthe fox\n", *GREEDY)
     assert exit_code == 0
     assert "and the model reads at most 127; shorten it" in remarks
-    assert [message["role"] for message in conversations[0].messages] == ["user", "assistant"]
+    assert "oldest" not in remarks  # the earlier turn is still there
+    assert [message["role"] for message in conversations[0].messages] == ["user", "assistant"] * 2
+    assert conversations[0].messages[0]["content"] == "the dog"
+
+
+@pytest.mark.parametrize("roles", ["uau", "uuau", "uu", "au", "u"])
+def test_the_last_message_and_whole_turns_are_kept(roles):
+    tokenizer = train_tokenizer(["the quick brown fox jumps over the lazy dog"], vocab_size=300)
+    names = {"u": "user", "a": "assistant"}
+    messages = [{"role": names[role], "content": "the fox"} for role in roles]
+    alone = fit_conversation(tokenizer, messages[-1:], 1000, 1, [])[0]["input_ids"].shape[1]
+    inputs, kept = fit_conversation(tokenizer, messages, alone + 1, 1, [])
+    assert kept == messages[-1:]
+    assert inputs["input_ids"].shape[1] == alone
+    assert len(messages) == len(roles)
+    assert fit_conversation(tokenizer, messages, 1000, 1, [])[1] == messages
+    with pytest.raises(MessageTooLong, match=f"{alone} tokens, and the model reads at most {alone - 1}"):
+        fit_conversation(tokenizer, messages, alone, 1, [])
 
 
 def test_commands_are_those_of_transformers_chat(chat, conversations):

@@ -194,6 +194,21 @@ def test_a_chat_keeps_what_fits_into_the_context(opened, warnings):
         last(forms._reply(language_model, options[0], " ", [], *options[1:]))
 
 
+def test_a_message_that_got_an_error_is_not_read(opened, warnings):
+    language_model = opened("text-generation")
+    options = list(SAMPLING), *(SAMPLING | {"temperature": 0}).values()
+    alone = last(forms._reply(language_model, options[0], "one", [], *options[1:]))
+    failed = [{"role": "user", "content": "one " * 80}]
+    assert last(forms._reply(language_model, options[0], "one", failed, *options[1:])) == alone
+    assert warnings == []
+
+
+def test_the_page_does_not_load_what_a_model_writes(opened, saved):
+    page = demo.build(saved("text-generation"))
+    [chatbot] = [block for block in page.blocks.values() if isinstance(block, gr.Chatbot)]
+    assert not chatbot.render_markdown
+
+
 @pytest.mark.parametrize("name", ["translation", "summarization", "generative-question-answering"])
 def test_a_written_text_is_that_of_the_task(opened, warnings, name):
     opened = opened(name)
@@ -274,7 +289,7 @@ def test_masks_are_filled_in(opened, monkeypatch):
 
 
 def test_a_defect_is_a_sentence_in_the_page_and_a_report_in_the_terminal(caplog):
-    with pytest.raises(gr.Error, match="which is a defect"), forms.errors_in_page():
+    with pytest.raises(gr.Error, match="please report it with the lines in the terminal"), forms.errors_in_page():
         raise KeyError("x")
     assert "KeyError" in caplog.text
 

@@ -11,6 +11,7 @@ from modeling_mini.tokenization import train_tokenizer
 
 NAMES = ["mini", "runs/mini"]
 HELLO = [{"role": "user", "content": "Hello"}]
+CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,48 @@ def tokenizer():
         ("messages", {"messages": [{"content": "a"}]}, "A message in messages has no role"),
         ("messages", {"messages": [{"role": "user"}]}, "This model reads text only"),
         ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "reads text only"),
+        ("messages", {"messages": [{"role": "user", "content": [{"type": "x", "text": "a"}]}]}, "reads text only"),
+        ("messages", {"messages": [{"type": "x"}]}, "A message in messages has no role"),
+        ("messages", {"messages": [{"role": 5, "content": "a"}]}, "A role in messages is 5; give 'system'"),
+        ("messages", {"messages": [{"role": "assistant", "tool_calls": [1]}]}, "tool_calls is [1]; give a list of"),
+        (
+            "messages",
+            {"messages": [{"role": "assistant", "tool_calls": [CALL | {"arguments": "["}]}]},
+            "tool_calls is",
+        ),
+        ("messages", {"messages": HELLO, "tools": [1]}, "tools is [1]; give a list of JSON objects."),
+        ("messages", {"messages": HELLO, "tool_choice": "required"}, "tool_choice is 'required', which this server"),
+        ("messages", {"messages": HELLO, "tool_choice": {"type": "function"}}, "tool_choice is {"),
+        ("messages", {"messages": HELLO, "chat_template_kwargs": {"chat_template": "a"}}, "chat_template_kwargs is {"),
+        ("messages", {"messages": HELLO, "chat_template_kwargs": {"tokenize": False}}, "chat_template_kwargs is {"),
+        ("messages", {"messages": HELLO, "logit_bias": [1]}, "logit_bias is [1]; give a JSON object"),
+        ("messages", {"messages": HELLO, "logit_bias": {"a": 1}}, "logit_bias has 'a'; give the id of a token, 0 to"),
+        ("messages", {"messages": HELLO, "logit_bias": {"999999": 1}}, "logit_bias has '999999'"),
+        ("messages", {"messages": HELLO, "logit_bias": {"9" * 9999: 1}}, "logit_bias has '999"),
+        ("messages", {"messages": HELLO, "logit_bias": {"5": "1"}}, "logit_bias of 5 is '1'; give a number"),
+        ("prompt", {"prompt": "a", "logit_bias": {"5": 1}}, "logit_bias has an effect in /v1/chat/completions only"),
+        ("prompt", {"prompt": "a", "suffix": 1}, "suffix is 1; give a text."),
+        ("prompt", {"prompt": "a", "generation_config": '{"num_beams": 4}'}, "generation_config asks for beam search"),
+        (
+            "prompt",
+            {"prompt": "a", "generation_config": '{"num_beams": 4, "do_sample": true}'},
+            "asks for beam sample",
+        ),
+        (
+            "prompt",
+            {"prompt": "a", "generation_config": '{"do_sample": true, "num_return_sequences": 2}'},
+            "num_return_sequences is 2; this server writes one text.",
+        ),
+        (
+            "input",
+            {"input": "a", "previous_response_id": "b"},
+            "previous_response_id is 'b', which this server cannot",
+        ),
+        ("input", {"input": [{"type": "x"}]}, "reads text only"),
+        ("input", {"input": [*HELLO, {"type": "x"}]}, "A message in input has no role"),
+        ("input", {"input": [*HELLO, {"type": "function_call", "name": "f"}]}, "call_id of a function_call is None"),
+        ("input", {"input": [*HELLO, CALL | {"arguments": "{"}]}, "arguments of a function_call is '{'"),
+        ("input", {"input": [*HELLO, {"type": "reasoning", "content": [1]}]}, "content of a reasoning is not a list"),
         ("input", {"input": 3}, "input is not a list of messages"),
         ("input", {"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "reads text only"),
     ],
@@ -68,7 +111,13 @@ def test_a_wrong_field_is_named(tokenizer, field, fields, sentence):
         ("messages", {"messages": [{"role": "assistant", "tool_calls": []}]}),
         ("input", {"input": "a"}),
         ("input", {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}]}),
-        ("input", {"input": [{"type": "function_call_output", "output": "a"}]}),
+        ("input", {"input": [{"type": "input_text", "text": "a"}]}),
+        ("input", {"input": [*HELLO, CALL, {"type": "function_call_output", "call_id": "1", "output": "a"}]}),
+        (
+            "messages",
+            {"messages": [*HELLO, {"role": "assistant", "content": None, "tool_calls": [{"function": CALL}]}]},
+        ),
+        ("messages", {"messages": HELLO, "tool_choice": "auto", "tools": [{}], "chat_template_kwargs": {}}),
     ],
 )
 @pytest.mark.parametrize("name", [None, *NAMES])
@@ -76,6 +125,18 @@ def test_usual_requests_are_accepted_under_each_name(tokenizer, field, fields, n
     body = {**fields, "model": name}
     check_request(body, field, NAMES, tokenizer)
     assert body["model"] == "mini"
+
+
+def test_null_and_an_empty_bias_are_as_if_left_out(tokenizer):
+    body = {"messages": HELLO, "chat_template_kwargs": None, "tools": None, "logit_bias": {}, "stop": None}
+    check_request(body, "messages", NAMES, tokenizer)
+    assert body == {"messages": HELLO, "model": "mini"}
+
+
+def test_a_bias_is_given_as_transformers_reads_it(tokenizer):
+    body = {"messages": HELLO, "logit_bias": {"5": -100}}
+    check_request(body, "messages", NAMES, tokenizer)
+    assert isinstance(body["logit_bias"]["5"], float)
 
 
 def test_a_list_of_one_prompt_is_a_prompt(tokenizer):

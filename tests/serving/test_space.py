@@ -13,6 +13,7 @@ import yaml
 
 from modeling_mini import MiniForSequenceClassification, MiniModel, __version__
 from modeling_mini.cli import main
+from modeling_mini.serving import space as module
 from modeling_mini.serving.streaming import growing_text
 from modeling_mini.tokenization import train_tokenizer
 
@@ -106,6 +107,27 @@ def test_a_space_holds_the_code_and_no_weights(space):
     code = {path.relative_to(ROOT).as_posix() for path in (ROOT / "modeling_mini").rglob("*.py")}
     assert {"app.py", "README.md", "requirements.txt"} | code <= files
     assert not [name for name in files if name.endswith((".safetensors", ".pyc", ".bin"))]
+
+
+def test_a_space_holds_no_stray_files_of_the_package_folder(tmp_path, monkeypatch):
+    package = tmp_path / "modeling_mini"
+    stray = [".env", "notes.txt", ".hidden/code.py", "weights.bin", "__pycache__/a.pyc", "link.py"]
+    for name in ["__init__.py", "hub/card.md", *stray[:-1]]:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("secret")
+    (package / "link.py").symlink_to(package / ".env")
+    monkeypatch.setattr(module, "_PACKAGE", package)
+    module._copy_code(tmp_path / "copy")
+    files = {path.relative_to(tmp_path / "copy").as_posix() for path in (tmp_path / "copy").rglob("*.*")}
+    assert files == {"__init__.py", "hub/card.md"}
+
+
+def test_a_space_is_written_whole_or_not_at_all(checkpoint, tmp_path, monkeypatch):
+    folder = str(checkpoint(MiniForSequenceClassification))
+    monkeypatch.setattr(module, "_requirements", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        module.write_space(folder, str(tmp_path / "space"), "alice/123")
+    assert list((tmp_path / "space").iterdir()) == []  # empty, so that the command can be repeated
 
 
 def test_the_requirements_of_a_space_are_what_the_extra_installs(space):
