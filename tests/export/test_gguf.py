@@ -129,7 +129,7 @@ def test_file_that_computes_something_else_is_refused(checkpoint, export, monkey
         return named | {name: named[name].roll(1, 0)}
 
     monkeypatch.setattr(gguf_export, "tensors", defective)
-    with pytest.raises(UserError, match="does not compute what the PyTorch model computes: logits of 64 tokens"):
+    with pytest.raises(UserError, match="does not compute .*: logits of 64 tokens read by transformers"):
         export(checkpoint())
 
 
