@@ -65,8 +65,9 @@ INSTALLS_serving = -e ".[dev,serving]"
 INSTALLS_demo = -e ".[dev,demo]" playwright
 INSTALLS_ecosystem = -e ".[ecosystem]"
 # pip compiles llama.cpp, 8 minutes of one core. GGML_NATIVE would use AMX, which some virtual machines announce but do
-# not run.
-$(VENV)-llamacpp/.installed: export CMAKE_ARGS = -DGGML_NATIVE=OFF
+# not run. docs/export.md has the flags for AVX-512.
+LLAMACPP_FLAGS ?= -DGGML_NATIVE=OFF
+$(VENV)-llamacpp/.installed: export CMAKE_ARGS = $(LLAMACPP_FLAGS)
 
 $(VENV)-%/.installed: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)-$*

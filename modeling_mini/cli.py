@@ -135,7 +135,7 @@ def _add_export(commands: argparse._SubParsersAction) -> None:
     export.add_argument("--to", required=True, choices=FORMATS, help="the file format")
     export.add_argument("--output", help="folder of the files; by default a folder in CHECKPOINT named as the format")
     export.add_argument("--max_length", type=_count, help="litert: tokens of the fixed input (default: the context)")
-    types = ("f32", "f16", "q8_0")
+    types = ("f32", "f16", "q8_0", "q4_0")
     export.add_argument("--outtype", choices=types, help="gguf: type of the matrices (default: f16)")
 
 

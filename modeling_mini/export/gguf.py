@@ -36,11 +36,11 @@ from .run import REPORT
 logger = logging.getLogger(__name__)
 
 # `--outtype` as in llama.cpp's own converter: the largest accepted difference of the logits, as a part of the largest
-# one (at least 1). Q8_0 stores a weight in 8 bits, and a scale for each 32 of a row.
-TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "q8_0": 1e-1}
+# one (at least 1). Q8_0 and Q4_0 store a weight in 8 or 4 bits, and a scale for each 32 of a row.
+TOLERANCES = {"f32": 1e-4, "f16": 1e-2, "q8_0": 1e-1, "q4_0": 5e-1}
 DEFAULT_TYPE = "f16"
 LLAMA_CPP_TOLERANCE = 1e-2  # in addition, where GELU is llama.cpp's
-_Q8_0_BLOCK = 32
+_BLOCK = 32
 _CONTEXT_STEP = 256  # llama.cpp rounds the size of its cache up to a multiple, and stops at a position without a row
 _GELUS = ("gelu", "gelu_python", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_accurate")
 
@@ -169,12 +169,15 @@ def tensors(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 def tensor_type(name: str, tensor: torch.Tensor, outtype: str) -> str:
     """The type of a tensor in a file, chosen as by llama.cpp's converter: vectors and positions stay in float32.
 
-    A row that is not a multiple of 32 cannot be Q8_0, and is F16.
+    A row that is not a multiple of 32 cannot be Q8_0 or Q4_0, and is F16. With `q4_0`, the tables of tokens are Q8_0:
+    they lose most by 4 bits.
     """
     if tensor.ndim == 1 or name == "position_embd.weight":
         return "F32"
-    if outtype == "q8_0" and tensor.shape[-1] % _Q8_0_BLOCK:
+    if outtype in ("q8_0", "q4_0") and tensor.shape[-1] % _BLOCK:
         return "F16"
+    if outtype == "q4_0" and name in ("token_embd.weight", "output.weight"):
+        return "Q8_0"
     return outtype.upper()
 
 
@@ -185,7 +188,7 @@ def _add_shape(writer: gguf.GGUFWriter, config: MiniConfig, outtype: str) -> Non
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_layer_norm_eps(config.layer_norm_eps)
-    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0"}
+    file_types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "q8_0": "MOSTLY_Q8_0", "q4_0": "MOSTLY_Q4_0"}
     writer.add_file_type(gguf.LlamaFileType[file_types[outtype]])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 

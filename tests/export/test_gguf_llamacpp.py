@@ -35,7 +35,7 @@ CASES = {
     "small-zh": ("small", "gelu", "zh", 30),
 }
 # Largest difference of a log-probability in nats, for texts of the training data.
-BOUNDS = {"f32": 0.01, "f16": 0.02, "q8_0": 0.3}
+BOUNDS = {"f32": 0.01, "f16": 0.02, "q8_0": 0.3, "q4_0": 0.5}
 
 
 def corpus(language):
@@ -71,7 +71,7 @@ def trained(request, tmp_path_factory):
     return model, tokenizer, texts, folder
 
 
-@pytest.fixture(scope="module", params=["f32", "f16", "q8_0"])
+@pytest.fixture(scope="module", params=["f32", "f16", "q8_0", "q4_0"])
 def loaded(request, trained, tmp_path_factory):
     """`trained`, and the same model in llama.cpp, which was exported as `outtype`."""
     model, tokenizer, texts, folder = trained

@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from modeling_mini import MiniForCausalLM
+from modeling_mini.tokenization import train_tokenizer
 
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -75,6 +79,43 @@ def test_generation(tmp_path):
     bench("generation", *TINY, *arguments)
     speeds = saved(tmp_path, "generation")["2"]
     assert all(speeds[name]["static, compiled"][0] > 0 for name in ("modeling_mini", "gpt2", "llama"))
+
+
+@pytest.mark.slow
+def test_generation_in_other_runtimes(tmp_path):
+    installed = find_spec("onnxruntime") and find_spec("onnxscript")
+    sizes = ["--vocabulary", "300", "--prompt", "4", "--new", "4", "--batches", "1", "--caches", "dynamic"]
+    printed = bench("generation", *TINY, *sizes, "--onnx", "--output", tmp_path)
+    speeds = saved(tmp_path, "generation")["1"]
+    assert ("| 1 | ONNX Runtime, float32 | " in printed) == bool(installed)
+    assert set(speeds) == {"modeling_mini", "gpt2", "llama"} | ({"ONNX Runtime"} if installed else set())
+
+
+@pytest.mark.slow
+def test_onnx_runtime_decodes_the_tokens_of_generate(tmp_path, tiny_model, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from generation import onnx_runtime
+
+    model = tiny_model(MiniForCausalLM, vocab_size=300).eval()
+    model.save_pretrained(tmp_path)
+    train_tokenizer(["a text"], vocab_size=300).save_pretrained(tmp_path)
+    prompt = [5, 9, 7, 6]
+    generate = onnx_runtime(tmp_path, prompt, new_tokens=8, threads=1)
+    expected = model.generate(torch.tensor([prompt]), max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    assert generate() == expected[0, 4:].tolist()
+    assert generate() == expected[0, 4:].tolist(), "the second call starts without a cache"
+
+
+def test_runtime_that_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from generation import is_installed
+
+    assert is_installed("Python", {"json"}, "")
+    assert not is_installed("A runtime", {"json", "no_such_package"}, "make it")
+    sentence = "A runtime is not measured, because no_such_package is not installed: make it\n"
+    assert capsys.readouterr().err == sentence
 
 
 @pytest.mark.slow
