@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from families import config_of
 
 from modeling_mini.tables import escaped, markdown_table
 from modeling_mini.tokenization import train_tokenizer
+
+from .families import config_of
 
 
 os.environ.setdefault("TRACKIO_DIR", tempfile.mkdtemp())  # trackio reads it when it is imported

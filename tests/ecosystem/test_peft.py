@@ -8,9 +8,10 @@ import copy
 import pytest
 import torch
 import transformers
-from families import OURS_GPT2_AND_LLAMA, config_of
 
 import modeling_mini
+
+from .families import OURS_GPT2_AND_LLAMA, config_of
 
 
 peft = pytest.importorskip("peft", reason="peft is installed by the extra `dev`")

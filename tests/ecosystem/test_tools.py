@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import OURS_AND_GPT2
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_mini.cli import main
+
+from .families import OURS_AND_GPT2
 
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
