@@ -334,6 +334,7 @@ def test_the_report_reads_batches_of_the_evaluation(name, tokenizer, monkeypatch
 
     task = build(name, dataset="unused", block_size=16)
     monkeypatch.setattr(type(task), "predict" if name == "translation" else "loss_by_position", record)
+    monkeypatch.setattr("modeling_mini.tasks.text_generation.continue_text", lambda *args, **options: "")
     examples = Dataset.from_dict({column: ["one two three four five six seven"] * 9 for column in task.columns})
     model = SimpleNamespace(device="cpu", eval=lambda: lambda **batch: SimpleNamespace(logits=torch.ones(1, 16, 9)))
     with pytest.raises(NotImplementedError):
