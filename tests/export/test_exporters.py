@@ -52,7 +52,7 @@ def test_onnx_file_writes_the_greedy_text_in_a_process_without_torch(checkpoint,
 
     example = re.search(r"```python\n(import numpy.*?)```", DOCS.read_text(), re.S)[1]
     assert example.count("\n") <= 25
-    example = example.replace("runs/quickstart/onnx", str(exported)).replace("Return the", "the quick")
+    example = example.replace("runs/classifier/onnx", str(exported)).replace("Return the", "the quick")
     process = fresh_python("import sys\nsys.modules['torch'] = None\n" + example)
     assert process.returncode == 0, process.stderr
 
@@ -92,7 +92,7 @@ def test_bidirectional_language_model_is_exported_without_a_cache(checkpoint, na
 def test_exported_file_opens_as_a_python_object_without_this_package(checkpoint, fresh_python):
     exported = export(checkpoint(MiniForSequenceClassification), "onnx")
     [example] = re.findall(r"```python\n(from transformers.*?)```", DOCS.read_text(), re.S)
-    example = example.replace("runs/quickstart/onnx", str(exported))
+    example = example.replace("runs/classifier/onnx", str(exported))
     call = "print(model(input_ids=torch.tensor([[5, 6, 7]]), attention_mask=torch.ones(1, 3).long()).logits.shape)"
     process = fresh_python(f"import torch\n{example}{call}")
     assert process.returncode == 0, process.stderr
