@@ -48,9 +48,8 @@ def main() -> None:
     parser.add_argument("--llamacpp", action="store_true", help="also llama.cpp, with one row")
     parser.add_argument("--onnx", action="store_true", help="also ONNX Runtime, with one row")
     args = parser.parse_args()
-    args.caches = [
-        cache for cache in CACHES if cache == "dynamic" or cache in args.caches
-    ]  # the table compares with it
+    # The table compares with the dynamic cache.
+    args.caches = [cache for cache in CACHES if cache == "dynamic" or cache in args.caches]
     torch.set_num_threads(args.threads)
     args.llamacpp = args.llamacpp and is_installed(LLAMA_CPP, {"gguf", "llama_cpp"}, "make llamacpp")
     args.onnx = args.onnx and is_installed(ONNX_RUNTIME, EXTRAS["onnx"], 'pip install "modeling_mini[onnx]"')

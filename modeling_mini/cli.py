@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from difflib import get_close_matches
 
 from . import decoding
 from .commands import finish
@@ -22,6 +21,7 @@ from .options import (
     check_data,
     check_folder,
     check_names,
+    did_you_mean,
     names_in_source,
     options,
 )
@@ -210,8 +210,8 @@ def _with_underscores(argv: list[str]) -> list[str]:
 def _nearest_option(words: list[str], parser: argparse.ArgumentParser) -> str:
     """The end of a sentence about unknown options: the nearest one of the subcommand, if there is one."""
     wrong = next((word.partition("=")[0] for word in words if word.startswith("--")), "")
-    matches = get_close_matches(wrong, parser._option_string_actions, n=1)
-    return f"; did you mean {matches[0]}?" if wrong and matches else ""
+    question = did_you_mean(wrong, parser._option_string_actions)
+    return f"; {question}" if wrong and question else ""
 
 
 def _number(kind: type, low: float, high: float = math.inf, also: float | None = None) -> Callable[[str], float]:

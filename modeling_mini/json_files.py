@@ -10,8 +10,6 @@ from .errors import UserError, one_line, shortened
 
 
 _LFS_POINTER = b"version https://git-lfs"
-
-
 MOST_DIGITS = 4000  # of a whole number; Python does not convert more than 4,300
 
 

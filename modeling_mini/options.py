@@ -81,8 +81,14 @@ def check_names(argv: list[str], names: list[str]) -> None:
 
 def nearest(name: str, names: list[str]) -> str:
     """The end of a sentence about an unknown argument: the nearest name, or where to find them all."""
-    matches = get_close_matches(name.lstrip("-"), names, n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]}?" if matches else "; --help lists all arguments."
+    question = did_you_mean(name.lstrip("-"), names)
+    return f"; {question}" if question else "; --help lists all arguments."
+
+
+def did_you_mean(value: str, names: Iterable[str]) -> str:
+    """A question for the nearest of some names, or "" if none is near."""
+    matches = get_close_matches(value, list(names), n=1)
+    return f"did you mean {matches[0]}?" if matches else ""
 
 
 def check_choice(option: str, value: str, choices: list[str]) -> None:
@@ -94,8 +100,7 @@ def check_choice(option: str, value: str, choices: list[str]) -> None:
 def choice_hint(value: str, choices: Iterable[str]) -> str:
     """The end of a sentence about a value that is not one of a few: the nearest, or all of them."""
     choices = list(choices)
-    matches = get_close_matches(value, choices, n=1)
-    return f"did you mean {matches[0]}?" if matches else f"choose one of {', '.join(choices)}."
+    return did_you_mean(value, choices) or f"choose one of {', '.join(choices)}."
 
 
 class SuggestingParser(argparse.ArgumentParser):
@@ -105,8 +110,8 @@ class SuggestingParser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            if matches := get_close_matches(str(value), map(str, action.choices), n=1):
-                error.message += f"; did you mean {matches[0]}?"
+            if question := did_you_mean(str(value), map(str, action.choices)):
+                error.message += f"; {question}"
             raise
 
 

@@ -70,6 +70,11 @@ def task_name(checkpoint: str) -> str:
     return recorded_arguments(checkpoint).get("task") or checkpoint_task(checkpoint)
 
 
+def recorded_task(recorded: dict, name: str) -> Task:
+    """The task with the `recorded_arguments` of a run."""
+    return task_class(name)(TaskArguments(**{**recorded, "task": name}))
+
+
 def load_checkpoint(checkpoint: str, task: Task) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer for a task.
 

@@ -26,9 +26,8 @@ class TaskPipeline(Pipeline):
     task_name: ClassVar[str]
 
     def __init__(self, model: PreTrainedModel, **kwargs):
-        # Imported here, because they import `evaluate`, which imports transformers' pipelines, which import this file.
-        from ..tasks.base import TaskArguments
-        from .loading import recorded_arguments
+        # Imported here: it imports `evaluate`, which imports transformers' pipelines, which import this file.
+        from .loading import recorded_arguments, recorded_task
 
         if model.config.model_type != MiniConfig.model_type:
             raise ValueError(
@@ -47,7 +46,7 @@ class TaskPipeline(Pipeline):
             recorded = {"block_size": model.config.max_position_embeddings}
         if recorded.get("task", self.task_name) not in (self.task_name, "text-generation"):
             raise ValueError(f"{model.name_or_path} was trained for {recorded['task']}, not for {self.task_name}.")
-        self.application = task_class(self.task_name)(TaskArguments(**{**recorded, "task": self.task_name}))
+        self.application = recorded_task(recorded, self.task_name)
 
     def __call__(self, inputs, **parameters):
         return super().__call__(inputs, **parameters) if inputs else []

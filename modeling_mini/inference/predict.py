@@ -12,9 +12,8 @@ from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..json_files import parse
 from ..streams import has_lone_surrogate
-from ..tasks import task_class
-from ..tasks.base import Task, TaskArguments
-from .loading import load_checkpoint, recorded_arguments
+from ..tasks.base import Task
+from .loading import load_checkpoint, recorded_arguments, recorded_task
 
 
 logger = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def predict(
         raise UserError(
             f"{checkpoint} was trained for {name}, not for {' or '.join(task_names)}; choose another checkpoint."
         )
-    task = task_class(name)(TaskArguments(**{**recorded, "task": name}))
+    task = recorded_task(recorded, name)
     options = decoding_options(task, decoding, checkpoint)
     examples = _json_lines(stream, task) if is_jsonl else task.inputs(texts, stream)
     columns = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]

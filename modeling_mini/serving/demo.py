@@ -13,10 +13,8 @@ from datasets import disable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError, one_line
-from ..inference.loading import load_checkpoint, recorded_arguments, task_name
+from ..inference.loading import load_checkpoint, recorded_arguments, recorded_task, task_name
 from ..tables import escaped
-from ..tasks import task_class
-from ..tasks.base import TaskArguments
 from .addresses import url_host
 from .forms import FORMS, Opened
 
@@ -80,7 +78,7 @@ def build(checkpoint: str) -> gr.Blocks:
 def open_checkpoint(checkpoint: str) -> Opened:
     """Model, tokenizer and task of a checkpoint. Raises `UserError`."""
     name = task_name(checkpoint)
-    task = task_class(name)(TaskArguments(**{**recorded_arguments(checkpoint), "task": name}))
+    task = recorded_task(recorded_arguments(checkpoint), name)
     disable_progress_bars()
     transformers_logging.disable_progress_bar()
     return Opened(task, *load_checkpoint(checkpoint, task))

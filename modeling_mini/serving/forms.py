@@ -22,7 +22,6 @@ from ..errors import UserError
 from ..streams import has_lone_surrogate
 from ..tasks.base import Task
 from ..tasks.generation import continue_text, write
-from ..tasks.text_to_text import encode_sources
 from . import drawing
 from .conversations import fit_conversation
 from .streaming import growing_text
@@ -122,7 +121,7 @@ def _sampling_controls(opened: Opened) -> dict[str, gr.components.Component]:
     return {
         "max_new_tokens": slider("max_new_tokens", 1, longest, 1, "longest text"),
         "temperature": slider("temperature", 0, 2, 0.05, "0 is greedy"),
-        "top_k": slider("top_k", 1, vocabulary, 1, "likeliest tokens kept"),
+        "top_k": slider("top_k", 1, vocabulary, 1, "most likely tokens kept"),
         "top_p": slider("top_p", 0.01, 1, 0.01, "probability kept"),
         "repetition_penalty": slider("repetition_penalty", 0.5, 2, 0.05, "above 1: fewer repetitions"),
         "seed": gr.Textbox(label="seed", info="the same seed samples the same text", placeholder="random"),
@@ -333,10 +332,7 @@ def _write(opened: Opened, labels: list[str], names: list[str], *values) -> str:
         texts = [check_text(text, label) for label, text in zip(labels, values, strict=False)]
         examples = Dataset.from_list([dict(zip(task.input_columns, texts, strict=True))])
         decoding = DecodingArguments(**dict(zip(names, values[len(labels) :], strict=True)))
-        _, [is_truncated] = encode_sources(
-            opened.tokenizer, task.sources(examples), task.source_length, task.truncation_side
-        )
-        if is_truncated:
+        if task.num_truncated(opened.tokenizer, examples):
             end = "last" if task.truncation_side == "left" else "first"
             warn(f"The text is too long: the model reads its {end} {task.source_length} tokens, as in training.")
         [written] = task.predict(opened.model, opened.tokenizer, examples, 1, decoding)
@@ -402,7 +398,7 @@ def _answer(opened: Opened, question: str, context: str) -> tuple[str, list, lis
 
 
 def fill_mask_form(opened: Opened) -> None:
-    """The likeliest tokens for each masked one."""
+    """The most likely tokens for each masked one."""
     mask = opened.tokenizer.mask_token
     if mask is None:
         raise UserError("The tokenizer has no mask token, which fill-mask needs; choose another checkpoint.")

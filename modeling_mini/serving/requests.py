@@ -62,17 +62,22 @@ def check_request(
     Raises:
         RequestError: names the field, what it holds and what is allowed.
     """
-    if body.get("model") not in (None, *names):
-        message = f"There is no model {body['model']!r} here; ask for {names[0]!r}."
-        raise RequestError(message, 404, "model_not_found")
-    body["model"] = names[0]
     for name in [name for name, value in body.items() if value is None]:
         del body[name]
+    body["model"] = served_name(body.get("model", names[0]), names)
     _check_options(body)
     _check_bias(body, text_field, len(tokenizer))
     _check_text(body, text_field)
     if text_field != "prompt" and not tokenizer.chat_template:
         raise RequestError("This model has no chat template; send a prompt to /v1/completions instead.")
+
+
+def served_name(requested: Any, names: Sequence[str]) -> str:
+    """The first of `names`, which is in the answers. Raises `RequestError` if another model is requested."""
+    if requested not in names:
+        message = f"There is no model {requested!r} here; ask for {names[0]!r}."
+        raise RequestError(message, 404, "model_not_found")
+    return names[0]
 
 
 def _check_options(body: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from transformers.cli.serving.utils import GenerateManager
 
 from ..decoding import CONTINUATION
 from .addresses import allowed_hosts
-from .requests import RequestError, check_request, fit_context
+from .requests import RequestError, check_request, fit_context, served_name
 
 
 # The server has others, which unload the model or need models of sound.
@@ -61,7 +61,7 @@ class Server(Serve):
         models, managers = self._model_manager, _WithinContext()
         models.force_model = self.names[0]
         models.loaded_models[self.names[0]] = TimedModel(self.model, -1, processor=self.tokenizer)
-        models.process_model_name = self._name
+        models.process_model_name = partial(served_name, names=self.names)
         models.list_models = self._list
         models.get_gen_models = self._list  # its name in transformers 5.17
         self._generation_state.get_manager = lambda *args, **kwargs: managers
@@ -83,15 +83,9 @@ class Server(Serve):
         self.server.config.timeout_graceful_shutdown = _SECONDS_TO_FINISH
         self.server.run()
 
-    def _name(self, requested: Any) -> str:
-        if requested not in self.names:
-            message = f"There is no model {requested!r} here; ask for {self.names[0]!r}."
-            raise RequestError(message, 404, "model_not_found")
-        return self.names[0]
-
     async def _load_model(self, body: dict) -> StreamingResponse:
         """Tell `transformers chat`, which asks before its first message, that the model is open."""
-        events = self._model_manager.load_model_streaming(self._name(body.get("model")))
+        events = self._model_manager.load_model_streaming(served_name(body.get("model"), self.names))
         return StreamingResponse(events, media_type="text/event-stream")
 
     def _list(self) -> list[dict]:

@@ -109,8 +109,12 @@ def is_record(path: Path) -> bool:
         content = parse(path.read_text(encoding="utf-8"), allow_nan=True)
     except (OSError, ValueError):
         return False
-    groups = ("model", "data", "training")
-    return isinstance(content, dict) and any(isinstance(content.get(group), dict) for group in groups)
+    return isinstance(content, dict) and holds_arguments(content)
+
+
+def holds_arguments(record: dict) -> bool:
+    """Whether the content of a _run.json has a group of arguments."""
+    return any(isinstance(record.get(group), dict) for group in ("model", "data", "training"))
 
 
 def fixed_arguments(
@@ -152,7 +156,7 @@ def check_same_run(output_dir: str | Path, arguments: dict[str, dict], resume: b
 def compare_with_record(path: Path, arguments: dict[str, dict]) -> None:
     """Refuse arguments that differ from the recorded ones of a run. Raises `UserError` with all that do."""
     recorded = read_object(path)
-    if not is_record(path):
+    if not holds_arguments(recorded):
         raise UserError(
             f"{path} does not record the arguments of a run; rename or delete the file to resume without it."
         )
