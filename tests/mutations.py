@@ -493,7 +493,7 @@ DEFECTS = {
         ("resuming: more epochs are not trained", "last_update_of", "else math.inf", "else state.max_steps"),
     ],
     ("training/distributed.py", "training/test_launching.py"): [
-        ("fsdp: a run ends without its whole model", "save_whole_model", "trainer.is_fsdp_enabled or ", ""),
+        ("fsdp: a run ends without its whole model", "_save_whole_model", "trainer.is_fsdp_enabled or ", ""),
     ],
     ("training/building.py", "training/test_launching.py"): [
         (

@@ -47,19 +47,18 @@ def read_source(args: DataArguments, example_format: ExampleFormat) -> Source:
         UserError: a path does not exist or cannot be read, or `--where` or `--split_column` is wrong.
     """
     where = None if args.where is None else filters.Where(args.where)
-    if args.dataset in BUILTIN and not args.split_files:
-        check_delimiter(args, {})
-        check_cache()
-        splits = load_builtin(args.dataset, args.dataset_config)
-        splits = {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
-    elif (files := local_files(args, example_format)) is not None:
-        check_delimiter(args, files)
+    is_builtin = args.dataset in BUILTIN and not args.split_files
+    files = None if is_builtin else local_files(args, example_format)
+    check_delimiter(args, files or {})
+    if files is not None:
         warn_about_shared_files(files)
         local = LocalSplits(args, example_format, files, where)
         return Source(local, local.paths)
+    check_cache()
+    if is_builtin:
+        splits = load_builtin(args.dataset, args.dataset_config)
+        splits = {name: split.to_iterable_dataset() if args.streaming else split for name, split in splits.items()}
     else:
-        check_delimiter(args, {})
-        check_cache()
         splits = load_dataset(args.dataset, args.dataset_config, streaming=args.streaming)
     return Source(_divided(splits, args, where))
 
