@@ -15,5 +15,7 @@ import sys
 
 if __name__ == "__main__":
     from modeling_mini.cli import train
+    from modeling_mini.commands import exit_on_signals
 
+    exit_on_signals()
     sys.exit(train(sys.argv[1:], command=("python", "train.py")))

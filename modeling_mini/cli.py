@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from . import decoding
-from .commands import finish
+from .commands import exit_on_signals, finish
 from .errors import UserError
 from .export.run import FORMATS
 from .options import (
@@ -31,8 +31,10 @@ from .tasks import TASKS
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run a subcommand; returns the exit code. Without `argv`, it is the program, and reads `sys.argv`."""
+    if argv is None:
+        exit_on_signals()
+        argv = sys.argv[1:]
     if argv[:1] == ["train"]:  # takes all arguments of the Trainer, and has its own --help
         return train(argv[1:], command=("modeling-mini", "train"))
     return finish(lambda: _run(argv), argv, _AGAIN.get(argv[0] if argv else "", ""))

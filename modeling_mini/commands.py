@@ -1,5 +1,6 @@
 """How every command ends: with its result, with one sentence on standard error, or with a report for developers."""
 
+import atexit
 import errno
 import importlib.util
 import os
@@ -190,13 +191,31 @@ def stop_on_signals() -> Iterator[None]:
             os.kill(os.getpid(), number)
         raise Stopped(number)
 
-    numbers = [signal.SIGINT] + [signal.SIGTERM] * (int(os.environ.get("WORLD_SIZE", "1")) == 1)
-    previous = {number: signal.signal(number, stop) for number in numbers}
+    previous = {number: signal.signal(number, stop) for number in _stopping_signals()}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def exit_on_signals() -> None:
+    """Exit with 128 + number where a signal arrives after the command of this program has ended.
+
+    Call it first in a program. The end of Python sets each handler back to the default but those that ignore, and torch
+    then needs up to a second: signals have no effect there, because a finished run should not look like a killed one.
+    """
+
+    def leave(number, frame):
+        os._exit(128 + number)
+
+    for number in _stopping_signals():
+        signal.signal(number, leave)
+        atexit.register(signal.signal, number, signal.SIG_IGN)  # registered first, called last
+
+
+def _stopping_signals() -> list[int]:
+    return [signal.SIGINT] + [signal.SIGTERM] * (int(os.environ.get("WORLD_SIZE", "1")) == 1)
 
 
 def _flush_or_discard() -> None:

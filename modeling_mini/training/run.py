@@ -101,6 +101,7 @@ def run(
     set_context(config, model_args, data_args.block_size)
     arguments = fixed_arguments(model_args, data_args, training_args)
     check_run_of_checkpoint(training_args, arguments)
+    training_args.distributed_state.wait_for_everyone()  # a process that checks later would find the files of this run
     check_same_run(training_args.output_dir, arguments, training_args.is_resumed, write=training_args.should_save)
     if training_args.is_resumed and training_args.should_save:
         remove_unfinished(training_args.output_dir)

@@ -52,7 +52,7 @@ def test_onnx_file_writes_the_greedy_text_in_a_process_without_torch(checkpoint,
 
     example = re.search(r"```python\n(import numpy.*?)```", DOCS.read_text(), re.S)[1]
     assert example.count("\n") <= 25
-    example = example.replace("runs/classifier/onnx", str(exported)).replace("Return the", "the quick")
+    example = example.replace("runs/quickstart/onnx", str(exported)).replace("Return the", "the quick")
     process = fresh_python("import sys\nsys.modules['torch'] = None\n" + example)
     assert process.returncode == 0, process.stderr
 

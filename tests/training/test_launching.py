@@ -59,7 +59,7 @@ def launch(tmp_path, free_port):
             timeout=500,
             check=False,
         )
-        assert result.returncode == 0, result.stderr[-3000:]
+        assert result.returncode == 0, result.stderr.partition("ChildFailedError")[0][-9000:]
         return result
 
     return run

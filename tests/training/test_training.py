@@ -220,6 +220,24 @@ def test_two_processes_train_and_resume(arguments, tmp_path, two_processes):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["updates"] == 10
 
 
+SLOW_PROCESS = """
+import os, sys, time
+from modeling_mini.training import resuming, run
+write = resuming.check_writable
+resuming.check_writable = lambda *folder: (write(*folder), time.sleep(5 * int(os.environ["RANK"])))
+sys.exit(run.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_late_does_not_find_files_of_others_in_the_folder(arguments, tmp_path, two_processes):
+    """The first process writes into the folder only when each has checked it."""
+    (tmp_path / "rank.py").write_text(SLOW_PROCESS)
+    options = ["--use_cpu", "true", "--ddp_backend", "gloo", "--max_steps", "1"]
+    result = two_processes(tmp_path / "rank.py", *arguments, *options)
+    assert result.returncode == 0, result.stderr[-9000:]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
