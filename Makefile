@@ -60,12 +60,12 @@ vllm: $(VENV)-vllm/.installed
 # Environments for tools that would slow down or break the other one: VENV-NAME with the packages of INSTALLS_NAME.
 INSTALLS_exports = -e ".[dev,onnx,executorch,openvino]"
 INSTALLS_litert = -e ".[litert]" pytest
-INSTALLS_llamacpp = -e ".[gguf]" pytest llama-cpp-python
+INSTALLS_llamacpp = --no-cache-dir -e ".[gguf]" pytest llama-cpp-python
 INSTALLS_serving = -e ".[dev,serving]"
 INSTALLS_demo = -e ".[dev,demo]" playwright
 INSTALLS_ecosystem = -e ".[ecosystem]"
-# pip compiles llama.cpp, 8 minutes of one core. GGML_NATIVE would use AMX, which some virtual machines announce but do
-# not run. docs/export.md has the flags for AVX-512.
+# pip compiles llama.cpp, 8 minutes of one core; its cache may hold a build with other flags. GGML_NATIVE would use AMX,
+# which some virtual machines announce but do not run. docs/export.md has the flags for AVX-512.
 LLAMACPP_FLAGS ?= -DGGML_NATIVE=OFF
 $(VENV)-llamacpp/.installed: export CMAKE_ARGS = $(LLAMACPP_FLAGS)
 
@@ -112,6 +112,7 @@ oldest:
 
 # Breaks a copy of the code in many ways, one at a time, and shows which test fails.
 mutations: $(VENV)/.installed-conformance
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[gguf,serving]"
 	$(BIN)/python tests/mutations.py $(ARGS)
 
 # Gives every command bad inputs: each must be refused with one sentence. A minute on 2 cores.

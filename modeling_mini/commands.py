@@ -202,8 +202,8 @@ def stop_on_signals() -> Iterator[None]:
 def exit_on_signals() -> None:
     """Exit with 128 + number where a signal arrives after the command of this program has ended.
 
-    Call it first in a program. The end of Python sets each handler back to the default but those that ignore, and torch
-    then needs up to a second: signals have no effect there, because a finished run should not look like a killed one.
+    Call it first in a program. When Python ends, it restores the default of each signal that has a handler, and torch
+    then needs up to a second. Signals are ignored there: a finished run should not look like a killed one.
     """
 
     def leave(number, frame):

@@ -65,6 +65,7 @@ _KERNELS = ("attn_implementation", "_attn_implementation", "experts_implementati
 _TOKENIZER_PATHS = ("tokenizer_file", "vocab_file", "merges_file", "spm_file", "added_tokens_file")
 # What transformers records of the place that a tokenizer was loaded from.
 _PLACE_OF_TOKENIZER = ("is_local", "local_files_only")
+_MERGE = "merge it (PEFT's merge_and_unload, then save_pretrained with the tokenizer), or use it with PEFT alone"
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -84,7 +85,7 @@ def refuse_files(files: Iterable[str], source: str) -> None:
         if file in ADAPTER_FILES:
             raise UserError(
                 f"{source} contains an adapter ({file}), which transformers would apply to the model next to it; "
-                "merge it (PEFT's merge_and_unload, then save_pretrained), or use it with PEFT alone."
+                f"{_MERGE}."
             )
 
 
@@ -203,7 +204,9 @@ def read_config(folder: Path, source: str, **overrides) -> MiniConfig:
     if not path.exists():
         runs = checkpoints(folder)
         hint = "give the folder of a trained model"
-        if runs:
+        if (folder / ADAPTER_FILES[0]).exists():
+            hint = f"it is an adapter: {_MERGE}"
+        elif runs:
             hint = f"the run did not finish: continue it with --resume, or give a checkpoint of it such as {runs[0]}"
         raise UserError(f"{source} contains no config.json; {hint}.")
     fields = read_object(path, source)

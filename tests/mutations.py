@@ -370,6 +370,7 @@ DEFECTS = {
     ("serving/server.py", "serving/test_server_app.py"): [
         ("serving: a stream of beams never ends", "Server.__init__", "num_beams=1, ", ""),
         ("serving: greedy models sample", "Server.__init__", "do_sample is None", "do_sample in (None, False)"),
+        ("serving: a stream has no end", "Server._handle", 'text_field != "input"', "False"),
         ("serving: any host name reaches the server", "Server.start_server", "(self.server.config.host)", '("::")'),
     ],
     ("serving/requests.py", "serving/test_requests.py"): [
@@ -468,6 +469,12 @@ DEFECTS = {
             "run",
             "count_parameters(config, None if model_args.init_from else 1)",
             "0",
+        ),
+        (
+            "the first process writes before another has checked the folder",
+            "run",
+            "training_args.distributed_state.wait_for_everyone()",
+            "pass",
         ),
     ],
     ("training/locking.py", "training/test_resuming.py"): [
@@ -850,6 +857,12 @@ DEFECTS = {
             "signal.signal(number, stop)",
             "signal.getsignal(number)",
         ),
+        (
+            "commands: a signal kills a run that has ended",
+            "exit_on_signals",
+            "atexit.register(signal.signal",
+            "(lambda *_: 0)(",
+        ),
         ("commands: a full disk is a defect", "_sentence", "if is_disk_full(error):", "if False:"),
         (
             "commands: a defect is hidden behind a sentence",
@@ -897,6 +910,7 @@ DEFECTS = {
         ("export: padding is not compared", "example", "mask[-1, span] = 0", "pass"),
     ],
     ("export/run.py", "export/test_export_command.py"): [
+        ("export: a GGUF file deletes those of other types", "_kept", 'earlier.get("format") == "gguf"', '""'),
         (
             "export: files of somebody else are accepted as ours",
             "_report",

@@ -55,9 +55,10 @@ def export(args: Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(output) as staging:
         file = _function(args.to)(checkpoint, staging, args)
-        report = _write_report(staging, args)
-        _publish(staging, output)
-    size = sum((output / name).stat().st_size for name in report["files"]) / 1e6
+        written = _files(staging)
+        report = _write_report(staging, args, _kept(output, args.to, written))
+        _publish(staging, output, report["files"])
+    size = sum((output / name).stat().st_size for name in written) / 1e6
     seconds = time.monotonic() - start
     sys.stdout.write(f"{output / file.name} is ready ({size:.1f} MB with the files next to it, {seconds:.0f} s).\n")
     if differences := report.get("differences"):
@@ -110,11 +111,18 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def _write_report(folder: Path, args: Namespace) -> dict:
+def _kept(output: Path, name: str, written: list[str]) -> list[str]:
+    """The files of an earlier export that stay: GGUF files of another type."""
+    earlier = _report(output) or {"files": []}
+    files = {*map(str, earlier["files"])} & {*_files(output)} - {*written}
+    return sorted(file for file in files if name == earlier.get("format") == "gguf")
+
+
+def _write_report(folder: Path, args: Namespace, kept: list[str]) -> dict:
     """Complete the report, into which a format may have written its parity check; returns it."""
     path = folder / REPORT
     parity = read_object(path) if path.exists() else {}
-    files = [name for name in _files(folder) if name != REPORT]
+    files = [*kept, *(name for name in _files(folder) if name != REPORT)]
     report = {"format": args.to, "source": args.checkpoint, "versions": _versions(args.to), **parity, "files": files}
     write_json(path, report)
     return report
@@ -128,15 +136,15 @@ def _versions(name: str) -> dict[str, str]:
     return versions
 
 
-def _publish(staging: Path, output: Path) -> None:
-    """Move the files of an export to their folder, in place of those of an earlier one. Raises `UserError`."""
+def _publish(staging: Path, output: Path, files: list[str]) -> None:
+    """Move an export to its folder, where `files` remain of it and of earlier ones. Raises `UserError`."""
     output.mkdir(exist_ok=True)
     new = sorted(_files(staging), key=lambda name: name == REPORT)  # last: it marks the others as ours
     earlier = {*map(str, (_report(output) or {"files": []})["files"]), REPORT} & {*_files(output)}
     for name in new:
         if taken := _taken(output, Path(name), earlier):
             raise UserError(f"{taken} exists, and this command did not write it; choose another --output.")
-    for name in earlier:
+    for name in earlier - ({*files} - {*new}):
         path = output / name
         path.unlink()
         while path.parent != output and not any(path.parent.iterdir()):

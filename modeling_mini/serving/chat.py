@@ -124,7 +124,7 @@ def _obey(command: str, conversation: Conversation) -> None:
     if command == "!clear":
         conversation.messages.clear()
     elif command == "!help":
-        sys.stdout.write(HELP)
+        sys.stderr.write(HELP)
     else:
         _remark(f"There is no command {command}; !help shows the commands.")
 
@@ -134,7 +134,7 @@ def _lines() -> Iterator[str]:
     if sys.stdin is None or not sys.stdin.isatty():
         yield from map(str.strip, StandardInput())
         return
-    sys.stdout.write(HELP)
+    sys.stderr.write(HELP)
     while True:
         try:
             line = input("> ").strip()

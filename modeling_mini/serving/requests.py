@@ -84,8 +84,7 @@ def _check_options(body: dict[str, Any]) -> None:
     """The fields that mean the same at all endpoints."""
     for name, allowed in _ALLOWED.items():
         if name in body and body[name] not in allowed:
-            advice = f"give {allowed[0]!r}" if allowed else "leave it out"
-            raise RequestError(f"{name} is {body[name]!r}, which this server cannot do; {advice}.")
+            raise RequestError(f"{name} is {body[name]!r}, which this server cannot do; leave it out.")
     for name, (lowest, highest) in _RANGES.items():
         _check_number(name, body.get(name), lowest, highest)
     for name in ("instructions", "suffix"):

@@ -70,7 +70,7 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device="cpu" if device == "auto" else device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
-        raise UserError(f"--device {device} cannot be used: {one_line(error)}; give auto, cpu or cuda:0.") from error
+        raise UserError(f"--device {device} cannot be used: {one_line(error)}; give auto or cpu.") from error
 
 
 def model_names(checkpoint: str) -> list[str]:

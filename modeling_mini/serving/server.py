@@ -4,7 +4,7 @@ transformers opens models, reads requests, generates and answers. This module ad
 names under which it is served, the limit of its context, and errors in OpenAI's form.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -74,6 +74,7 @@ class Server(Serve):
         app = self.server.config.app
         app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in _PATHS]
         app.add_api_route("/load_model", self._load_model, methods=["POST"], response_model=None)
+        app.add_api_route("/v1/models/{name:path}", self._show, methods=["GET"])
         # Without it, a page that a browser shows could reach the server through a name that leads to this machine.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=allowed_hosts(self.server.config.host))
         app.add_exception_handler(Exception, _report_defect)
@@ -92,15 +93,22 @@ class Server(Serve):
         """What `/v1/models` shows: not the models in the cache of the Hub."""
         return [{"id": self.names[0], "object": "model", "created": 0, "owned_by": "local"}]
 
+    def _show(self, name: str) -> dict:
+        served_name(name, self.names)
+        return self._list()[0]
+
     async def _handle(
         self, handle: Callable[[dict, str], Awaitable[Response]], text_field: str, body: dict, request_id: str
     ) -> Response:
         check_request(body, text_field, self.names, self.tokenizer)
         body.setdefault("stream", False)  # OpenAI's default; that of transformers' `/v1/responses` is True
         try:
-            return await handle(body, request_id)
+            answer = await handle(body, request_id)
         except TemplateError as error:
             raise RequestError(f"The chat template refuses the messages: {error}") from error
+        if isinstance(answer, StreamingResponse) and text_field != "input":  # a response ends with an event of its own
+            answer.body_iterator = _with_end(answer.body_iterator)
+        return answer
 
 
 class _WithinContext(GenerateManager):
@@ -113,6 +121,13 @@ class _WithinContext(GenerateManager):
     async def generate_non_streaming(self, model, processor, inputs, gen_config, *args, **kwargs):
         fit_context(gen_config, inputs["input_ids"].shape[-1], model.config.max_position_embeddings)
         return await super().generate_non_streaming(model, processor, inputs, gen_config, *args, **kwargs)
+
+
+async def _with_end(parts: AsyncIterable[str]) -> AsyncIterator[str]:
+    """A stream that ends as OpenAI's do; clients without its library wait for that."""
+    async for part in parts:
+        yield part
+    yield "data: [DONE]\n\n"
 
 
 def _error(message: str, status: int, code: str | None = None) -> JSONResponse:

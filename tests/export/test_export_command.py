@@ -75,6 +75,18 @@ def test_second_export_replaces_the_files_of_the_first_and_no_others(checkpoint,
     assert (output / "model.onnx").read_text() == "second"
 
 
+def test_gguf_file_of_another_type_stays(checkpoint, stand_in, tmp_path, capsys):
+    words = [str(checkpoint()), "--output", str(tmp_path / "out"), "--to"]
+    for name in ("model-F16.gguf", "model-Q8_0.gguf", "model-F16.gguf"):
+        stand_in({name: "weights"})
+        assert main(["export", *words, "gguf"]) == 0
+    assert "model-F16.gguf is ready (0.0 MB" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").glob("*.gguf")} == {"model-F16.gguf", "model-Q8_0.gguf"}
+    stand_in({"model.onnx": "graph"})
+    assert main(["export", *words, "onnx"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "export_report.json"}
+
+
 def test_files_in_folders_are_replaced_and_those_of_the_user_stay(checkpoint, stand_in, refusal, tmp_path):
     folder, output = checkpoint(), tmp_path / "out"
     words = [str(folder), "--to", "onnx", "--output", str(output)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from classes import MODEL_CLASSES
+from greedy_text import check_example
 
 from modeling_mini import MiniForCausalLM
 from modeling_mini.cli import main
@@ -46,6 +47,12 @@ def test_file_runs_in_the_runtime_alone(checkpoint):
     logits = run(input_ids=ids, attention_mask=mask)["logits"]
     expected = MiniForCausalLM.from_pretrained(folder)(torch.arange(5, 10)[None]).logits
     torch.testing.assert_close(torch.from_numpy(logits[:, :5]), expected.detach(), rtol=0, atol=1e-4)
+
+
+def test_example_writes_the_greedy_text_in_the_runtime_alone(checkpoint, fresh_python):
+    folder = checkpoint(MiniForCausalLM)
+    assert main(["export", str(folder), "--to", "litert"]) == 0
+    check_example(fresh_python, folder / "litert", without=("torch", "transformers", "litert_torch"))
 
 
 def test_length_above_the_context_is_refused(checkpoint, capsys):

@@ -137,7 +137,7 @@ def test_a_stop_text_ends_an_answer(server):
     ("request_fields", "error_class", "sentence"),
     [
         ({"model": "gpt-4"}, openai.NotFoundError, "There is no model 'gpt-4' here; ask for 'mini'."),
-        ({"n": 2}, openai.BadRequestError, "n is 2, which this server cannot do; give 1."),
+        ({"n": 2}, openai.BadRequestError, "n is 2, which this server cannot do; leave it out."),
         ({"prompt": "the fox " * 60}, openai.BadRequestError, "and the model reads at most 63; shorten it."),
         ({"prompt": "the fox " * 60, "stream": True}, openai.BadRequestError, "reads at most 63; shorten it."),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens is 0; give a whole number of at least 1."),

@@ -1,5 +1,7 @@
 """The server of `modeling-mini serve` in this process, without a port: the hosts, errors and settings of a model."""
 
+import json
+
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -88,6 +90,21 @@ def test_another_model_is_not_loaded(client, model):
     refused = client().post("/load_model", json={"model": model})
     assert refused.status_code == 404
     assert f"There is no model {model!r} here; ask for 'mini'." == refused.json()["error"]["message"]
+
+
+def test_a_model_is_shown_by_its_name(client):
+    [listed] = client().get("/v1/models").json()["data"]
+    assert client().get("/v1/models/mini").json() == listed
+    assert client().get("/v1/models/user/other").json()["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize(("path", "text"), [("completions", "prompt"), ("chat/completions", "messages")])
+def test_a_stream_ends_as_those_of_openai(client, path, text):
+    body = {text: HELLO if text == "messages" else "the fox", "stream": True, "max_tokens": 2}
+    answer = client().post(f"/v1/{path}", json=body)
+    *parts, end = answer.text.removesuffix("\n\n").split("\n\n")
+    assert end == "data: [DONE]"
+    assert all(json.loads(part.removeprefix("data: "))["model"] == "mini" for part in parts)
 
 
 def test_the_model_is_open(client):
