@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
-from modeling_mini import MiniConfig, presets
+from modeling_mini import MiniConfig, MiniForMaskedLM, presets
 from modeling_mini.presets import configuration_path, count_parameters, preset_names, preset_path, preset_table
 
 
@@ -114,7 +124,7 @@ def reference_parameters(config):
 
 def test_these_presets_exist():
     gpt3 = ["gpt3-1.3b", "gpt3-125m", "gpt3-13b", "gpt3-175b", "gpt3-2.7b", "gpt3-350m", "gpt3-6.7b", "gpt3-760m"]
-    assert preset_names() == ["base", "bert-base", "bert-large", *gpt3, "large", "nano", "seed", "small"]
+    assert preset_names() == ["base", "bert-base", "bert-huge", "bert-large", *gpt3, "large", "nano", "seed", "small"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -195,7 +205,22 @@ def test_gpt3_has_the_published_head_size(size, head_size):
     assert config.hidden_size == config.num_attention_heads * head_size
 
 
-@pytest.mark.parametrize("name", ["bert-base", "bert-large"])
+def test_bert_huge_has_the_layers_of_vit_huge():
+    """Dosovitskiy et al. 2021, table 1: 632M parameters with the patches and classes of images."""
+    fields = body("bert-huge")
+    shape = {field: fields[field] for field in SHAPE - {"vocab_size", "max_position_embeddings"}}
+    with torch.device("meta"):
+        vit = ViTForImageClassification(ViTConfig(**shape, patch_size=14, num_labels=1000))
+        ours = MiniForMaskedLM(load("bert-huge"))
+    assert sum_parameters(vit) == pytest.approx(632e6, rel=0.001)
+    assert layer_parameters(ours) == layer_parameters(vit)
+
+
+def layer_parameters(model):
+    return sum(p.numel() for name, p in model.named_parameters() if re.search(r"layers?\.\d+\.", name))
+
+
+@pytest.mark.parametrize("name", ["bert-base", "bert-large", "bert-huge"])
 def test_bert_has_the_layer_of_bert(name):
     """Devlin et al. 2019 as implemented in transformers; BERT is always post-norm."""
     config, original = load(name), BertConfig()
