@@ -20,6 +20,7 @@ from ..data.examples import Examples, SkippableProblem
 from ..data.fingerprint import code_hash
 from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
 from ..errors import UserError
+from ..metrics.scripts import sentences, words
 from ..modeling_mini import MiniForQuestionAnswering
 from .base import Task, most_stride
 from .batches import forward_batches
@@ -273,10 +274,11 @@ def nearest_start(context: str, text: str, start: int) -> int:
 
 
 def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
-    """Answers by rules that use at most one word of the question."""
+    """Answers by rules that compare the words of question and context, or read no question at all."""
     inputs = list(examples.select_columns(["question", "context"]))
     yield "no answer", [""] * len(inputs)
     yield "rest of the line after the rarest word of the question", [rest_of_line(**example) for example in inputs]
+    yield "sentence with the most words of the question", [closest_sentence(**example) for example in inputs]
     if train is not None:
         counts = Counter(text for texts in train["answers.text"] for text in texts)
         common = [answer for answer, _ in counts.most_common(1000)]
@@ -303,6 +305,13 @@ def rest_of_line(question: str, context: str) -> str:
         return ""
     line = context[first_by_count[min(first_by_count)] :].partition("\n")[0]
     return line.strip(" :`'\".,()")
+
+
+def closest_sentence(question: str, context: str) -> str:
+    """The first of the sentences that share the most words with the question; "" if none shares any."""
+    asked = {*words(question.lower())}
+    shared = {sentence: len(asked & {*words(sentence.lower())}) for sentence in sentences(context)}
+    return max(shared, key=shared.get) if any(shared.values()) else ""
 
 
 def best_spans(

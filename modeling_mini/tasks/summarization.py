@@ -1,6 +1,5 @@
 """Summarization: write the main point of a document in one sentence."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import TextIO
@@ -8,7 +7,7 @@ from typing import TextIO
 from datasets import Dataset
 
 from .. import metrics
-from ..metrics.scripts import split_unspaced
+from ..metrics.scripts import sentences, split_unspaced
 from .text_to_text import TextToTextTask
 
 
@@ -41,12 +40,8 @@ class Summarization(TextToTextTask):
 
 
 def first_sentence(document: str) -> str:
-    """The text up to the first sentence end, or up to the first blank line, as one line.
-
-    A space follows the end of a sentence, except in Chinese and Japanese.
-    """
-    paragraph = document.strip().partition("\n\n")[0]
-    return re.split(r"(?<=[.!?؟۔।])\s|(?<=[。！？])", " ".join(paragraph.split()), maxsplit=1)[0]
+    """The text up to the first sentence end, or up to the first blank line, as one line."""
+    return next(iter(sentences(document.strip().partition("\n\n")[0])), "")
 
 
 def _worth(summary: str, words: Counter) -> float:

@@ -8,7 +8,7 @@ from modeling_mini.data.builtin import BUILTIN
 from modeling_mini.errors import UserError
 from modeling_mini.tasks import TASKS, choose_dataset, task_class
 from modeling_mini.tasks.base import TaskArguments
-from modeling_mini.tasks.question_answering import rest_of_line
+from modeling_mini.tasks.question_answering import closest_sentence, rest_of_line
 from modeling_mini.training.arguments import parse_arguments
 from modeling_mini.training.recipes import recipe_names
 
@@ -53,3 +53,20 @@ def test_baselines_predict_what_their_names_say():
     predictions = dict(build("text-classification").baselines(chinese, chinese))
     assert predictions["bag of words + logistic regression"] == chinese["label"][:]
     assert rest_of_line("What type is `axis`?", "sum of it\naxis : int or None\n  what") == "int or None"
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "sentence"),
+    [
+        (
+            "Where was the Queen born?",
+            "A king ruled. The queen was\nborn in Bonn. She was old.",
+            "The queen was born in Bonn.",
+        ),
+        ("谁写了这本书？", "他是国王。她写了一本书！", "她写了一本书！"),
+        ("Who?", "No word. Of it.", ""),
+        ("Who?", "", ""),
+    ],
+)
+def test_the_closest_sentence_shares_most_words_with_the_question(question, context, sentence):
+    assert closest_sentence(question, context) == sentence
