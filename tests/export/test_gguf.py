@@ -252,4 +252,5 @@ def test_command_writes_the_type_that_is_asked_for(checkpoint, tmp_path, capsys)
     assert main(words) == 0
     assert f"{output / 'model-F16.gguf'} is ready" in capsys.readouterr().out
     assert main([*words, "--outtype", "q8_0"]) == 0
-    assert {path.name for path in output.iterdir()} == {"model-Q8_0.gguf", "export_report.json"}
+    files = {"model-F16.gguf", "model-Q8_0.gguf", "export_report.json"}
+    assert {path.name for path in output.iterdir()} == files
