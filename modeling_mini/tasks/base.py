@@ -104,6 +104,7 @@ class Task(ExampleFormat, ABC):
     Attributes:
         name: the task's name in `TASKS`; as the Hub names the task, where it does.
         pipeline_tag: the Hub's name, if it is another.
+        usage: arguments of `modeling-mini` that use a model, with `{folder}` and `{prompt}`; None if no command does.
         card_input: what a model card passes to the tokenizer, as Python, with `{prompt!r}` for a text.
         has_prediction_per_example: whether `predict` returns something to show for each example.
         writes_text: whether `predict` writes texts token by token, and takes `decoding`.
@@ -122,6 +123,7 @@ class Task(ExampleFormat, ABC):
 
     name: ClassVar[str]
     pipeline_tag: ClassVar[str | None] = None
+    usage: ClassVar[str | None] = None
     card_input: ClassVar[str] = "{prompt!r}"
     has_prediction_per_example: ClassVar[bool] = True
     writes_text: ClassVar[bool] = False

@@ -42,6 +42,7 @@ class QuestionAnswering(Task):
     """
 
     name = "question-answering"
+    usage = 'answer {folder} "QUESTION" < DOCUMENT.txt'
     model_class = MiniForQuestionAnswering
     columns = ("question", "context", "answers.text", "answers.answer_start")
     text_columns = input_columns = ("question", "context")

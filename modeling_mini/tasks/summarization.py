@@ -15,6 +15,7 @@ class Summarization(TextToTextTask):
     """Document and summary; measured in ROUGE."""
 
     name = "summarization"
+    usage = "summarize {folder} < DOCUMENT.txt"
     columns = text_columns = ("document", "summary")
     input_columns = ("document",)
     default_dataset = "docstring-summaries"

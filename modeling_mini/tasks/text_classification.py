@@ -35,6 +35,7 @@ class TextClassification(Task):
     """
 
     name = "text-classification"
+    usage = 'classify {folder} "TEXT"'
     model_class = MiniForSequenceClassification
     columns = ("text", "label")
     text_columns = input_columns = ("text",)

@@ -30,6 +30,7 @@ class TextGeneration(Task):
     """
 
     name = "text-generation"
+    usage = "generate {folder} {prompt}"
     model_class = MiniForCausalLM
     columns = text_columns = input_columns = ("text",)
     default_dataset = "python-docs"

@@ -24,6 +24,7 @@ class Translation(TextToTextTask):
     """Source and target text; measured in BLEU and chrF. The script of the targets selects BLEU's tokenizer."""
 
     name = "translation"
+    usage = 'translate {folder} "TEXT"'
     columns = text_columns = ("source", "target")
     input_columns = ("source",)
     default_dataset = "message-catalogues"

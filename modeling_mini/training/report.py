@@ -3,6 +3,7 @@
 import logging
 import math
 import platform
+import shlex
 from pathlib import Path
 
 import torch
@@ -82,12 +83,12 @@ def write_report(
     write_model_card(folder, facts)
     # Written last: its presence marks the run as finished.
     write_json(folder / "metrics.json", results)
-    log_results(results, scores, data_args.task, training_args)
+    log_results(results, scores, data_args, training_args)
 
 
-def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArguments) -> None:
+def log_results(results: dict, scores: dict, data_args: TaskArguments, args: MiniTrainingArguments) -> None:
     """Log the sample, the scores and useful next commands."""
-    folder = args.output_dir
+    folder, quoted = args.output_dir, shlex.quote(args.output_dir)
     logger.info("\n%s\n", results["sample"])
     margin = results["validation_loss_margin"]  # 0 for a single row
     loss = f"{results['validation_loss']:.4f}" + (f" +- {margin:.4f}" if margin else "")
@@ -105,12 +106,13 @@ def log_results(results: dict, scores: dict, task: str, args: MiniTrainingArgume
     if results["tokens_per_second"] is not None:
         logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
-    if task == "text-generation":
-        logger.info('  modeling-mini generate %s "%s"', folder, args.prompt)
+    if usage := task_class(data_args.task).usage:
+        logger.info("  modeling-mini %s", usage.format(folder=quoted, prompt=shlex.quote(args.prompt)))
+    if data_args.task == "text-generation" and data_args.dataset in BUILTIN:
         logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
-    logger.info("  modeling-mini eval %s", folder)
+    logger.info("  modeling-mini eval %s", quoted)
     if not args.push_to_hub:
-        logger.info("  modeling-mini push %s USER/REPO --dry_run", folder)
+        logger.info("  modeling-mini push %s USER/REPO --dry_run", quoted)
 
 
 def card_facts(

@@ -1,9 +1,12 @@
 """The list of tasks: each has a file and a recipe, and the baselines predict what their names say."""
 
+import shlex
+
 import pytest
 from datasets import Dataset
 from made_data import NUMBERS, build, counting
 
+from modeling_mini.cli import _PREDICTIONS, _parse
 from modeling_mini.data.builtin import BUILTIN
 from modeling_mini.errors import UserError
 from modeling_mini.tasks import TASKS, choose_dataset, task_class
@@ -70,3 +73,11 @@ def test_baselines_predict_what_their_names_say():
 )
 def test_the_closest_sentence_shares_most_words_with_the_question(question, context, sentence):
     assert closest_sentence(question, context) == sentence
+
+
+@pytest.mark.parametrize("name", sorted(set(TASKS) - {"fill-mask"}))
+def test_the_usage_of_a_task_is_a_command_for_it(name):
+    usage = task_class(name).usage.format(folder="'my run'", prompt="'The '")
+    args = _parse(shlex.split(usage.partition(" <")[0]))
+    assert args.checkpoint == "my run"
+    assert args.command == "generate" or name in _PREDICTIONS[args.command][0]
