@@ -90,6 +90,31 @@ def test_a_signal_ends_a_command_even_where_it_was_ignored(capsys, number):
     assert f"Stopped by {number.name}." in capsys.readouterr().err
 
 
+AFTER_THE_COMMAND = """
+import os, signal
+from modeling_mini.commands import exit_on_signals
+exit_on_signals()
+os.kill(os.getpid(), signal.{name})
+"""
+WHILE_PYTHON_ENDS = """
+import os, signal
+from modeling_mini.commands import exit_on_signals
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.{name}):
+        kill(process, number)
+exit_on_signals()
+last = Last()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("script", "exit_code"), [(AFTER_THE_COMMAND, 128), (WHILE_PYTHON_ENDS, 0)])
+def test_a_signal_does_not_kill_a_program_whose_command_has_ended(script, exit_code, number):
+    command = [sys.executable, "-c", script.format(name=number.name)]
+    process = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120, check=False)
+    assert process.returncode == (exit_code and exit_code + number)
+
+
 def test_help_that_cannot_be_written_is_not_a_success(capsys, monkeypatch):
     def print_help():  # argparse ignores an output that fails
         monkeypatch.setattr(sys.stdout, "flush", raising(OutputError(errno.ENOSPC, "No space left on device")))
