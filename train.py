@@ -18,4 +18,4 @@ if __name__ == "__main__":
     from modeling_mini.commands import exit_on_signals
 
     exit_on_signals()
-    sys.exit(train(sys.argv[1:], command=("python", "train.py")))
+    sys.exit(train(sys.argv[1:], command=("python", sys.argv[0])))

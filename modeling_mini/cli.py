@@ -114,7 +114,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_serve_and_chat(commands)
     _add_push_and_upgrade(commands)
     _add_demo(commands)
-    args, rest = parser.parse_known_args(_with_underscores(argv))
+    args, rest = parser.parse_known_args(_without_truth_values(_with_underscores(argv), commands.choices))
     if rest and not _take_texts(args, rest):
         parser.error(
             f"unrecognized arguments: {' '.join(rest)}{_nearest_option(rest, commands.choices[args.command])}"
@@ -207,6 +207,20 @@ def _with_underscores(argv: list[str]) -> list[str]:
     option = re.compile(r"^--[\w-]+(?==|$)")  # a word with a space is a text, to argparse too
     words = [option.sub(lambda name: "--" + name[0][2:].replace("-", "_"), word) for word in argv[:end]]
     return words + argv[end:]
+
+
+def _without_truth_values(words: list[str], commands: dict[str, argparse.ArgumentParser]) -> list[str]:
+    """The words without true or false after a flag, where `train` takes them too: `--do_sample false` is no flag."""
+    options = commands[words[0]]._option_string_actions if words and words[0] in commands else {}
+    end = words.index("--") if "--" in words else len(words)
+    kept = []
+    for word in words[:end]:
+        flag = options.get(kept[-1]) if kept else None
+        if flag is None or flag.nargs != 0 or word.lower() not in ("true", "false"):
+            kept.append(word)
+        elif word.lower() == "false":
+            kept.pop()
+    return kept + words[end:]
 
 
 def _nearest_option(words: list[str], parser: argparse.ArgumentParser) -> str:

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation import GenerationMode
 
 from ..errors import one_line
+from ..streams import has_lone_surrogate
 
 
 class RequestError(Exception):
@@ -54,7 +55,7 @@ _ITEMS = {"reasoning": (), "function_call": ("call_id", "name"), "function_call_
 def check_request(
     body: dict[str, Any], text_field: str, names: Sequence[str], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Check the fields of a request, drop those that are null, and write the first of `names` as its model.
+    """Check the fields of a request, drop those without a value, and write the first of `names` as its model.
 
     Args:
         text_field: the field of this endpoint that holds what the model reads: `messages`, `input` or `prompt`.
@@ -62,8 +63,9 @@ def check_request(
     Raises:
         RequestError: names the field, what it holds and what is allowed.
     """
-    for name in [name for name, value in body.items() if value is None]:
+    for name in [name for name, value in body.items() if value is None or (name == "stop" and value == [])]:
         del body[name]
+    _check_characters(body)
     body["model"] = served_name(body.get("model", names[0]), names)
     _check_options(body)
     _check_bias(body, text_field, len(tokenizer))
@@ -78,6 +80,15 @@ def served_name(requested: Any, names: Sequence[str]) -> str:
         message = f"There is no model {requested!r} here; ask for {names[0]!r}."
         raise RequestError(message, 404, "model_not_found")
     return names[0]
+
+
+def _check_characters(body: dict[str, Any]) -> None:
+    try:
+        text = json.dumps(body, ensure_ascii=False)
+    except RecursionError as error:
+        raise RequestError("The request is nested too deeply; send fewer levels.") from error
+    if has_lone_surrogate(text):
+        raise RequestError("The request holds half of a character, such as the code \\ud83d; send whole characters.")
 
 
 def _check_options(body: dict[str, Any]) -> None:
@@ -202,7 +213,7 @@ def _check_item(item: dict[str, Any]) -> None:
             raise RequestError(f"{field} of a {kind} is {item.get(field)!r}; give a text.")
     if kind == "function_call" and not _is_call(item):
         raise RequestError(f"arguments of a function_call is {item.get('arguments')!r}; give an object in JSON.")
-    if kind == "reasoning" and not _is_text(item.get("content") or []):
+    if kind == "reasoning" and item.get("content") and not _is_text(item["content"]):
         raise RequestError("content of a reasoning is not a list of text parts.")
 
 
@@ -220,7 +231,7 @@ def _is_call(call: Any) -> bool:
 
 def _is_text(content: Any) -> bool:
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    return all(
+    return bool(parts) and all(
         isinstance(part, dict) and part.get("type") in _TEXT_PARTS and isinstance(part.get("text"), str)
         for part in parts
     )

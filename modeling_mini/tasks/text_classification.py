@@ -77,7 +77,9 @@ class TextClassification(Task):
             if (alike := next((name for name in self.labels if spelling(name) == spelling(label)), None)) is not None:
                 label, alike = quoted([label, alike])
                 return f"{{label}} is {label}, but the label is written {alike}; write them alike, or remove the row."
-            labels = name_some(self.labels)
+            labels = name_some(
+                self.labels if all(name == name.strip() for name in self.labels) else quoted(self.labels)
+            )
             return f"{{label}} is {label!r}, but the labels are {labels}; correct it, or remove the row."
         if "text_pair" in example and not (isinstance(example["text_pair"], str) and example["text_pair"].strip()):
             return "there is no text in {text_pair}; fill it in, or remove the row."

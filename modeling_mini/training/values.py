@@ -3,6 +3,7 @@
 What only torch or the Trainer can judge, such as the arguments of a schedule, is built for a tiny model first.
 """
 
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ from .optim import optimizer_of
 if TYPE_CHECKING:
     from ..tasks.base import TaskArguments
     from .arguments import MiniTrainingArguments
+
+
+logger = logging.getLogger(__name__)
 
 
 class Range(NamedTuple):
@@ -181,6 +185,8 @@ def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") ->
     check_reports(args.report_to)
     check_unusable(data_args, args)
     check_kernels(args)
+    if args.learning_rate == 0:
+        logger.warning("--learning_rate is 0, with which AdamW changes no weight; give a rate above 0 to train.")
     optimizer_of(args).check(args)
     optimizer = build_optimizer(args)
     build_schedule(args, optimizer)

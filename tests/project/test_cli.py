@@ -11,7 +11,7 @@ from made_data import build
 
 import modeling_mini
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification, options
-from modeling_mini.cli import main
+from modeling_mini.cli import _parse, main
 from modeling_mini.decoding import SAMPLE_PROMPT, DecodingArguments
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import EvalArguments
@@ -417,3 +417,18 @@ def test_a_plan_states_its_assumptions(capsys):
     assert main(["plan", "nano", "--gpus", "16"]) == 0
     text = capsys.readouterr().out
     assert "Assumed: 8 devices per machine (--gpus_per_node), 40% (--mfu), the TFLOP/s of an H100 (--tflops)." in text
+
+
+@pytest.mark.parametrize(
+    ("words", "do_sample", "prompt"),
+    [
+        (["--do_sample", "false", "a"], False, "a"),
+        (["a", "--do-sample", "False"], False, "a"),
+        (["--do_sample", "true", "a"], True, "a"),
+        (["--do_sample", "a"], True, "a"),
+        (["false"], False, "false"),
+    ],
+)
+def test_a_flag_takes_true_and_false_as_in_train(words, do_sample, prompt):
+    args = _parse(["generate", "run", *words])
+    assert (args.do_sample, args.prompt) == (do_sample, prompt)

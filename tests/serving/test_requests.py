@@ -19,6 +19,13 @@ def tokenizer():
     return train_tokenizer(["a text"], vocab_size=300)
 
 
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("field", "fields", "sentence"),
     [
@@ -41,6 +48,11 @@ def tokenizer():
         ("prompt", {"prompt": "a", "seed": 1.5}, "seed is 1.5; give a whole number"),
         ("prompt", {"prompt": "a", "stop": 3}, "stop is 3; give a text or a list of texts."),
         ("prompt", {"prompt": "a", "stop": ["a", ""]}, "stop is "),
+        ("prompt", {"prompt": "a\ud83d"}, "The request holds half of a character, such as the code \\ud83d"),
+        ("prompt", {"prompt": "a", "stop": ["\ud83d"]}, "half of a character"),
+        ("messages", {"messages": [{"role": "user", "content": "\ud83d"}]}, "half of a character"),
+        ("messages", {"messages": HELLO, "tools": nested(100_000)}, "The request is nested too deeply"),
+        ("messages", {"messages": [{"role": "user", "content": []}]}, "This model reads text only"),
         ("messages", {"messages": HELLO, "generation_config": "{"}, "generation_config is not one of transformers"),
         ("messages", {"messages": HELLO, "generation_config": "[1]"}, "generation_config is not one of transformers"),
         ("messages", {"messages": []}, "messages is not a list of messages such as"),

@@ -98,6 +98,11 @@ def test_a_model_is_shown_by_its_name(client):
     assert client().get("/v1/models/user/other").json()["error"]["code"] == "model_not_found"
 
 
+@pytest.mark.parametrize("stop", [[], None, "fox"])
+def test_a_stop_text_may_be_left_out_or_empty(client, stop):
+    assert client().post("/v1/completions", json={"prompt": "the", "max_tokens": 2, "stop": stop}).status_code == 200
+
+
 @pytest.mark.parametrize(("path", "text"), [("completions", "prompt"), ("chat/completions", "messages")])
 def test_a_stream_ends_as_those_of_openai(client, path, text):
     body = {text: HELLO if text == "messages" else "the fox", "stream": True, "max_tokens": 2}

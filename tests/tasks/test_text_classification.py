@@ -29,6 +29,13 @@ def test_labels_can_be_names_numbers_or_classes(tmp_path):
     assert results["numbers.jsonl"] == (["10", "9", "9", "10"], {0: "9", 1: "10"}, 2)
 
 
+def test_labels_with_spaces_around_them_are_shown_in_quotes(tmp_path):
+    for name, labels in (("train", ["very good", " very good"]), ("validation", ["bad"])):
+        jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label} for label in labels])
+    with pytest.raises(UserError, match="but the labels are ' very good', 'very good'; correct it"):
+        build("text-classification", dataset=str(tmp_path)).load()
+
+
 def test_a_row_without_a_label_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\none,0\ntwo,\nthree,1\n")
     with pytest.raises(UserError, match=r"a\.csv, line 3: there is no label in 'label'"):

@@ -227,6 +227,13 @@ def test_bad_model_is_refused_with_a_sentence(arguments, sentence):
         load(arguments)
 
 
+def test_a_rate_of_zero_is_pointed_out(tmp_path, caplog):
+    for rate in ("0", "0.1"):
+        arguments = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--learning_rate", rate]
+        check_together(*parse_arguments(arguments)[1:])
+    assert [record.message.partition(",")[0] for record in caplog.records] == ["--learning_rate is 0"]
+
+
 def load(arguments):
     model_args, data_args, training_args = parse_arguments(arguments)
     return load_config(model_args, TextGeneration(data_args), training_args)

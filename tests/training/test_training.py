@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import transformers
-from conftest import lose_the_end
+from conftest import TRAIN, lose_the_end
 from datasets import Dataset
 from huggingface_hub import HfApi
 from made_data import build
@@ -167,7 +167,7 @@ def test_an_interrupted_run_writes_a_checkpoint_and_logs_how_to_continue(argumen
     assert f"Stopped after update {checkpoint.name.rpartition('-')[2]}, with a checkpoint" in output
     assert "Traceback" not in output
     command = shlex.split(re.search(r"Continue with: (.*)", output)[1])
-    assert command[:2] == ["python", "train.py"]
+    assert command[:2] == ["python", str(TRAIN)]
     assert parse_arguments(command[2:])[2].resume
 
 
