@@ -210,16 +210,17 @@ def _with_underscores(argv: list[str]) -> list[str]:
 
 
 def _without_truth_values(words: list[str], commands: dict[str, argparse.ArgumentParser]) -> list[str]:
-    """The words without true or false after a flag, where `train` takes them too: `--do_sample false` is no flag."""
+    """The words without true or false after a flag: `--do_sample false` means that the flag is not given."""
     options = commands[words[0]]._option_string_actions if words and words[0] in commands else {}
     end = words.index("--") if "--" in words else len(words)
-    kept = []
+    kept, is_after_flag = [], False
     for word in words[:end]:
-        flag = options.get(kept[-1]) if kept else None
-        if flag is None or flag.nargs != 0 or word.lower() not in ("true", "false"):
+        is_value = is_after_flag and word.lower() in ("true", "false")
+        if not is_value:
             kept.append(word)
         elif word.lower() == "false":
             kept.pop()
+        is_after_flag = not is_value and word in options and options[word].nargs == 0
     return kept + words[end:]
 
 

@@ -200,7 +200,7 @@ def stop_on_signals() -> Iterator[None]:
 
 
 def exit_on_signals() -> None:
-    """Exit with 128 + number where a signal arrives after the command of this program has ended.
+    """Exit with 128 + number where a signal arrives before or after the command; ignore it while Python ends.
 
     Call it first in a program. When Python ends, it restores the default of each signal that has a handler, and torch
     then needs up to a second. Signals are ignored there: a finished run should not look like a killed one.

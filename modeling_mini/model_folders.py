@@ -220,7 +220,8 @@ def read_config(folder: Path, source: str, **overrides) -> MiniConfig:
     except Exception as error:  # a field can raise whatever its reader raises
         if isinstance(error, StrictDataclassError):  # names the field
             reason = one_line(error.__cause__ or error)
-            raise UserError(f"{path.name} in {source}: {reason}; correct the entry.") from error
+            advice = "" if reason.endswith(".") else "; correct the entry."
+            raise UserError(f"{path.name} in {source}: {reason}{advice}") from error
         entry = wrong_entry(fields, MiniConfig.from_dict)
         raise UserError(f"{path.name} in {source}: {entry}{one_line(error)}; correct the entry.") from error
     remove_references_to_code(config, fields)

@@ -910,7 +910,8 @@ DEFECTS = {
         ("export: padding is not compared", "example", "mask[-1, span] = 0", "pass"),
     ],
     ("export/run.py", "export/test_export_command.py"): [
-        ("export: a GGUF file deletes those of other types", "_kept", 'earlier.get("format") == "gguf"', '""'),
+        ("export: a GGUF file deletes those of other types", "_kept", "args.to == earlier", '"" == earlier'),
+        ("export: a GGUF file of another model stays", "_kept", 'earlier.get("source") == args.checkpoint', "True"),
         (
             "export: files of somebody else are accepted as ours",
             "_report",

@@ -56,8 +56,9 @@ def export(args: Namespace) -> None:
     with staging_folder(output) as staging:
         file = _function(args.to)(checkpoint, staging, args)
         written = _files(staging)
-        report = _write_report(staging, args, _kept(output, args.to, written))
-        _publish(staging, output, report["files"])
+        kept = _kept(output, args, written)
+        report = _write_report(staging, args, kept)
+        _publish(staging, output, kept)
     size = sum((output / name).stat().st_size for name in written) / 1e6
     seconds = time.monotonic() - start
     sys.stdout.write(f"{output / file.name} is ready ({size:.1f} MB with the files next to it, {seconds:.0f} s).\n")
@@ -111,11 +112,12 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def _kept(output: Path, name: str, written: list[str]) -> list[str]:
-    """The files of an earlier export that stay: GGUF files of another type."""
-    earlier = _report(output) or {"files": []}
-    files = {*map(str, earlier["files"])} & {*_files(output)} - {*written}
-    return sorted(file for file in files if name == earlier.get("format") == "gguf")
+def _kept(output: Path, args: Namespace, written: list[str]) -> list[str]:
+    """The files of earlier exports of this checkpoint that stay: GGUF files of another type."""
+    earlier = _report(output) or {}
+    if not (args.to == earlier.get("format") == "gguf" and earlier.get("source") == args.checkpoint):
+        return []
+    return sorted({*map(str, earlier["files"])} & {*_files(output)} - {*written})
 
 
 def _write_report(folder: Path, args: Namespace, kept: list[str]) -> dict:
@@ -136,15 +138,15 @@ def _versions(name: str) -> dict[str, str]:
     return versions
 
 
-def _publish(staging: Path, output: Path, files: list[str]) -> None:
-    """Move an export to its folder, where `files` remain of it and of earlier ones. Raises `UserError`."""
+def _publish(staging: Path, output: Path, kept: list[str]) -> None:
+    """Move an export to its folder, in place of the files of earlier ones that are not `kept`. Raises `UserError`."""
     output.mkdir(exist_ok=True)
     new = sorted(_files(staging), key=lambda name: name == REPORT)  # last: it marks the others as ours
     earlier = {*map(str, (_report(output) or {"files": []})["files"]), REPORT} & {*_files(output)}
     for name in new:
         if taken := _taken(output, Path(name), earlier):
             raise UserError(f"{taken} exists, and this command did not write it; choose another --output.")
-    for name in earlier - ({*files} - {*new}):
+    for name in earlier - {*kept}:
         path = output / name
         path.unlink()
         while path.parent != output and not any(path.parent.iterdir()):

@@ -18,7 +18,7 @@ _JOINERS = "\u200c\u200d"  # zero-width, within words of Persian and of the scri
 _UNSPACED = "[" + "".join(rf"\p{{{script}}}" for script in WITHOUT_SPACES) + "]"
 _WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}_{_JOINERS}]--{_UNSPACED}]+", regex.VERSION1)
 _ASCII_WORD = re.compile(r"[0-9A-Za-z_]+")
-_SENTENCE_END = re.compile(r"(?<=[.!?؟۔।])\s|(?<=[。！？])")
+_SENTENCE_END = re.compile(r"(?<=[.!?؟۔।])\s|(?<=[。！？])\s?")
 _ONE_UNSPACED = regex.compile(rf"({_UNSPACED}[\p{{M}}{_JOINERS}]*)")
 
 # The two-letter code of the language that a script stands for, where a metric treats its script differently.
@@ -47,7 +47,7 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, each as one line. A space follows the end of each, except in Chinese and Japanese."""
+    """The sentences of a text, each as one line. A space follows each, in Chinese and Japanese not always."""
     return [sentence for sentence in _SENTENCE_END.split(" ".join(text.split())) if sentence]
 
 

@@ -201,7 +201,7 @@ def _check_message(name: str, message: dict[str, Any]) -> None:
     calls = message.get("tool_calls")
     if calls is not None and not (isinstance(calls, list) and all(map(_is_call, calls))):
         raise RequestError(f"tool_calls is {calls!r}; give a list of functions, with a name and arguments in JSON.")
-    if (calls is None or message.get("content") is not None) and not _is_text(message.get("content")):
+    if (calls is None or message.get("content")) and not _is_text(message.get("content")):
         raise RequestError("This model reads text only: content must be a text, or a list of text parts.")
 
 

@@ -94,7 +94,7 @@ class Server(Serve):
         return [{"id": self.names[0], "object": "model", "created": 0, "owned_by": "local"}]
 
     def _show(self, name: str) -> dict:
-        served_name(name, self.names)
+        served_name(name or self.names[0], self.names)
         return self._list()[0]
 
     async def _handle(

@@ -310,8 +310,8 @@ def rest_of_line(question: str, context: str) -> str:
 
 def closest_sentence(question: str, context: str) -> str:
     """The first of the sentences that share the most words with the question; "" if none shares any."""
-    asked = {*words(question.lower())}
-    shared = {sentence: len(asked & {*words(sentence.lower())}) for sentence in sentences(context)}
+    question_words = {*words(question.lower())}
+    shared = {sentence: len(question_words & {*words(sentence.lower())}) for sentence in sentences(context)}
     return max(shared, key=shared.get) if any(shared.values()) else ""
 
 

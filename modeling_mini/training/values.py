@@ -185,8 +185,9 @@ def check_together(data_args: "TaskArguments", args: "MiniTrainingArguments") ->
     check_reports(args.report_to)
     check_unusable(data_args, args)
     check_kernels(args)
-    if args.learning_rate == 0:
-        logger.warning("--learning_rate is 0, with which AdamW changes no weight; give a rate above 0 to train.")
+    if args.learning_rate == 0 and args.should_log:
+        change = "only the matrices of Muon change" if args.optimizer == "muon" else "no weight changes"
+        logger.warning("--learning_rate is 0, so %s; give a rate above 0 to train.", change)
     optimizer_of(args).check(args)
     optimizer = build_optimizer(args)
     build_schedule(args, optimizer)

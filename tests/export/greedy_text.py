@@ -11,7 +11,7 @@ from modeling_mini import MiniForCausalLM
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 
-def check_example(python, exported, without=("transformers",)):
+def check_example(python, exported, without):
     """Run the example of a format with the files in `exported`, without some packages: it writes what `generate` does.
 
     Args:

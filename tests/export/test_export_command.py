@@ -82,6 +82,10 @@ def test_gguf_file_of_another_type_stays(checkpoint, stand_in, tmp_path, capsys)
         assert main(["export", *words, "gguf"]) == 0
     assert "model-F16.gguf is ready (0.0 MB" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").glob("*.gguf")} == {"model-F16.gguf", "model-Q8_0.gguf"}
+    words[0] = str(checkpoint(name="other"))
+    stand_in({"model-F16.gguf": "weights"})
+    assert main(["export", *words, "gguf"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model-F16.gguf", "export_report.json"}
     stand_in({"model.onnx": "graph"})
     assert main(["export", *words, "onnx"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "export_report.json"}

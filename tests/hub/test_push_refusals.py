@@ -115,8 +115,12 @@ BAD_CHECKPOINTS = {
     "The weights in .* contain .*, which config.json does not describe": lambda folder: damage_config(
         folder, num_hidden_layers=1
     ),
-    "config.json in .*hidden_size": lambda folder: damage_config(folder, hidden_size="wide"),
-    "config.json in .*`hidden_size` is 31; give an even": lambda folder: damage_config(folder, hidden_size=31),
+    r"config.json in .*hidden_size.*\); correct the entry\.\n": lambda folder: damage_config(
+        folder, hidden_size="wide"
+    ),
+    r"config.json in .*`hidden_size` is 31; give an even [^.]*\.\n": lambda folder: damage_config(
+        folder, hidden_size=31
+    ),
     "tokenizer_config.json in .* holds a list, not a JSON object": lambda folder: (
         folder / "tokenizer_config.json"
     ).write_text("[]"),

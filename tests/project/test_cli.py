@@ -426,6 +426,8 @@ def test_a_plan_states_its_assumptions(capsys):
         (["a", "--do-sample", "False"], False, "a"),
         (["--do_sample", "true", "a"], True, "a"),
         (["--do_sample", "a"], True, "a"),
+        (["--do_sample", "true", "false"], True, "false"),
+        (["--do_sample", "True", "True"], True, "True"),
         (["false"], False, "false"),
     ],
 )

@@ -90,7 +90,7 @@ def test_a_signal_ends_a_command_even_where_it_was_ignored(capsys, number):
     assert f"Stopped by {number.name}." in capsys.readouterr().err
 
 
-AFTER_THE_COMMAND = """
+OUTSIDE_THE_COMMAND = """
 import os, signal
 from modeling_mini.commands import exit_on_signals
 exit_on_signals()
@@ -108,8 +108,8 @@ last = Last()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("script", "exit_code"), [(AFTER_THE_COMMAND, 128), (WHILE_PYTHON_ENDS, 0)])
-def test_a_signal_does_not_kill_a_program_whose_command_has_ended(script, exit_code, number):
+@pytest.mark.parametrize(("script", "exit_code"), [(OUTSIDE_THE_COMMAND, 128), (WHILE_PYTHON_ENDS, 0)])
+def test_a_signal_outside_the_command_ends_the_program_or_is_ignored(script, exit_code, number):
     command = [sys.executable, "-c", script.format(name=number.name)]
     process = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120, check=False)
     assert process.returncode == (exit_code and exit_code + number)

@@ -205,7 +205,7 @@ def test_gpt3_has_the_published_head_size(size, head_size):
     assert config.hidden_size == config.num_attention_heads * head_size
 
 
-def test_bert_huge_has_the_layers_of_vit_huge():
+def test_bert_huge_has_the_shape_of_vit_huge():
     """Dosovitskiy et al. 2021, table 1: 632M parameters with the patches and classes of images."""
     fields = body("bert-huge")
     shape = {field: fields[field] for field in SHAPE - {"vocab_size", "max_position_embeddings"}}
@@ -213,7 +213,7 @@ def test_bert_huge_has_the_layers_of_vit_huge():
         vit = ViTForImageClassification(ViTConfig(**shape, patch_size=14, num_labels=1000))
         ours = MiniForMaskedLM(load("bert-huge"))
     assert sum_parameters(vit) == pytest.approx(632e6, rel=0.001)
-    assert layer_parameters(ours) == layer_parameters(vit)
+    assert layer_parameters(ours) == layer_parameters(vit) > 0
 
 
 def layer_parameters(model):

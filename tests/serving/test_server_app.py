@@ -94,7 +94,7 @@ def test_another_model_is_not_loaded(client, model):
 
 def test_a_model_is_shown_by_its_name(client):
     [listed] = client().get("/v1/models").json()["data"]
-    assert client().get("/v1/models/mini").json() == listed
+    assert client().get("/v1/models/mini").json() == client().get("/v1/models/").json() == listed
     assert client().get("/v1/models/user/other").json()["error"]["code"] == "model_not_found"
 
 

@@ -67,6 +67,7 @@ def test_baselines_predict_what_their_names_say():
             "The queen was born in Bonn.",
         ),
         ("谁写了这本书？", "他是国王。她写了一本书！", "她写了一本书！"),
+        ("谁？", "他走了。\u3000谁写了？", "谁写了？"),
         ("Who?", "No word. Of it.", ""),
         ("Who?", "", ""),
     ],

@@ -227,11 +227,15 @@ def test_bad_model_is_refused_with_a_sentence(arguments, sentence):
         load(arguments)
 
 
-def test_a_rate_of_zero_is_pointed_out(tmp_path, caplog):
+@pytest.mark.parametrize(
+    ("optimizer", "warning"), [("muon", "so only the matrices of Muon change;"), ("adamw", "so no weight changes;")]
+)
+def test_a_rate_of_zero_is_pointed_out(tmp_path, caplog, optimizer, warning):
     for rate in ("0", "0.1"):
         arguments = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--learning_rate", rate]
-        check_together(*parse_arguments(arguments)[1:])
-    assert [record.message.partition(",")[0] for record in caplog.records] == ["--learning_rate is 0"]
+        check_together(*parse_arguments([*arguments, "--optimizer", optimizer])[1:])
+    [record] = caplog.records
+    assert warning in record.message
 
 
 def load(arguments):
