@@ -55,9 +55,9 @@ def export(args: Namespace) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with staging_folder(output) as staging:
         file = _function(args.to)(checkpoint, staging, args)
-        written = _files(staging)
+        written = [name for name in _files(staging) if name != REPORT]
         kept = _kept(output, args, written)
-        report = _write_report(staging, args, kept)
+        report = _write_report(staging, args, [*kept, *written])
         _publish(staging, output, kept)
     size = sum((output / name).stat().st_size for name in written) / 1e6
     seconds = time.monotonic() - start
@@ -120,11 +120,10 @@ def _kept(output: Path, args: Namespace, written: list[str]) -> list[str]:
     return sorted({*map(str, earlier["files"])} & {*_files(output)} - {*written})
 
 
-def _write_report(folder: Path, args: Namespace, kept: list[str]) -> dict:
+def _write_report(folder: Path, args: Namespace, files: list[str]) -> dict:
     """Complete the report, into which a format may have written its parity check; returns it."""
     path = folder / REPORT
     parity = read_object(path) if path.exists() else {}
-    files = [*kept, *(name for name in _files(folder) if name != REPORT)]
     report = {"format": args.to, "source": args.checkpoint, "versions": _versions(args.to), **parity, "files": files}
     write_json(path, report)
     return report

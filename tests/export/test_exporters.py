@@ -46,6 +46,7 @@ def test_onnx_files_are_complete(checkpoint):
         *("model.onnx", "model.onnx.data", "tokenizer.json", "tokenizer_config.json"),
         *("config.json", "generation_config.json", "export_report.json"),
     }
+    assert max(report_of(exported)["differences"].values()) < 1e-5
     assert report_of(exported)["equal_greedy_tokens"] == 32
 
 

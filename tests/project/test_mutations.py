@@ -8,6 +8,6 @@ def test_every_mutation_applies():
     for mutation in MUTATIONS:
         try:
             mutated(REPOSITORY, mutation)
-        except (SystemExit, StopIteration) as error:  # StopIteration: there is no such function
+        except (SystemExit, StopIteration) as error:  # StopIteration: the function has another name
             lost.append(f"{mutation.what}: {error}")
     assert not lost
