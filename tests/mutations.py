@@ -436,7 +436,7 @@ DEFECTS = {
         ("overrides: any name passes", "canonical_overrides", "if field not in fields:", "if False:"),
     ],
     ("model_folders.py", "inference/test_checkpoint_faults.py"): [
-        ("kernels of others are accepted", "read_config", "    refuse_kernels(fields", "    str((fields"),
+        ("kernels of others are accepted", "read_config", "    refuse_kernels(fields,", "    _ = (fields,"),
         ("loading: links are followed anywhere", "require_model_folder", "refuse_links(folder, source)", "pass"),
         ("loading: weights may be nan", "check_finite", " if not _is_finite(file.get_tensor(name))", " if False"),
         ("loading: layers of --init_from may be new", "open_model", "name.startswith(trunk) or ", ""),
@@ -860,7 +860,7 @@ DEFECTS = {
         (
             "commands: a signal kills a run that has ended",
             "exit_on_signals",
-            "atexit.register(signal.signal",
+            "atexit.register(",
             "(lambda *_: 0)(",
         ),
         ("commands: a full disk is a defect", "_sentence", "if is_disk_full(error):", "if False:"),
