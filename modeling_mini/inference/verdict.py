@@ -1,0 +1,41 @@
+"""Says whether a model is worth more than the simple rules of its task, its baselines."""
+
+
+def verdict(model: dict, baselines: dict[str, dict], directions: dict[str, bool]) -> list[str]:
+    """Sentences that compare a model with the best baseline of each metric; none if there is nothing to compare.
+
+    `directions` are the metrics to compare, and whether greater is better. A model that is only equal is not better.
+    """
+    better, worse = [], []
+    for metric, greater in directions.items():
+        if metric not in model or (name := best_baseline(baselines, metric, greater)) is None:
+            continue
+        score, rival = model[metric], baselines[name][metric]
+        (better if is_better(score, rival, greater) else worse).append((metric, score, rival, name))
+    sentences = []
+    if worse:
+        sentences.append(f"A baseline is as good as the model, or better: {_compared(worse)}.")
+    if better:
+        sentences.append(f"The model is better than every baseline: {_compared(better)}.")
+    return sentences
+
+
+def best_baseline(baselines: dict[str, dict], metric: str, greater_is_better: bool) -> str | None:
+    """The name of the best baseline in a metric; None if no baseline has it."""
+    scores = {name: values[metric] for name, values in baselines.items() if metric in values}
+    return (max if greater_is_better else min)(scores, key=scores.get, default=None)
+
+
+def is_better(score: float, rival: float, greater_is_better: bool) -> bool:
+    return score > rival if greater_is_better else score < rival
+
+
+def _compared(rows: list[tuple[str, float, float, str]]) -> str:
+    return "; ".join(
+        f"{metric.replace('_', ' ')} {_rounded(score)} against {_rounded(rival)} ({name})"
+        for metric, score, rival, name in rows
+    )
+
+
+def _rounded(score: float) -> str:
+    return f"{score:.{2 if abs(score) >= 10 else 3}f}"

@@ -1,0 +1,157 @@
+"""The benchmark of the applications: its data sets from files of other packages, and its table."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+NOUNS = """  1 This line belongs to the licence.
+00000001 03 n 01 entity 0 000 | that which exists
+00000002 05 n 02 animal 0 beast 0 001 @ 00000001 n 0000 | a living thing that moves; "the animal ran"
+00000003 05 n 01 dog 0 001 @ 00000002 n 0000 | an animal that barks
+00000004 20 n 01 oak_tree 0 001 @ 00000001 n 0000 | a plant that bears acorns
+00000005 20 n 01 oak 0 001 @ 00000004 n 0000 | a plant that bears acorns
+"""
+
+
+@pytest.fixture
+def data_sets(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import data_sets
+
+    return data_sets
+
+
+@pytest.fixture
+def wordnet(tmp_path):
+    (tmp_path / "data.noun").write_text(NOUNS)
+    return tmp_path
+
+
+def examples(rows):
+    return [example for _, example in rows]
+
+
+def test_supersenses(data_sets, wordnet):
+    assert examples(data_sets.supersenses(wordnet)) == [
+        {"text": "a living thing that moves", "label": "animal"},
+        {"text": "an animal that barks", "label": "animal"},
+        {"text": "a plant that bears acorns", "label": "plant"},
+    ]
+
+
+def test_each_definition_has_a_true_and_a_false_kind(data_sets, wordnet):
+    rows = examples(data_sets.kinds(wordnet))
+    by_text = {}
+    for row in rows:
+        by_text.setdefault(row["text"], {})[row["label"]] = row["text_pair"]
+    assert by_text["a plant that bears acorns"] == {
+        "entailment": "It is a plant.",
+        "not_entailment": "It is an animal.",
+    }
+    assert all(len(labels) == 2 for labels in by_text.values())
+
+
+def test_answers_are_words_of_the_definition(data_sets, wordnet):
+    (row,) = examples(data_sets.hypernyms(wordnet))
+    assert row["question"] == "What kind of thing is dog?"
+    assert row["context"] == "dog: an animal that barks"
+    assert row["answers"] == {"text": ["animal"], "answer_start": [row["context"].index("animal")]}
+
+
+def test_reviews(data_sets, tmp_path):
+    (tmp_path / "rt-polarity.pos").write_text("moving .\n")
+    (tmp_path / "rt-polarity.neg").write_text("dull .\n")
+    assert {(row["text"], row["label"]) for row in examples(data_sets.reviews(tmp_path))} == {
+        ("moving .", "positive"),
+        ("dull .", "negative"),
+    }
+
+
+def test_operations(data_sets, tmp_path):
+    folder = tmp_path / "botocore" / "data" / "ec2" / "2016-11-15"
+    folder.mkdir(parents=True)
+    rest = "You can stop it later &amp; start it again, which keeps its volumes and its addresses but not its memory."
+    documentation = f"<p>Starts an instance that was stopped before.</p> <p>{rest}</p>"
+    operations = {"StartInstances": {"documentation": documentation}, "Short": {"documentation": "<p>Ends.</p>"}}
+    (folder / "service-2.json.gz").write_bytes(gzip.compress(json.dumps({"operations": operations}).encode()))
+    assert list(data_sets.operations(tmp_path)) == [
+        ("ec2", {"document": rest.replace("&amp;", "&"), "summary": "Starts an instance that was stopped before."})
+    ]
+
+
+def test_packages(data_sets, monkeypatch, tmp_path):
+    english = {"1": ("libfoo-dev", ["a library", "One.", "Two."]), "2": ("bar", ["a tool", "One."])}
+    german = {"1": ("libfoo-dev", ["eine Bibliothek", "Eins.", "Zwei."]), "2": ("bar", ["ein Werkzeug"])}
+    monkeypatch.setattr(data_sets, "descriptions", lambda _, language: {"en": english, "de": german}[language])
+    rows = list(data_sets.packages(tmp_path))
+    assert [name for name, _ in rows] == ["foo", "foo", "foo", "bar"]
+    assert rows[-1][1] == {"source": "a tool", "target": "ein Werkzeug"}
+
+
+def test_a_text_is_in_one_split_only(data_sets, tmp_path):
+    rows = [(f"name {number // 2}", {"text": str(number)}) for number in range(2000)]
+    sizes = data_sets.write(iter(rows), tmp_path)
+    assert sum(sizes.values()) == 2000
+    assert 0.8 < sizes["train"] / 2000 < 0.92
+    split_of = {}
+    for split in ("train", "validation", "test"):
+        for line in (tmp_path / f"{split}.jsonl").read_text().splitlines():
+            split_of[int(json.loads(line)["text"])] = split
+    assert all(split_of[number] == split_of[number + 1] for number in range(0, 2000, 2))
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path):
+    command = [sys.executable, BENCHMARKS / "data_sets.py", "supersenses", tmp_path, "--output", tmp_path / "out"]
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert f"SOURCE {tmp_path}: there is no data.noun in it." in finished.stderr
+
+
+@pytest.fixture
+def applications(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import applications
+
+    return applications
+
+
+def finished_run(folder, baseline, model):
+    (folder / "test").mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"train_seconds": 120}))
+    systems = {"bag of words": baseline, "the model": model}
+    results = {"task": "text-classification", "split": "test", "systems": systems}
+    (folder / "test" / "results.json").write_text(json.dumps(results))
+
+
+def test_what_is_below_a_baseline_stands_first(applications, tmp_path):
+    baseline = {"accuracy": 75.0, "macro_f1": 71.0, "mcc": 0.5}
+    finished_run(tmp_path / "fields" / "1", baseline, {"accuracy": 76.0, "macro_f1": 70.0, "mcc": 0.6})
+    finished_run(tmp_path / "fields" / "2", baseline, {"accuracy": 78.0, "macro_f1": 73.0, "mcc": 0.4})
+    notes, missed_f1, missed_mcc, empty, title, _, *rows = applications.table(tmp_path).splitlines()
+    assert notes == "Not above every baseline with every seed:"
+    assert missed_f1 == "- fields, macro f1: 71.50 (70.00 to 73.00, 2), but bag of words 71.00"
+    assert missed_mcc.startswith("- fields, mcc: ")
+    assert empty == ""
+    assert title.startswith("| run | split | metric |")
+    verdicts = [row.split("|")[-2].strip() for row in rows]
+    assert verdicts == ["above on average", "above", "below"]
+
+
+def test_the_rows_of_the_table_can_be_listed(applications, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["applications.py", "--list"])
+    applications.main()
+    assert "fields: text-classification --init_from {causal}\n" in capsys.readouterr().out
+
+
+def test_a_row_without_its_data_set_is_left_out(applications, monkeypatch, capsys, tmp_path):
+    folders = ["--folder", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    monkeypatch.setattr(sys, "argv", ["applications.py", "reviews", *folders])
+    applications.main()
+    assert capsys.readouterr().err == f"reviews is left out: there is no {tmp_path / 'data' / 'reviews'}\n"
