@@ -54,6 +54,7 @@ from .callbacks import (
 from .distributed import save_whole_model, shard
 from .locking import locked
 from .optim import optimizer_of
+from .progress import quiet_libraries, show_progress
 from .report import write_report
 from .resuming import (
     check_free_space,
@@ -124,6 +125,7 @@ def run(
 
     stop, speed = StopOnSignal(), Throughput()
     trainer = build_trainer(task, model, data, training_args, [stop, speed, NoteOfLength(checkpoint)])
+    show_progress(trainer, speed, tokens_per_update(data.train, training_args), task.metric_directions())
     if finished:  # `trainer.train` would run one more update
         if trainer.is_fsdp_enabled:
             shard(trainer, checkpoint)
@@ -303,6 +305,7 @@ def main(argv: list[str] | None = None, command: tuple[str, ...] = ("python", "t
     """Run `train()` as a command: an expected failure logs one sentence and returns an exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("modeling_mini").setLevel(logging.INFO)
+    quiet_libraries()
     argv = sys.argv[1:] if argv is None else argv
     again = "A run that has written a checkpoint continues with --resume."
     return finish(lambda: train(argv, command), argv, again, say=logger.error)

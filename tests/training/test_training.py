@@ -158,7 +158,7 @@ def test_an_interrupted_run_writes_a_checkpoint_and_logs_how_to_continue(argumen
     log = tmp_path / "log"
     with log.open("w") as file:
         process = run.start(arguments, stdout=file)
-    wait_for(lambda: "'loss'" in log.read_text())  # an earlier signal ends the process without a checkpoint
+    wait_for(lambda: ": loss " in log.read_text())  # an earlier signal ends the process without a checkpoint
     process.send_signal(number)
     process.wait(timeout=60)
     output = log.read_text()
