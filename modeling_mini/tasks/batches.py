@@ -1,6 +1,9 @@
-"""A model over rows of token ids, batch by batch, and the loss of each row."""
+"""A model over rows of token ids, batch by batch, the loss of each row, and the random numbers of a batch."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +14,28 @@ from transformers.utils import ModelOutput
 
 from ..data.packing import row_lengths
 from ..loss_mini import IGNORED_LABEL
+
+
+@dataclass(kw_only=True)
+class RandomCollator:
+    """Base of a collator that draws random numbers, which depend only on the seed, the pass over the data and the rows.
+
+    So a resumed run draws what an uninterrupted one does. The Trainer does not: it draws for a batch before it writes
+    the random state of the update before. The callback `SeedOfBatches` sets both attributes.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+
+    @contextmanager
+    def seeded(self, rows: list[Mapping]) -> Iterator[None]:
+        """Inside, torch draws the numbers of this batch on the CPU; outside, nothing has been drawn."""
+        content = hashlib.sha256(f"{self.seed} {self.epoch} ".encode())
+        for row in rows:
+            content.update(np.asarray(row["input_ids"], dtype=np.int64).tobytes())
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int.from_bytes(content.digest()[:7], "big"))
+            yield
 
 
 def forward_batches(

@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..loss_mini import IGNORED_LABEL
 from ..metrics import TextLoss
 from ..modeling_mini import MiniForMaskedLM
-from .batches import token_nll
+from .batches import RandomCollator, token_nll
 from .text_generation import TextGeneration
 
 
@@ -105,10 +105,10 @@ class FillMask(TextGeneration):
 
 
 @dataclass
-class UnpackMasked:
+class UnpackMasked(RandomCollator):
     """Collator: packed rows -> a batch with masked tokens, and labels that are -100 at the others.
 
-    Rows without `masked` tokens get new ones in each call.
+    Rows without `masked` tokens get new ones in each pass over the data.
     """
 
     mask: DataCollatorForLanguageModeling
@@ -117,7 +117,8 @@ class UnpackMasked:
         batch = UnpackRows()(rows)
         if "masked" not in rows[0]:
             ids, positions = batch["input_ids"].tolist(), batch["position_ids"].tolist()
-            return self.mask([{"input_ids": i, "position_ids": p} for i, p in zip(ids, positions, strict=True)])
+            with self.seeded(rows):
+                return self.mask([{"input_ids": i, "position_ids": p} for i, p in zip(ids, positions, strict=True)])
         labels = torch.full_like(batch["labels"], IGNORED_LABEL)
         for row, row_ids, row_labels in zip(rows, batch["input_ids"], labels, strict=True):
             masked = torch.tensor(row["masked"], dtype=torch.long)

@@ -28,6 +28,7 @@ from ..checkpoints import checkpoint_defect, trainer_state
 from ..commands import Interrupted
 from ..errors import UserError
 from ..metrics import TextLoss
+from ..tasks.batches import RandomCollator
 from .arguments import MiniTrainingArguments
 from .watching import words
 
@@ -255,8 +256,21 @@ class OrderOfEpoch(TrainerCallback):
         batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # of one process
         sampler = getattr(batch_sampler, "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
-            seed = args.seed if args.data_seed is None else args.data_seed
-            sampler.generator = torch.Generator().manual_seed(seed + int(state.epoch or 0))
+            sampler.generator = torch.Generator().manual_seed(seed_of_data(args) + int(state.epoch or 0))
+
+
+class SeedOfBatches(TrainerCallback):
+    """Tells a collator that draws random numbers which seed and which pass over the data they depend on."""
+
+    def __init__(self, collator: RandomCollator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.collator.seed, self.collator.epoch = seed_of_data(args), int(state.epoch or 0)
+
+
+def seed_of_data(args: MiniTrainingArguments) -> int:
+    return args.seed if args.data_seed is None else args.data_seed
 
 
 class EarlyStopping(EarlyStoppingCallback):

@@ -25,6 +25,7 @@ from ..errors import UserError
 from ..presets import count_parameters
 from ..tasks import task_class
 from ..tasks.base import Task, TaskArguments, random_sample
+from ..tasks.batches import RandomCollator
 from ..writing import remove_unfinished
 from .arguments import MiniTrainingArguments, ModelArguments, parse_arguments
 from .building import (
@@ -44,6 +45,7 @@ from .callbacks import (
     OrderOfEpoch,
     RowLoss,
     RunningLoss,
+    SeedOfBatches,
     StopOnNaN,
     StopOnSignal,
     Throughput,
@@ -209,6 +211,9 @@ def build_trainer(
     callbacks: list[TrainerCallback],
 ) -> Trainer:
     """The stock Trainer, with the callbacks of this package after `callbacks`."""
+    collator = task.collator(data.tokenizer)
+    if isinstance(collator, RandomCollator):
+        callbacks = [*callbacks, SeedOfBatches(collator)]
     model._keys_to_ignore_on_save = set(model.all_tied_weights_keys)  # else the Trainer calls them missing on load
     trainer = Trainer(
         model=model,
@@ -216,7 +221,7 @@ def build_trainer(
         train_dataset=data.train.rows,
         eval_dataset=data.validation.rows,
         processing_class=data.tokenizer,
-        data_collator=task.collator(data.tokenizer),
+        data_collator=collator,
         compute_metrics=validation_metrics(lambda: trainer.model, task, data, args),
         preprocess_logits_for_metrics=task.row_loss,
         optimizer_cls_and_kwargs=optimizer_of(args).for_trainer(args),

@@ -18,8 +18,9 @@ def test_training_masks_change_and_validation_masks_stay(tokenizer):
     texts = Dataset.from_list([{"text": " ".join(random.Random(i).choices(NUMBERS, k=40))} for i in range(40)])
     training, validation = (task.encode(texts, tokenizer, name).rows for name in ("training", "validation"))
     collate = task.collator(tokenizer)
-    torch.manual_seed(0)
-    draws = [collate([training[i] for i in range(len(training))]) for _ in range(2)]
+    draws = []
+    for collate.epoch in range(2):
+        draws.append(collate([training[i] for i in range(len(training))]))
     assert not torch.equal(draws[0]["labels"], draws[1]["labels"])
     fixed = [collate([validation[i] for i in range(len(validation))]) for _ in range(2)]
     assert torch.equal(fixed[0]["labels"], fixed[1]["labels"])
@@ -31,3 +32,19 @@ def test_training_masks_change_and_validation_masks_stay(tokenizer):
         special = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id])
         assert not torch.isin(batch["labels"][masked], special).any()
         assert set(batch) >= {"input_ids", "labels", "position_ids"}
+
+
+def test_training_masks_depend_only_on_seed_pass_and_rows(tokenizer):
+    task = build("fill-mask", dataset="unused", block_size=32)
+    texts = Dataset.from_list([{"text": " ".join(random.Random(i).choices(NUMBERS, k=40))} for i in range(8)])
+    rows = list(task.encode(texts, tokenizer, "training").rows)
+    collate = task.collator(tokenizer)
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    first = collate(rows[:4])["labels"]
+    assert torch.equal(torch.rand(1), expected), "the random numbers of the run are not used"
+    assert torch.equal(collate(rows[:4])["labels"], first)
+    assert not torch.equal(collate(rows[4:8])["labels"] == IGNORED_LABEL, first == IGNORED_LABEL)
+    collate.seed = 5
+    assert not torch.equal(collate(rows[:4])["labels"], first)
