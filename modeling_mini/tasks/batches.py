@@ -18,7 +18,7 @@ from ..loss_mini import IGNORED_LABEL
 
 @dataclass(kw_only=True)
 class RandomCollator:
-    """Base of a collator that draws random numbers, which depend only on the seed, the pass over the data and the rows.
+    """Base of a collator whose random numbers depend only on the seed, the pass over the data and the rows.
 
     So a resumed run draws what an uninterrupted one does. The Trainer does not: it draws for a batch before it writes
     the random state of the update before. The callback `SeedOfBatches` sets both attributes.
