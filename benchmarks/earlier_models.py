@@ -1,11 +1,16 @@
-"""Train an LSTM language model with the size, the training time and the data of a trained checkpoint.
+"""Train a language model from before the Transformer, with the size, the training time and the data of a checkpoint.
 
-    python benchmarks/lstm.py runs/quickstart --seconds 200 --seed 1
+    python benchmarks/earlier_models.py runs/quickstart --model lstm --seconds 200 --seed 1
 
-The LSTM is trained on the rows of the checkpoint, with its tokenizer, and scored in bits per byte on the validation
-documents. This measures the gain from recurrent networks to the Transformer at equal size and equal time. As in the
-Transformer, the input and output embeddings are tied. The state is carried over the documents of a row, which gives
-the LSTM a little more context.
+It is trained on the rows of the checkpoint, with its tokenizer, and scored in bits per byte on the validation
+documents. This measures what each step towards the Transformer gains at equal size and equal time. As in the
+Transformer, the input and output embeddings are tied. Except in `window`, the state is carried over the documents of a
+row, which gives these models a little more context.
+
+    bag      the mean of the embeddings of all earlier tokens, without their order, and a feed-forward layer
+    window   the embeddings of the last eight tokens, in order, and a feed-forward layer (Bengio et al. 2003)
+    rnn      two layers of Elman's network (Elman 1990; language modelling: Mikolov et al. 2010)
+    lstm     two layers of the LSTM (Hochreiter & Schmidhuber 1997; layers as in Zaremba et al. 2014)
 """
 
 import argparse
@@ -25,36 +30,77 @@ from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.batches import next_token_nll
 
 
-class LstmLanguageModel(nn.Module):
-    """Embedding -> LSTM (Hochreiter & Schmidhuber 1997; layers as in Zaremba et al. 2014) -> the same embedding."""
+LAYERS = 2  # of the recurrent networks
+WINDOW = 8  # tokens
 
-    def __init__(self, vocab_size: int, width: int, layers: int):
+
+class EarlierLanguageModel(nn.Module):
+    """Embedding -> `states` of a subclass -> the same embedding."""
+
+    def __init__(self, vocab_size: int, width: int):
         super().__init__()
         self.embedding = nn.Embedding(vocab_size, width)
-        self.lstm = nn.LSTM(width, width, layers, batch_first=True)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
+        self.build(width)
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Ids `[B, T]` -> logits `[B, T, V]`."""
         width = self.embedding.embedding_dim
-        states, _ = self.lstm(self.embedding(input_ids) * width**0.5)
-        return states @ self.embedding.weight.T
+        return self.states(self.embedding(input_ids) * width**0.5) @ self.embedding.weight.T
 
 
-def width_for(parameters: int, vocab_size: int, layers: int) -> int:
-    """The width D at which V D + layers (8 D^2 + 8 D) is closest to a number of parameters."""
-    return min(
-        range(8, 4096, 4),
-        key=lambda width: abs(vocab_size * width + layers * (8 * width**2 + 8 * width) - parameters),
-    )
+class BagOfWords(EarlierLanguageModel):
+    def build(self, width: int) -> None:
+        self.layer = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def states(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors `[B, T, D]` -> states `[B, T, D]`; here and below, a state knows only its own and earlier tokens."""
+        counts = torch.arange(1, vectors.shape[1] + 1).unsqueeze(-1)
+        return self.layer(vectors.cumsum(1) / counts**0.5)
+
+
+class Window(EarlierLanguageModel):
+    def build(self, width: int) -> None:
+        self.layer = nn.Sequential(nn.Linear(WINDOW * width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def states(self, vectors: torch.Tensor) -> torch.Tensor:
+        padded = nn.functional.pad(vectors, (0, 0, WINDOW - 1, 0))  # zeros before the first token
+        return self.layer(padded.unfold(1, WINDOW, 1).flatten(2))
+
+
+class Recurrent(EarlierLanguageModel):
+    kind: type[nn.RNNBase] = nn.RNN
+
+    def build(self, width: int) -> None:
+        self.network = self.kind(width, width, LAYERS, batch_first=True)
+
+    def states(self, vectors: torch.Tensor) -> torch.Tensor:
+        return self.network(vectors)[0]
+
+
+class Lstm(Recurrent):
+    kind = nn.LSTM
+
+
+MODELS = {"bag": BagOfWords, "window": Window, "rnn": Recurrent, "lstm": Lstm}
+
+
+def width_for(kind: type[EarlierLanguageModel], parameters: int, vocab_size: int) -> int:
+    """The width at which a model has a number of parameters, as nearly as possible."""
+
+    def difference(width: int) -> int:
+        with torch.device("meta"):
+            return abs(sum(weight.numel() for weight in kind(vocab_size, width).parameters()) - parameters)
+
+    return min(range(8, 2048, 4), key=difference)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="folder of a trained text-generation model")
+    parser.add_argument("--model", choices=MODELS, default="lstm")
     parser.add_argument("--seconds", type=float, required=True, help="training time")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--learning_rate", type=float, default=1e-2)
     parser.add_argument("--weight_decay", type=float, default=0.3, help="by default that of the quickstart")
     parser.add_argument("--batch_size", type=int, default=16)
@@ -66,8 +112,8 @@ def main() -> None:
     rows = task.encode(examples["train"], tokenizer, "training").rows
     collate = task.collator(tokenizer)
     torch.manual_seed(args.seed)
-    width = width_for(transformer.num_parameters(), len(tokenizer), args.layers)
-    model = LstmLanguageModel(len(tokenizer), width, args.layers)
+    width = width_for(MODELS[args.model], transformer.num_parameters(), len(tokenizer))
+    model = MODELS[args.model](len(tokenizer), width)
     updates = train(model, rows, collate, args)
 
     held_out = task.encode(examples["validation"], tokenizer, "validation").rows
@@ -78,12 +124,12 @@ def main() -> None:
     scores = TextLoss(keep_in_memory=True).compute(nats=nats, targets=list(map(int, targets)), num_bytes=num_bytes)
     size = sum(parameter.numel() for parameter in model.parameters())
     print(  # noqa: T201
-        f"LSTM of {args.layers} x {width}, {size:,} parameters, {updates:,} updates in {args.seconds:.0f} s, seed "
+        f"{args.model}, width {width}, {size:,} parameters, {updates:,} updates in {args.seconds:.0f} s, seed "
         f"{args.seed}: {scores['bits_per_byte']:.4f} bits per byte"
     )
 
 
-def train(model: LstmLanguageModel, rows: Dataset, collate: Callable, args: argparse.Namespace) -> int:
+def train(model: EarlierLanguageModel, rows: Dataset, collate: Callable, args: argparse.Namespace) -> int:
     """AdamW with a warm-up of 20 updates and linear decay over the given time; returns the number of updates."""
     optimizer = torch.optim.AdamW(
         model.parameters(), args.learning_rate, betas=(0.9, 0.95), weight_decay=args.weight_decay
@@ -107,7 +153,7 @@ def train(model: LstmLanguageModel, rows: Dataset, collate: Callable, args: argp
                 updates += 1
 
 
-def row_losses(model: LstmLanguageModel, batch: dict) -> torch.Tensor:
+def row_losses(model: EarlierLanguageModel, batch: dict) -> torch.Tensor:
     """`[B, 2]`: nats and number of targets of each row."""
     return next_token_nll(model(batch["input_ids"]), batch["labels"])
 
