@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 # One thread per test process: two processes with two threads each would compete for two cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
 
-.PHONY: setup train test heavy conformance deepspeed vllm exports litert llamacpp serving demo-test ecosystem matrix \
+.PHONY: setup train test docs heavy conformance deepspeed vllm exports litert llamacpp serving demo-test ecosystem matrix \
 	oldest mutations bad-inputs lint baseline bench
 
 setup: $(VENV)/.installed
@@ -22,6 +22,14 @@ train: setup
 
 test: setup
 	$(PYTEST) $(ARGS)
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e ".[docs]"
+	touch $@
+
+# Builds the site into site/; a broken link or anchor is an error. `make docs ARGS=serve` shows it while you write.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict)
 
 # More cases of what `make test` covers: too slow for each run of continuous integration.
 heavy: setup

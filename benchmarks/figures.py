@@ -1,0 +1,297 @@
+"""Draw the figures of the pages docs/theory/, as SVG.
+
+    python benchmarks/figures.py                          # those that need no trained model
+    python benchmarks/figures.py --run runs/quickstart    # and those of a trained language model
+
+Figures of measurements are drawn from the tables on the pages, so a number stands in one place only.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from modeling_mini import MiniConfig, MiniForCausalLM
+from modeling_mini.modeling_mini import sinusoidal_positions
+from modeling_mini.planning import Run, strategies
+from modeling_mini.presets import count_parameters, preset_names, preset_path
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLUE, RED, GREY = "#4c78a8", "#c0504d", "#9aa5b1"
+PROMPT = "Return the number of items in the list."
+SENTENCE = "The tokenizer learns its vocabulary from the text."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", type=Path, help="folder of a trained language model")
+    parser.add_argument("--output", type=Path, default=DOCS / "images")
+    args = parser.parse_args()
+    # Text stays text, and a fixed salt gives the same file each time.
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "modeling_mini", "font.size": 9}
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name, draw in FIGURES.items():
+        save(draw(), args.output / f"{name}.svg")
+    if args.run is not None:
+        for name, draw in FIGURES_OF_A_RUN.items():
+            save(draw(args.run), args.output / f"{name}.svg")
+
+
+def save(figure: Figure, path: Path) -> None:
+    figure.set_facecolor("white")  # readable on light and dark pages
+    figure.savefig(path, metadata={"Date": None})
+
+
+def panel(width: float, height: float) -> Axes:
+    return Figure(figsize=(width, height), layout="constrained").subplots()
+
+
+def table_of(page: str, title: str) -> list[list[str]]:
+    """The rows of the table on a page whose first cell of the header is `title`, without the header."""
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {title} |")) + 2
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([re.sub(r"[*`]", "", cell).strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def number(cell: str) -> float:
+    return float(re.search(r"\d+(?:\.\d+)?", cell.replace(",", ""))[0])
+
+
+# Figures of measurements
+
+
+def steps() -> Figure:
+    """Bits per byte of each system on the way to the Transformer."""
+    rows = table_of("theory/index.md", "system")
+    names, values = [row[0] for row in rows], [number(row[1]) for row in rows]
+    axes = panel(7, 0.6 + 0.32 * len(rows))
+    bars = axes.barh(names, values, color=[*[GREY] * (len(rows) - 1), BLUE])
+    axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
+    axes.invert_yaxis()
+    axes.set_xlabel("bits per byte of held-out text (lower is better)")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes.figure
+
+
+def ngrams() -> Figure:
+    """Bits per byte by the order of the n-gram model."""
+    rows = table_of("theory/counts.md", "n")
+    axes = panel(5.5, 3)
+    axes.plot([number(row[0]) for row in rows], [number(row[1]) for row in rows], "o-", color=BLUE)
+    axes.set_xlabel("n: bytes in an n-gram")
+    axes.set_ylabel("bits per byte")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes.figure
+
+
+# Figures that are computed
+
+
+def positions() -> Figure:
+    """The sinusoids of 64 positions, and how similar two positions are by their distance."""
+    table = sinusoidal_positions(torch.arange(128), 128)
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    heat, curve = figure.subplots(1, 2, width_ratios=[1.4, 1])
+    image = heat.imshow(table[:64].numpy(), cmap="RdBu", aspect="auto", vmin=-1, vmax=1)
+    heat.set_xlabel("dimension")
+    heat.set_ylabel("position")
+    figure.colorbar(image, ax=heat)
+    curve.plot((table @ table[64] / 64).numpy(), color=BLUE)
+    curve.set_xlabel("position")
+    curve.set_ylabel("similarity to position 64")
+    curve.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def masks() -> Figure:
+    """Which tokens each token attends to: the attention weights of small models, where they are not zero."""
+    document = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])
+    panels = {
+        "causal (GPT)": {"is_causal": True},
+        "bidirectional (BERT)": {"is_causal": False},
+        "two packed documents": {"is_causal": True, "position_ids": document},
+    }
+    figure = Figure(figsize=(8, 2.9), layout="constrained")
+    for axes, (title, options) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        config = MiniConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
+        config.is_causal = options.pop("is_causal")
+        model = MiniForCausalLM._from_config(config, attn_implementation="eager").eval()
+        with torch.no_grad():
+            weights = model.model(torch.arange(8)[None], output_attentions=True, **options).attentions[0][0, 0]
+        axes.imshow(weights > 0, cmap="Blues", vmin=0, vmax=1.4)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("attends to")
+        axes.set_ylabel("token")
+    return figure
+
+
+def sizes() -> Figure:
+    """The presets by number of parameters."""
+    counts = {name: shape(name)[1] for name in preset_names()}
+    names = sorted(counts, key=counts.get)
+    axes = panel(7, 0.8 + 0.26 * len(names))
+    colors = [BLUE if name == "nano" else GREY for name in names]
+    axes.barh(names, [counts[name] for name in names], color=colors)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.set_xlabel("parameters")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes.figure
+
+
+def shape(name: str) -> tuple[MiniConfig, int]:
+    config = MiniConfig.from_pretrained(preset_path(name))
+    return config, count_parameters(config)
+
+
+def memory() -> Figure:
+    """Memory of a device by strategy, as `modeling-mini plan gpt3-13b --gpus 64 --memory 80GB` computes it."""
+    run = Run(*shape("gpt3-13b"), gpus=64, memory=0.9 * 80e9, length=2048)
+    parts = {"weights": BLUE, "gradients": "#72a0cc", "optimizer": "#a9c6e3", "buffers": GREY}
+    axes = panel(7.5, 3.1)
+    for row, strategy in enumerate(strategies(run)):
+        left = 0.0
+        for part, color in parts.items():
+            value = getattr(strategy, part) / 1e9
+            axes.barh(row, value, left=left, color=color, label=part if row == 0 else None)
+            left += value
+        axes.barh(row, strategy.peak(run, 1) / 1e9 - left, left=left, color=RED, label="one row" if row == 0 else None)
+    names = [f"{strategy.file}{', recomputed' if strategy.arguments else ''}" for strategy in strategies(run)]
+    axes.set_yticks(range(len(names)), names)
+    axes.axvline(80, color="black", linestyle=":", linewidth=1)
+    axes.invert_yaxis()
+    axes.set_xlabel("GB per device; the dotted line is its memory")
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes.figure
+
+
+def cost() -> Figure:
+    """Days of one H100 for 20 tokens per parameter, at 40% of its speed in bf16."""
+    names = sorted(preset_names(), key=lambda name: shape(name)[1])
+    days = []
+    for name in names:
+        config, parameters = shape(name)
+        run = Run(config, parameters, gpus=1, memory=80e9, length=min(2048, config.max_position_embeddings))
+        days.append(20 * parameters * run.flops_per_token() / (0.4 * 989e12) / 86_400)
+    axes = panel(7, 0.8 + 0.26 * len(names))
+    axes.barh(names, days, color=GREY)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.set_xlabel("days of one H100")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes.figure
+
+
+# Figures of a trained model
+
+
+def opened(run: Path) -> tuple:
+    from modeling_mini.inference.loading import load_model
+
+    model, tokenizer = load_model(str(run), MiniForCausalLM)
+    model.set_attn_implementation("eager")
+    return model.eval(), tokenizer
+
+
+def pieces(tokenizer, ids: list[int]) -> list[str]:
+    return [tokenizer.decode([token]).replace(" ", "\N{OPEN BOX}") for token in ids]
+
+
+def tokens(run: Path) -> Figure:
+    """A sentence, cut into tokens, with their ids."""
+    _, tokenizer = opened(run)
+    ids = tokenizer(SENTENCE, add_special_tokens=False).input_ids
+    axes = panel(8, 1.1)
+    left = 0.0
+    for index, (token, text) in enumerate(zip(ids, pieces(tokenizer, ids), strict=True)):
+        width = max(len(text), len(str(token))) + 0.8
+        axes.barh(0, width, left=left, color=("#dbe6f1", "#f3dcdb")[index % 2], height=0.9)
+        axes.text(left + width / 2, 0.12, text, ha="center", va="center", family="monospace")
+        axes.text(left + width / 2, -0.28, str(token), ha="center", va="center", fontsize=7, color="#555555")
+        left += width
+    axes.set_xlim(0, left)
+    axes.set_axis_off()
+    return axes.figure
+
+
+def attention(run: Path) -> Figure:
+    """The attention weights of the four heads of the second layer."""
+    model, tokenizer = opened(run)
+    ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+    with torch.no_grad():
+        weights = model(ids, output_attentions=True).attentions[1][0]
+    names = pieces(tokenizer, ids[0].tolist())
+    figure = Figure(figsize=(9, 2.9), layout="constrained")
+    for head, axes in enumerate(figure.subplots(1, len(weights), sharey=True)):
+        axes.imshow(weights[head], cmap="Blues", vmin=0, vmax=1)
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+        axes.set_title(f"head {head}", fontsize=9)
+    return figure
+
+
+def next_word(run: Path) -> Figure:
+    """The ten likeliest next tokens."""
+    model, tokenizer = opened(run)
+    beginning = "Return the"
+    with torch.no_grad():
+        logits = model(tokenizer(beginning, return_tensors="pt").input_ids).logits[0, -1]
+    best = logits.softmax(-1).topk(10)
+    axes = panel(5.5, 2.9)
+    axes.barh(pieces(tokenizer, best.indices.tolist()), best.values.tolist(), color=BLUE)
+    axes.invert_yaxis()
+    axes.set_xlabel(f'probability of the token after "{beginning}"')
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes.figure
+
+
+def learning(run: Path) -> Figure:
+    """Training and validation loss, and the learning rate, by update."""
+    history = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"]
+    figure = Figure(figsize=(7, 2.9), layout="constrained")
+    axes = figure.subplots()
+    for key, label, color, style in (
+        ("train_loss", "training", GREY, "-"),
+        ("validation_loss", "validation", RED, "o-"),
+    ):
+        points = [(point["update"], point[key]) for point in history if key in point]
+        axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4)
+    axes.set_xlabel("update")
+    axes.set_ylabel("loss (nats per token)")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "steps": steps,
+    "ngrams": ngrams,
+    "positions": positions,
+    "masks": masks,
+    "sizes": sizes,
+    "memory": memory,
+    "cost": cost,
+}
+FIGURES_OF_A_RUN: dict[str, Callable[[Path], Figure]] = {
+    "tokens": tokens,
+    "attention": attention,
+    "next-word": next_word,
+    "learning": learning,
+}
+
+
+if __name__ == "__main__":
+    main()

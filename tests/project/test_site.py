@@ -1,0 +1,86 @@
+"""The pages of the site are correct: code, commands, figures and their alternative texts."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+from pages import ROOT, blocks, run_commands
+
+
+THEORY = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "theory").glob("*.md"))
+STEPS = [name for name in THEORY if not name.endswith("index.md")]
+FROM_THE_MODEL = re.compile(r"# (modeling_mini/\w+\.py): (\w+)\n")
+
+
+def python_blocks():
+    """The programs of the pages; blocks that show a part of the model are not programs."""
+    return [
+        pytest.param(code, id=f"{name}-{number}")
+        for name in ["docs/index.md", *THEORY]
+        for number, code in enumerate(blocks(name, "python"))
+        if not FROM_THE_MODEL.match(code)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", python_blocks())
+def test_python_of_the_pages_runs(quickstart, code):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+@pytest.mark.parametrize("name", THEORY)
+def test_parts_of_the_model_are_as_in_the_model(name):
+    for code in blocks(name, "python"):
+        if place := FROM_THE_MODEL.match(code):
+            path, scope = place.groups()
+            source = (ROOT / path).read_text(encoding="utf-8")
+            body = re.search(rf"^(?:def|class) {scope}\b.*?(?=^(?:def|class|@)|\Z)", source, re.DOTALL | re.MULTILINE)
+            assert code[place.end() :] in body[0]
+
+
+@pytest.mark.parametrize("name", ["docs/index.md", *THEORY])
+def test_commands_of_the_pages_exist(applications, name, monkeypatch):
+    (ROOT / name).read_text(encoding="utf-8")
+    run_commands(name, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/index.md", *THEORY])
+def test_every_figure_exists_and_is_described(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for description, path in re.findall(r"!\[(.*?)\]\((.*?)\)", text, re.DOTALL):
+        assert ((ROOT / name).parent / path).is_file(), path
+        assert len(description) > 30, path
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_has_a_figure_a_number_a_command_and_two_exercises(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "![" in text or name.endswith("applications.md")
+    assert "**Measured" in text or "**What they are worth" in text
+    assert "```bash" in text
+    exercises = text.partition("**Exercises**")[2]
+    assert re.findall(r"^(\d)\. ", exercises, re.MULTILINE) == ["1", "2"]
+
+
+def test_every_step_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    overview = (ROOT / "docs" / "theory" / "index.md").read_text(encoding="utf-8")
+    for name in STEPS:
+        assert name.removeprefix("docs/") in navigation
+        assert f"]({name.removeprefix('docs/theory/')})" in overview
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs the extra docs")
+def test_the_site_is_built_without_a_warning(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    page = (tmp_path / "site" / "theory" / "attention" / "index.html").read_text(encoding="utf-8")
+    assert "<math" in page
+    assert "```" not in page
