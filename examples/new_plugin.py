@@ -3,17 +3,18 @@
     python examples/new_plugin.py --name tiny --output ../modeling_tiny
     cd ../modeling_tiny && python -m pytest tests/model/test_parity.py tests/model/test_loading.py
 
-`--name tiny` gives the package `modeling_tiny`, the files `configuration_tiny.py`, `modeling_tiny.py`, ..., the classes
-`TinyConfig`, `TinyForCausalLM`, ..., the model type `modeling_tiny` and the command `modeling-tiny`. Then change what the
-model computes: everything around it (Trainer, Hub, export, serving) reads the config and the classes. The golden
-checkpoints of the tests stay behind, because they hold weights and code of this model: record your own when your format
-is fixed.
+`--name tiny` gives the package `modeling_tiny`, the files `configuration_tiny.py`, `modeling_tiny.py`, ..., the
+classes `TinyConfig`, `TinyForCausalLM`, ..., the model type `modeling_tiny` and the command `modeling-tiny`. Then
+change what the model computes: everything around it (Trainer, Hub, export, serving) reads the config and the classes.
+The golden checkpoints of the tests stay behind, because they hold weights and code of this model: record your own when
+your format is fixed.
 """
 
 import argparse
 import keyword
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -42,10 +43,8 @@ def copy(name: str, output: Path) -> int:
         target = output / renamed(path, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         content = (REPOSITORY / path).read_bytes()
-        try:
+        with suppress(UnicodeDecodeError):  # not text
             content = renamed(content.decode("utf-8"), name).encode("utf-8")
-        except UnicodeDecodeError:  # not text
-            pass
         target.write_bytes(content)
         target.chmod((REPOSITORY / path).stat().st_mode)
     return len(paths)

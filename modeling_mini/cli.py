@@ -101,6 +101,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     commands.add_parser("eval", help="score a trained model and baselines on the same examples; has its own --help")
     commands.add_parser("presets", help="list the model shapes and their parameter counts")
     commands.add_parser("plan", help="memory, time and accelerate file of a training run; has its own --help")
+    commands.add_parser("env", help="print the versions and the hardware, for a report of a problem")
     _add_generate(commands)
     for name, (_, text) in _PREDICTIONS.items():
         predict = commands.add_parser(name, help=text)
@@ -312,6 +313,12 @@ def _predict(args: argparse.Namespace) -> None:
         sys.stdout.write(line + "\n")
 
 
+def _env(args: argparse.Namespace) -> None:
+    from .environment import describe
+
+    sys.stdout.write(describe())
+
+
 def _export(args: argparse.Namespace) -> None:
     from .export.run import export
 
@@ -402,6 +409,7 @@ _INPUTS = {
 }
 _COMMANDS = {
     "presets": _presets,
+    "env": _env,
     "generate": _generate,
     "serve": _serve,
     "chat": _chat,

@@ -1,9 +1,11 @@
 """The command line: output on standard output, and errors as one sentence and an exit code."""
 
 import io
+import platform
 import resource
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -152,7 +154,7 @@ def test_no_subcommand_shows_the_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
     assert stopped.value.code == 2
-    assert "train,eval,presets,plan,generate,translate,summarize,classify,answer" in capsys.readouterr().err
+    assert "train,eval,presets,plan,env,generate,translate,summarize,classify,answer" in capsys.readouterr().err
 
 
 def test_bidirectional_checkpoint_ends_with_a_sentence(checkpoint, tiny_model, capsys):
@@ -434,3 +436,12 @@ def test_a_plan_states_its_assumptions(capsys):
 def test_a_flag_takes_true_and_false_as_in_train(words, do_sample, prompt):
     args = _parse(["generate", "run", *words])
     assert (args.do_sample, args.prompt) == (do_sample, prompt)
+
+
+def test_env_prints_the_versions(capsys):
+    assert main(["env"]) == 0
+    lines = dict(line.removeprefix("- ").split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["torch"] == metadata.version("torch")
+    assert lines["Python"] == platform.python_version()
+    assert lines["vllm"] == "not installed" or lines["vllm"][0].isdigit()
+    assert lines["accelerator"]

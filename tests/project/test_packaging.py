@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import modeling_mini
+
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,6 +54,7 @@ def test_wheel_holds_the_package_with_its_configuration_and_nothing_else(wheel):
     assert in_wheel == in_checkout
     templates = {f"modeling_mini/hub/card_{name}.md" for name in ("plain", "trained", "use")}
     assert templates <= set(names)
+    assert "modeling_mini/py.typed" in names
 
 
 @pytest.mark.slow
@@ -64,3 +67,13 @@ def test_installed_wheel_finds_its_presets_and_recipes_from_any_folder(wheel, tm
     command = [sys.executable, "-c", SCRIPT, str(site)]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_citation_has_the_version_of_the_package():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {modeling_mini.__version__}\n" in citation
+
+
+def test_the_issue_template_asks_for_the_output_of_env():
+    template = (ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8")
+    assert "`modeling-mini env`" in template
