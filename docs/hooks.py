@@ -17,6 +17,8 @@ COPIED = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "configuration/README.md",
+    "examples/attention_by_hand.ipynb",
+    "examples/your_own_model.ipynb",
     "examples/lm_eval/bits_per_byte.yaml",
 )
 
