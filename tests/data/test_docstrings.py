@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 
 from modeling_mini.data.builtin import docstrings
-from modeling_mini.data.builtin.docstrings import fields, pairs, questions, read_docstrings, summaries, texts
+from modeling_mini.data.builtin.docstrings import fields, questions, read_docstrings, summaries, texts
 
 
 WORDS = "axis shape order copy dtype weight bias stride kernel device margin scale offset window alpha beta".split()
@@ -100,7 +100,7 @@ def test_installed_docstrings_are_cached_by_version_and_log_missing_packages(wri
 
 def test_a_module_is_in_the_same_split_of_all_data_sets(records):
     splits = defaultdict(set)
-    for make, column in ((texts, "text"), (summaries, "document"), (questions, "context"), (pairs, "text")):
+    for make, column in ((texts, "text"), (summaries, "document"), (questions, "context")):
         for split, rows in make(records).items():
             for text in rows[column]:
                 splits[re.search(r"\w+\.part\d+", text)[0]].add(split)
@@ -202,27 +202,6 @@ def test_unanswerable_questions_name_a_parameter_of_another_docstring(records):
         assert name not in re.findall(r"\w+", row["context"])
     assert len({row["id"] for row in rows}) == len(rows)
     assert all("`" not in row["question"].replace("`", "", 2) for row in rows)
-
-
-def test_each_document_and_each_summary_occurs_once_with_each_label(records):
-    rows = all_rows(pairs(records))
-    for column in ("text", "text_pair"):
-        labels = defaultdict(list)
-        for row in rows:
-            labels[row[column]].append(row["label"])
-        assert {tuple(sorted(values)) for values in labels.values()} == {(0, 1)}
-
-
-def test_wrong_summaries_are_from_the_package_and_half_of_them_from_the_module(records):
-    same_module = Counter()
-    for row in all_rows(pairs(records)):
-        own, other = (re.search(r"(\w+)\.part\d+", row[column]) for column in ("text", "text_pair"))
-        if row["label"] == 0 and other:
-            assert own[1] == other[1]
-            same_module[own[0] == other[0]] += 1
-        elif other:
-            assert row["text_pair"].endswith(re.search(r"\w+\.part\d+\.\w", row["text"])[0] + " does.")
-    assert 0.4 < same_module[True] / same_module.total() < 0.6
 
 
 def test_the_nearest_parent_package_gives_the_field():

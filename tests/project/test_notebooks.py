@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run from the first cell to the last, with fewer updates, and are stored without outputs."""
+"""The notebooks of examples/ run from first to last cell, with fewer updates, and are stored without outputs."""
 
 import json
 import re

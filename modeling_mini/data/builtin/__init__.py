@@ -69,7 +69,6 @@ BUILTIN = {
     "docstring-summaries": _docstrings("summaries", "docstrings with their summary lines"),
     "docstring-questions": _docstrings("questions", "questions on the parameters in docstrings"),
     "docstring-fields": _docstrings("fields", "docstrings with the field that they belong to"),
-    "docstring-pairs": _docstrings("pairs", "docstrings with summaries that describe them or another"),
     "message-catalogues": BuiltinData(
         _messages,
         "the translated messages of Django, Gramps, JupyterLab and Trac",

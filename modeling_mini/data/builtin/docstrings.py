@@ -1,7 +1,7 @@
-"""Five data sets from the docstrings of Python's standard library and of installed packages.
+"""Four data sets from the docstrings of Python's standard library and of installed packages.
 
 The source is parsed once, and no package is imported. Each data set has the splits train, validation and test. A
-module belongs to the same split in all five: a model pretrained on `texts()["train"]` has not seen a test docstring of
+module belongs to the same split in all four: a model pretrained on `texts()["train"]` has not seen a test docstring of
 the others. Rows are in a fixed random order, so that the first rows are a random sample. The data depend on the
 versions of Python and of the packages; nothing is redistributed.
 """
@@ -224,19 +224,6 @@ def summaries(records: Dataset | None = None) -> DatasetDict:
     return _dataset_dict(_summaries(records), Features({"document": Value("string"), "summary": Value("string")}))
 
 
-def pairs(records: Dataset | None = None) -> DatasetDict:
-    """`{"text", "text_pair", "label"}`: does the summary `text_pair` belong to the docstring `text`?
-
-    Each document of `summaries` occurs twice: with its own summary (entailment), and with the summary of another
-    document of its package and split (not_entailment). For half of the documents, the other document is from the same
-    module if possible. The summaries are permuted, so that each one is right once and wrong once: the label cannot be
-    predicted from one side alone.
-    """
-    label = ClassLabel(names=["not_entailment", "entailment"])
-    features = Features({"text": Value("string"), "text_pair": Value("string"), "label": label})
-    return _dataset_dict({split: _paired(rows) for split, rows in _summaries(records).items()}, features)
-
-
 def questions(records: Dataset | None = None) -> DatasetDict:
     """Questions on parameters in the format of SQuAD 2.0 (Rajpurkar et al. 2018): `{"id", "title", "context",
     "question", "answers": {"text", "answer_start"}}`.
@@ -309,27 +296,6 @@ def _has_usable_summary(row: dict) -> bool:
     summary, document = row["summary"], row["document"]
     is_sentence = 20 <= len(summary) <= 200 and summary.endswith(".")
     return is_sentence and len(document) >= 100 and _normalised(summary) not in _normalised(document)
-
-
-def _paired(rows: list[dict]) -> list[dict]:
-    for key in ("summary", "document"):  # without duplicates, or a wrong summary could be right
-        rows = list({_normalised(row[key]): row for row in rows}.values())
-    modules, others = defaultdict(list), defaultdict(list)
-    for row in rows:
-        modules[row["module"]].append(row)
-    groups = []
-    for module in modules.values():
-        half = max(2, len(module) // 2) if len(module) > 1 else 0
-        groups.append(module[:half])
-        others[module[0]["package"]] += module[half:]
-    groups += [_shuffled(package, "summary", "document") for package in others.values()]
-    paired = []
-    for group in groups:
-        for row, other in zip(group, group[1:] + group[:1]):
-            if row is not other:  # else it is alone in its package and left out, so that the labels stay balanced
-                paired.append({**row, "text": row["document"], "text_pair": row["summary"], "label": 1})
-                paired.append({**row, "text": row["document"], "text_pair": other["summary"], "label": 0})
-    return _shuffled(paired, "text", "text_pair")
 
 
 def _context(docstring: str) -> str:
