@@ -20,9 +20,11 @@ import torch
 import transformers
 from hub_server import HubServer
 from safetensors.torch import load_file
-from transformers import Trainer
+from transformers import AutoTokenizer, Trainer
 
 from modeling_mini import MiniConfig, MiniForCausalLM
+from modeling_mini.hub import push as sharing
+from modeling_mini.tasks import task_class
 from modeling_mini.tokenization import train_tokenizer
 from modeling_mini.training.arguments import parse_arguments
 from modeling_mini.training.optim import optimizer_of
@@ -333,3 +335,32 @@ def same_weights():
                 torch.testing.assert_close(weights[name], expected, rtol=rtol, atol=atol, msg=lambda m, n=name: n + m)
 
     return check
+
+
+@pytest.fixture
+def quickstart(tiny_model, tmp_path, monkeypatch):
+    """A working directory with an untrained tiny model in the output folder of the quickstart."""
+    tokenizer = train_tokenizer(["Return the next word of the text."], vocab_size=300)
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "runs" / "quickstart")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def applications(quickstart, tiny_model, tmp_path):
+    """Adds untrained models in the output folders of the recipes of the tasks, and a document."""
+    tokenizer = AutoTokenizer.from_pretrained("runs/quickstart")
+    for name in ("translation", "summarization", "text-classification", "question-answering"):
+        model_class = task_class(name).model_class
+        model = tiny_model(model_class, vocab_size=len(tokenizer), is_causal=model_class is MiniForCausalLM)
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / "runs" / name)
+        data = {"task": name, "block_size": 64, "max_target_tokens": 4}
+        (tmp_path / "runs" / name / "_run.json").write_text(json.dumps({"data": data}))
+    (tmp_path / "document.txt").write_text("Return the text. It has words.")
+
+
+@pytest.fixture
+def without_verification(monkeypatch):
+    monkeypatch.setattr(sharing, "verify", lambda *args: None)

@@ -46,7 +46,6 @@ def test_parts_of_the_model_are_as_in_the_model(name):
 
 @pytest.mark.parametrize("name", ["docs/index.md", *THEORY])
 def test_commands_of_the_pages_exist(applications, name, monkeypatch):
-    (ROOT / name).read_text(encoding="utf-8")
     run_commands(name, monkeypatch)
 
 
