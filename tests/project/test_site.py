@@ -11,6 +11,7 @@ from pages import ROOT, blocks, run_commands
 
 
 THEORY = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "theory").glob("*.md"))
+TRANSLATED = ["docs/index.md", *THEORY]
 STEPS = [name for name in THEORY if not name.endswith("index.md")]
 FROM_THE_MODEL = re.compile(r"# (modeling_mini/\w+\.py): (\w+)\n")
 
@@ -65,6 +66,26 @@ def test_every_step_has_a_figure_a_number_a_command_and_two_exercises(name):
     assert "```bash" in text
     exercises = text.partition("**Exercises**")[2]
     assert re.findall(r"^(\d)\. ", exercises, re.MULTILINE) == ["1", "2"]
+
+
+@pytest.mark.parametrize("name", TRANSLATED)
+def test_the_chinese_page_has_the_same_code_figures_headings_and_numbers(name):
+    english, chinese = (
+        (ROOT / path).read_text(encoding="utf-8") for path in (name, name.replace("docs/", "docs/zh/", 1))
+    )
+    patterns = {
+        "code": r"^ *```\w+\n.*?^ *```$",
+        "figures": r"\]\((?:\.\./)*(images/[\w-]+\.svg)\)",
+        "headings": r"^#+(?= )",
+        "numbers of the tables": r"(?<=\| )\**[\d.,]+\**(?= \|)",
+        "exercises": r"^\d\. ",
+    }
+    for what, pattern in patterns.items():
+        found = [re.findall(pattern, text, re.DOTALL | re.MULTILINE) for text in (english, chinese)]
+        assert found[0] == found[1], what
+    figures = re.findall(r"!\[(.*?)\]\((.*?)\)", chinese)
+    folder = (ROOT / name.replace("docs/", "docs/zh/", 1)).parent
+    assert all((folder / path).is_file() and len(description) > 10 for description, path in figures)
 
 
 def test_every_step_is_in_the_navigation():
