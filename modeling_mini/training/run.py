@@ -299,6 +299,15 @@ def describe(
         args.world_size,
         train_data.row_length,
     )
+    if args.max_steps > 0 and train_data.num_tokens is not None:
+        logger.info("%s", length_of_training(args.max_steps, len(train_data.rows), args.rows_per_update))
+
+
+def length_of_training(updates: int, rows: int, rows_per_update: int) -> str:
+    """How often a fixed number of updates reads the data: the number of a recipe suits the size of its own data."""
+    passes = updates * rows_per_update / rows
+    sentence = f"Length: {updates:,} updates read the training data {passes:.1f} times"
+    return f"{sentence}; --num_train_epochs N reads all of it N times instead." if passes < 1 else f"{sentence}."
 
 
 def tokens_per_update(data: EncodedData, args: MiniTrainingArguments) -> int:

@@ -28,7 +28,7 @@ from modeling_mini.tasks.batches import next_token_nll
 from modeling_mini.training.arguments import ModelArguments, parse_arguments
 from modeling_mini.training.building import load_finished
 from modeling_mini.training.callbacks import RowLoss, StopOnNaN, StopOnSignal
-from modeling_mini.training.run import main
+from modeling_mini.training.run import length_of_training, main
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +67,7 @@ def test_a_run_writes_a_loadable_model_and_a_complete_report(arguments, run, tmp
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert {"modeling_mini.py", "configuration_mini.py"} <= {path.name for path in folder.iterdir()}
     assert "Tokens per update: 128 (4 rows x 1 accumulated x 1 devices x 32 tokens)" in output
+    assert re.search(r"Length: 10 updates read the training data 0\.\d times; --num_train_epochs N reads all", output)
     assert f"modeling-mini generate {folder}" in output
 
 
@@ -345,6 +346,13 @@ def test_a_finished_run_is_evaluated_with_its_attention_backend(checkpoint, back
     assert model.config._attn_implementation == used
     with pytest.raises(UserError, match="^--attn_implementation nonsense: "):
         load_finished(task, str(folder), ModelArguments(attn_implementation="nonsense"))
+
+
+def test_the_log_says_how_often_the_data_are_read():
+    assert length_of_training(2000, 13_455, 32) == "Length: 2,000 updates read the training data 4.8 times."
+    assert length_of_training(2000, 69_614, 32) == (
+        "Length: 2,000 updates read the training data 0.9 times; --num_train_epochs N reads all of it N times instead."
+    )
 
 
 @pytest.mark.parametrize("name", ["text-generation", "fill-mask", "translation"])
