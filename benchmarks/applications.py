@@ -71,16 +71,16 @@ def main() -> None:
         print("\n".join(f"{name}: {arguments}" for name, arguments in RUNS.items()))  # noqa: T201
         return
 
-    places = {name: args.folder / name for name in PRETRAINED} | {"data": args.data}
+    folders = {name: args.folder / name for name in PRETRAINED} | {"data": args.data}
     for name in args.runs or RUNS:
-        arguments = [argument.format(**places) for argument in RUNS[name].split()]
+        arguments = [argument.format(**folders) for argument in RUNS[name].split()]
         dataset = dict(itertools.pairwise(arguments)).get("--dataset")
         if dataset is not None and not Path(dataset).exists():
             print(f"{name} is left out: there is no {dataset}", file=sys.stderr)  # noqa: T201
             continue
         for kind, recipe in PRETRAINED.items():
             if f"{{{kind}}}" in RUNS[name]:
-                train(places[kind], [recipe, "--seed", "1"])
+                train(folders[kind], [recipe, "--seed", "1"])
         for seed in args.seeds:
             folder = folder_of(name, args.folder) / str(seed)
             train(folder, [*arguments, "--seed", str(seed)])

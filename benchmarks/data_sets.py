@@ -15,8 +15,8 @@ Nothing is downloaded. SOURCE is where the files are:
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
 
-A text is in one split only. The split depends on a name (a word, a service, a package), so it is the same on each
-machine.
+A text is in one split only. The split depends on a name (a definition, a sentence, a service, a package), so it is the
+same on each machine.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import html
 import json
 import re
 import subprocess
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +37,7 @@ SUPERSENSES = (
     "person phenomenon plant possession process quantity relation shape state substance time"
 ).split()
 
+APT_HELPER = "/usr/lib/apt/apt-helper"
 BLOCK_TAG = r"</?(p|li|ul|ol|note|important|br|dl|dt|dd)[^>]*>"
 
 Row = tuple[str, dict]  # a name that decides the split, and an example
@@ -59,16 +60,18 @@ def main() -> None:
 
 def write(rows: Iterator[Row], folder: Path) -> Counter:
     """Write train.jsonl, validation.jsonl and test.jsonl, in random order; return their sizes."""
-    splits = defaultdict(list)
+    splits = {"train": [], "validation": [], "test": []}
     for name, example in rows:
         share = fraction(name)
         splits["train" if share < 0.86 else "validation" if share < 0.93 else "test"].append(example)
+    if not any(splits.values()):
+        return Counter()
     folder.mkdir(parents=True, exist_ok=True)
     for split, examples in splits.items():
         examples.sort(key=lambda example: fraction("order", *map(str, example.values())))
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in examples]
         (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-    return Counter({split: len(splits[split]) for split in ("train", "validation", "test") if splits})
+    return Counter({split: len(examples) for split, examples in splits.items()})
 
 
 def fraction(*parts: str) -> float:
@@ -111,16 +114,15 @@ def supersenses(source: Path) -> Iterator[Row]:
 
 
 def kinds(source: Path, count: int = 10, size: int = 9000) -> Iterator[Row]:
-    """Each definition twice, with a true and with a false kind; true and false kinds are equally frequent."""
+    """Each definition twice, with a true and with a false kind, which is the true kind of another definition."""
     all_nouns = sorted(nouns(source), key=lambda noun: fraction("kinds", noun["definition"]))
     common = [kind for kind, _ in Counter(noun["kind"] for noun in all_nouns).most_common(count)]
     chosen = [noun for noun in all_nouns if noun["kind"] in common][:size]
     false_kinds = [noun["kind"] for noun in chosen]
-    # Each false kind is the true kind of another definition, half of the definitions away.
     by_kind = sorted(range(len(chosen)), key=lambda index: chosen[index]["kind"])
     half = len(by_kind) // 2
-    for place, index in enumerate(by_kind):
-        false_kinds[index] = chosen[by_kind[(place + half) % len(by_kind)]]["kind"]
+    for rank, index in enumerate(by_kind):
+        false_kinds[index] = chosen[by_kind[(rank + half) % len(by_kind)]]["kind"]
     for noun, false_kind in zip(chosen, false_kinds, strict=True):
         if noun["kind"] == false_kind:
             continue
@@ -137,8 +139,8 @@ def hypernyms(source: Path) -> Iterator[Row]:
     for noun in nouns(source):
         context = f"{noun['word']}: {noun['definition']}"
         for name in noun["hypernyms"]:
-            answer = re.search(rf"\b{re.escape(name)}\b", context)
-            if answer and answer.start() > len(noun["word"]):
+            answer = re.compile(rf"\b{re.escape(name)}\b").search(context, len(noun["word"]) + 2)
+            if answer:
                 question = f"What kind of thing is {noun['word']}?"
                 answers = {"text": [name], "answer_start": [answer.start()]}
                 yield noun["definition"], {"question": question, "context": context, "answers": answers}
@@ -150,7 +152,12 @@ def hypernyms(source: Path) -> Iterator[Row]:
 
 def reviews(source: Path) -> Iterator[Row]:
     for ending, label in (("pos", "positive"), ("neg", "negative")):
-        for line in (source / f"rt-polarity.{ending}").read_text(encoding="utf-8", errors="replace").splitlines():
+        content = (source / f"rt-polarity.{ending}").read_bytes()
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")  # as published
+        for line in text.splitlines():
             yield line.strip(), {"text": line.strip(), "label": label}
 
 
@@ -188,9 +195,11 @@ def packages(source: Path) -> Iterator[Row]:
 
 def descriptions(source: Path, language: str) -> dict[str, tuple[str, list[str]]]:
     """MD5 of an English description -> package, and the first line and the paragraphs in this language."""
+    if not Path(APT_HELPER).exists():
+        raise SystemExit(f"{APT_HELPER} is missing, which reads the lists; start this on Debian or Ubuntu.")
     entries = {}
     for path in sorted(source.glob(f"*main_i18n_Translation-{language}*")):
-        command = ["/usr/lib/apt/apt-helper", "cat-file", str(path)]
+        command = [APT_HELPER, "cat-file", str(path)]
         for entry in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n\n"):
             fields = dict(re.findall(r"^([\w-]+): ((?:.|\n )*)", entry, re.MULTILINE))
             if text := fields.get(f"Description-{language}"):

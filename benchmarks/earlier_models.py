@@ -4,10 +4,10 @@
 
 It is trained on the rows of the checkpoint, with its tokenizer, and scored in bits per byte on the validation
 documents. This measures what each step towards the Transformer gains at equal size and equal time. As in the
-Transformer, the input and output embeddings are tied. Except in `window`, the state is carried over the documents of a
-row, which gives these models a little more context.
+Transformer, the input and output embeddings are tied. All four read across the documents of a row, `window` only its
+last tokens, which gives them a little more context.
 
-    bag      the mean of the embeddings of all earlier tokens, without their order, and a feed-forward layer
+    bag      the embeddings of the tokens so far, added up without their order, and a feed-forward layer
     window   the embeddings of the last eight tokens, in order, and a feed-forward layer (Bengio et al. 2003)
     rnn      two layers of Elman's network (Elman 1990; language modelling: Mikolov et al. 2010)
     lstm     two layers of the LSTM (Hochreiter & Schmidhuber 1997; layers as in Zaremba et al. 2014)
@@ -56,7 +56,7 @@ class BagOfWords(EarlierLanguageModel):
     def states(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors `[B, T, D]` -> states `[B, T, D]`; here and below, a state knows only its own and earlier tokens."""
         counts = torch.arange(1, vectors.shape[1] + 1).unsqueeze(-1)
-        return self.layer(vectors.cumsum(1) / counts**0.5)
+        return self.layer(vectors.cumsum(1) / counts**0.5)  # a sum of n random vectors grows with the root of n
 
 
 class Window(EarlierLanguageModel):
@@ -92,7 +92,7 @@ def width_for(kind: type[EarlierLanguageModel], parameters: int, vocab_size: int
         with torch.device("meta"):
             return abs(sum(weight.numel() for weight in kind(vocab_size, width).parameters()) - parameters)
 
-    return min(range(8, 2048, 4), key=difference)
+    return min(range(8, 4096, 4), key=difference)
 
 
 def main() -> None:

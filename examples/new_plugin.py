@@ -19,7 +19,10 @@ from pathlib import Path
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LEFT_OUT = ("tests/golden/", "tests/model/test_golden.py", "docs/images/", "examples/new_plugin.py", "CHANGELOG.md")
+LEFT_OUT = (
+    *("tests/golden/", "tests/model/test_golden.py"),
+    *("examples/new_plugin.py", "tests/project/test_new_plugin.py", "docs/new-plugin.md"),
+)
 
 
 def main() -> None:
@@ -27,8 +30,12 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="one word in small letters, for example tiny")
     parser.add_argument("--output", required=True, type=Path, help="folder of the copy; it must not exist")
     args = parser.parse_args()
-    if not re.fullmatch(r"[a-z][a-z0-9]*", args.name) or keyword.iskeyword(args.name) or args.name == "mini":
-        parser.error(f"--name is {args.name!r}; give one word in small letters that is not mini, such as tiny.")
+    if not re.fullmatch(r"[a-z][a-z0-9]*", args.name) or keyword.iskeyword(args.name) or args.name in ("auto", "mini"):
+        parser.error(
+            f"--name is {args.name!r}; give one word in small letters that is not mini or auto, such as tiny."
+        )
+    if not (REPOSITORY / ".git").exists():
+        parser.error(f"{REPOSITORY} is not a clone; clone the repository, and start this script there.")
     if args.output.exists():
         parser.error(f"--output {args.output} exists; choose a new folder.")
     count = copy(args.name, args.output)
@@ -44,16 +51,25 @@ def copy(name: str, output: Path) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         content = (REPOSITORY / path).read_bytes()
         with suppress(UnicodeDecodeError):  # not text
-            content = renamed(content.decode("utf-8"), name).encode("utf-8")
+            content = renamed(_without_this_script(content.decode("utf-8")), name).encode("utf-8")
         target.write_bytes(content)
         target.chmod((REPOSITORY / path).stat().st_mode)
     return len(paths)
 
 
+def _without_this_script(text: str) -> str:
+    """A text without its lines on the page of this script, which stays behind."""
+    return "".join(line for line in text.splitlines(keepends=True) if "new-plugin.md" not in line)
+
+
 def renamed(text: str, name: str) -> str:
-    """`modeling_mini`, `modeling-mini`, `*_mini` and `Mini*` under the new name; `minimum` and the like stay."""
+    """`modeling_mini`, `modeling-mini`, `*_mini` and `Mini*` under the new name; `minimum` and the like stay.
+
+    `"mini"` and `--models mini` name the model in the conformance suite.
+    """
     text = re.sub(r"(modeling[-_])mini(?![a-z])", rf"\g<1>{name}", text)
     text = re.sub(r"(?<=[a-z*]_)mini(?=\b|_)", name, text)
+    text = re.sub(r'(?<=")mini(?=")|(?<=--models )mini\b', name, text)
     return re.sub(r"(?<![A-Za-z])Mini(?![a-z])", name.capitalize(), text)
 
 

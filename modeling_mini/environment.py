@@ -29,7 +29,8 @@ def _accelerator() -> str:
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-        return f"{', '.join(names)} (CUDA {torch.version.cuda})"
+        platform_version = f"CUDA {torch.version.cuda}" if torch.version.cuda else f"ROCm {torch.version.hip}"
+        return f"{', '.join(names)} ({platform_version})"
     if torch.accelerator.is_available():
         return torch.accelerator.current_accelerator().type
     return "none"

@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
 
+OTHER_PROGRAMS = (".", "accelerate", "cd", "pip", "python", "python3")
+
+
 def blocks(name, language):
     """The code blocks of a page in a language, without the indentation of a list."""
     text = (ROOT / name).read_text(encoding="utf-8")
@@ -43,8 +46,13 @@ def run_commands(name, monkeypatch):
         elif command[0] == "make":
             assert f"\n{command[1]}:" in (ROOT / "Makefile").read_text()
             seen.add(command[1])
-        elif command[0] == "python":
-            assert all((ROOT / word).exists() for word in command[1:] if word.startswith(("benchmarks/", "tests/")))
+        elif command[0] in OTHER_PROGRAMS:
+            paths = [
+                word for word in command if word.startswith(("benchmarks/", "configuration/", "examples/", "tests/"))
+            ]
+            assert all((ROOT / path).exists() for path in paths), command
+        else:
+            raise AssertionError(f"{name}: what is {command[0]}?")
     return seen
 
 

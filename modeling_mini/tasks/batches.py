@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -20,12 +20,28 @@ from ..loss_mini import IGNORED_LABEL
 class RandomCollator:
     """Base of a collator whose random numbers depend only on the seed, the pass over the data and the rows.
 
-    So a resumed run draws what an uninterrupted one does. The Trainer does not: it draws for a batch before it writes
-    the random state of the update before. The callback `SeedOfBatches` sets both attributes.
+    So a resumed run draws what an uninterrupted one does. With the global generator it would not: the Trainer fetches
+    a batch before it saves the random state of the update before. The callback `SeedOfBatches` sets `seed` and
+    `epoch`; they are in shared memory, because the workers of a data loader hold copies of the collator.
     """
 
-    seed: int = 0
-    epoch: int = 0
+    shared: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64).share_memory_(), repr=False)
+
+    @property
+    def seed(self) -> int:
+        return int(self.shared[0])
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        self.shared[0] = value
+
+    @property
+    def epoch(self) -> int:
+        return int(self.shared[1])
+
+    @epoch.setter
+    def epoch(self, value: int) -> None:
+        self.shared[1] = value
 
     @contextmanager
     def seeded(self, rows: list[Mapping]) -> Iterator[None]:

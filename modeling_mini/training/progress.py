@@ -14,7 +14,7 @@ from .callbacks import Throughput
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10
-# Logged when a checkpoint is chosen by its number instead of its time, which is what a run wants.
+# Logged when the Trainer orders checkpoints by their number instead of their time: for a run, this is the same order.
 HARMLESS = "mtime may not be reliable"
 
 
@@ -47,8 +47,9 @@ class ProgressLines(TrainerCallback):
         self.throughput, self.tokens_per_update, self.metrics = throughput, tokens_per_update, tuple(metrics)
         self.last_line = self.begin = None  # times
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.first_update, self.begin = state.global_step, time.monotonic()
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.begin is None:  # after the data that a resumed run skips
+            self.first_update, self.begin = state.global_step, time.monotonic()
 
     def on_train_end(self, args, state, control, **kwargs):
         self.begin = None  # what is evaluated later stands in the report
@@ -81,6 +82,13 @@ class ProgressBar(ProgressCallback):
     def __init__(self, throughput: Throughput, tokens_per_update: int, metrics: Iterable[str]):
         super().__init__()
         self.throughput, self.tokens_per_update, self.metrics = throughput, tokens_per_update, tuple(metrics)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self.current_step = state.global_step  # of a resumed run
+        if self.training_bar is not None:
+            self.training_bar.n = self.training_bar.initial = state.global_step
+            self.training_bar.refresh()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.training_bar is None or not logs:

@@ -27,6 +27,7 @@ def new_plugin(monkeypatch):
         ('modeling-mini generate "x"', 'modeling-tiny generate "x"'),
         ('glob("*_mini.py")', 'glob("*_tiny.py")'),
         ("The Mini models; a Mini model.", "The Tiny models; a Tiny model."),
+        ('MODELS = {"mini": "Mini"}  # --models mini', 'MODELS = {"tiny": "Tiny"}  # --models tiny'),
         ("Minimum, QUOTE_MINIMAL, check_minimums, mini-batch", "Minimum, QUOTE_MINIMAL, check_minimums, mini-batch"),
     ],
 )
@@ -39,6 +40,7 @@ def test_names(new_plugin, text, expected):
     [
         (["--name", "My Model", "--output", "new"], "--name is 'My Model'; give one word in small letters"),
         (["--name", "class", "--output", "new"], "--name is 'class'"),
+        (["--name", "auto", "--output", "new"], "--name is 'auto'"),
         (["--name", "tiny", "--output", "."], "--output . exists; choose a new folder."),
     ],
 )
@@ -55,8 +57,12 @@ def test_a_renamed_copy_passes_tests_of_the_model(new_plugin, tmp_path):
     folder = tmp_path / "modeling_tiny"
     new_plugin.copy("tiny", folder)
     assert not [path for path in folder.rglob("*") if "mini" in path.name]
+    assert (folder / "tests" / "conformance" / "test_tiny.py").is_file()
+    assert '"tiny": "Tiny"' in (folder / "tests" / "conformance" / "run.py").read_text()
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     tests = [f"tests/model/{name}" for name in ("test_parity.py", "test_loading.py", "test_registration.py")]
+    tests += ["tests/project/test_site.py::test_every_figure_exists_and_is_described"]
+    tests += ["tests/project/test_readme.py::test_links_to_files_lead_somewhere"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
     finished = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stdout + finished.stderr

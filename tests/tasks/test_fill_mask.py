@@ -6,8 +6,11 @@ import pytest
 import torch
 from datasets import Dataset
 from made_data import NUMBERS, build
+from torch.utils.data import DataLoader
+from transformers import TrainerState, TrainingArguments
 
 from modeling_mini.loss_mini import IGNORED_LABEL
+from modeling_mini.training.callbacks import SeedOfBatches
 
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -19,7 +22,8 @@ def test_training_masks_change_and_validation_masks_stay(tokenizer):
     training, validation = (task.encode(texts, tokenizer, name).rows for name in ("training", "validation"))
     collate = task.collator(tokenizer)
     draws = []
-    for collate.epoch in range(2):
+    for epoch in range(2):
+        collate.epoch = epoch
         draws.append(collate([training[i] for i in range(len(training))]))
     assert not torch.equal(draws[0]["labels"], draws[1]["labels"])
     fixed = [collate([validation[i] for i in range(len(validation))]) for _ in range(2)]
@@ -45,6 +49,23 @@ def test_training_masks_depend_only_on_seed_pass_and_rows(tokenizer):
     first = collate(rows[:4])["labels"]
     assert torch.equal(torch.rand(1), expected), "the random numbers of the run are not used"
     assert torch.equal(collate(rows[:4])["labels"], first)
-    assert not torch.equal(collate(rows[4:8])["labels"] == IGNORED_LABEL, first == IGNORED_LABEL)
+    with collate.seeded(rows[:4]):
+        numbers = torch.rand(3)
+    with collate.seeded(rows[4:8]):
+        assert not torch.equal(torch.rand(3), numbers)
     collate.seed = 5
     assert not torch.equal(collate(rows[:4])["labels"], first)
+
+
+def test_workers_of_a_data_loader_see_the_pass(tokenizer):
+    """A data loader with persistent workers keeps the collator that it was given at first."""
+    task = build("fill-mask", dataset="unused", block_size=32)
+    texts = Dataset.from_list([{"text": " ".join(random.Random(i).choices(NUMBERS, k=40))} for i in range(8)])
+    rows = list(task.encode(texts, tokenizer, "training").rows)
+    collate = task.collator(tokenizer)
+    loader = DataLoader(rows, 4, collate_fn=collate, num_workers=1, persistent_workers=True)
+    first = next(iter(loader))["labels"]
+    assert torch.equal(next(iter(loader))["labels"], first)
+    SeedOfBatches(collate).on_epoch_begin(TrainingArguments(seed=0), TrainerState(epoch=1.5), None)
+    assert (collate.seed, collate.epoch) == (0, 1)
+    assert not torch.equal(next(iter(loader))["labels"], first)

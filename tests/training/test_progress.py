@@ -37,7 +37,7 @@ def lines(clock, caplog):
     """`ProgressLines` of a run of 100 updates that begins now, without its speed."""
     caplog.set_level(logging.INFO, logger=progress.__name__)
     callback = ProgressLines(Throughput(), 64, ["token_loss", "bits_per_byte", "accuracy"])
-    callback.on_train_begin(None, TrainerState(global_step=0, max_steps=100), None)
+    callback.on_step_begin(None, TrainerState(global_step=0, max_steps=100), None)
     return callback
 
 
@@ -63,7 +63,8 @@ def test_lines_come_at_most_every_ten_seconds_and_at_the_end(lines, clock, caplo
 def test_a_resumed_run_does_not_count_the_updates_before(clock, caplog):
     caplog.set_level(logging.INFO, logger=progress.__name__)
     callback = ProgressLines(Throughput(), 64, [])
-    callback.on_train_begin(None, TrainerState(global_step=80, max_steps=100), None)
+    callback.on_step_begin(None, TrainerState(global_step=80, max_steps=100), None)
+    callback.on_step_begin(None, TrainerState(global_step=81, max_steps=100), None)
     clock.now += 10
     log(callback, 90, loss=1.0)
     assert caplog.messages == ["Update 90 of 100: loss 1.000, 10 s left"]
@@ -98,7 +99,7 @@ def test_the_speed_stands_in_the_line(clock, caplog):
     throughput = Throughput()
     throughput.seconds, throughput.updates = 2.0, 10
     callback = ProgressLines(throughput, 640, [])
-    callback.on_train_begin(None, TrainerState(global_step=0, max_steps=100), None)
+    callback.on_step_begin(None, TrainerState(global_step=0, max_steps=100), None)
     log(callback, 100, loss=1.0)
     assert caplog.messages == ["Update 100 of 100: loss 1.000, 3,200 tokens/s"]
 
@@ -147,11 +148,24 @@ def test_a_bar_shows_the_loss_and_a_line_each_evaluation(capsys):
     assert "Update 10 of 100: validation loss 1.500, accuracy 50.00\n" in capsys.readouterr().err
 
 
-def test_other_warnings_of_the_library_are_not_hidden(caplog):
+def test_other_warnings_of_the_library_are_not_hidden(caplog, monkeypatch):
+    monkeypatch.setattr(trainer_utils.logger, "filters", [])
+    monkeypatch.setattr("transformers.utils.logging.disable_progress_bar", lambda: None)
     quiet_libraries()
     trainer_utils.logger.warning(f"{HARMLESS} on this filesystem")
     trainer_utils.logger.warning("a real problem")
     assert caplog.messages == ["a real problem"]
+
+
+def test_the_bar_of_a_resumed_run_begins_where_it_stopped():
+    bar = ProgressBar(Throughput(), 64, [])
+    state = TrainerState(global_step=80, max_steps=100, is_world_process_zero=True)
+    bar.on_train_begin(None, state, None)
+    state.global_step = 81
+    bar.on_step_end(None, state, None)
+    shown = bar.training_bar.n, bar.training_bar.initial
+    bar.on_train_end(None, state, None)
+    assert shown == (81, 80)
 
 
 def test_evaluation_without_scores():
