@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 
 
-OTHER_PROGRAMS = (".", "accelerate", "cd", "pip", "python", "python3")
+OTHER_PROGRAMS = (".", "accelerate", "cd", "hf", "pip", "python", "python3")
 
 
 def blocks(name, language):
