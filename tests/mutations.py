@@ -598,6 +598,34 @@ DEFECTS = {
             "pass",
         ),
     ],
+    ("tasks/batches.py", "tasks/test_fill_mask.py"): [
+        (
+            "a resumed run draws other masks",
+            "RandomCollator.seeded",
+            "with torch.random.fork_rng(devices=[]):",
+            "if 1:",
+        ),
+        ("each pass has the same masks", "RandomCollator.seeded", "{self.seed} {self.epoch} ", "{self.seed} "),
+        ("workers do not see the pass", "RandomCollator", ".share_memory_()", ""),
+    ],
+    ("training/progress.py", "training/test_progress.py"): [
+        ("a line for every log", "ProgressLines.on_log", ">= SECONDS_BETWEEN_LINES", ">= 0"),
+        (
+            "time left counts earlier updates",
+            "ProgressLines._left",
+            "state.global_step - self.first_update",
+            "state.global_step",
+        ),
+    ],
+    ("inference/verdict.py", "inference/test_verdict.py"): [
+        ("an equal baseline is no rival", "is_better", "return score > rival if", "return score >= rival if"),
+        (
+            "the worst baseline is compared",
+            "best_baseline",
+            "max if greater_is_better else min",
+            "min if greater_is_better else max",
+        ),
+    ],
     ("training/run.py", "training/test_watching.py"): [
         (
             "the reported weights are evaluated as the last update",
