@@ -98,6 +98,7 @@ def test_every_step_is_in_the_navigation():
         assert f"]({name.removeprefix('docs/theory/')})" in overview
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs the extra docs")
 def test_the_site_is_built_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
