@@ -23,7 +23,7 @@ from pathlib import Path
 
 from modeling_mini.inference.evaluate import compared_metrics
 from modeling_mini.inference.verdict import best_baseline, is_better
-from modeling_mini.tables import markdown_table
+from modeling_mini.tables import decimals, markdown_table
 from modeling_mini.tasks import task_class
 
 
@@ -132,7 +132,7 @@ def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
         rival = best_baseline(baselines, metric, greater)
         wins = rival is None or all(is_better(score, baselines[rival][metric], greater) for score in scores)
         mean_wins = wins or is_better(statistics.mean(scores), baselines[rival][metric], greater)
-        digits = 2 if max(scores) >= 10 else 3
+        digits = decimals(max(scores))
         low, high = f"{min(scores):.{digits}f}", f"{max(scores):.{digits}f}"
         cells = [
             results[0]["split"],

@@ -21,7 +21,6 @@ same on each machine.
 
 import argparse
 import gzip
-import hashlib
 import html
 import json
 import re
@@ -29,6 +28,8 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+
+from modeling_mini.data.builtin.docstrings import fraction, split_of
 
 
 # Names of WordNet's lexicographer files for nouns, from number 3 (lexnames(5WN)); the first is too small to learn.
@@ -62,8 +63,7 @@ def write(rows: Iterator[Row], folder: Path) -> Counter:
     """Write train.jsonl, validation.jsonl and test.jsonl, in random order; return their sizes."""
     splits = {"train": [], "validation": [], "test": []}
     for name, example in rows:
-        share = fraction(name)
-        splits["train" if share < 0.86 else "validation" if share < 0.93 else "test"].append(example)
+        splits[split_of(name)].append(example)
     if not any(splits.values()):
         return Counter()
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,6 @@ def write(rows: Iterator[Row], folder: Path) -> Counter:
         lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in examples]
         (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     return Counter({split: len(examples) for split, examples in splits.items()})
-
-
-def fraction(*parts: str) -> float:
-    """A pseudorandom number in [0, 1) that depends only on the texts."""
-    return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:6], "big") / 2**48
 
 
 # WordNet

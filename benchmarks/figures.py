@@ -16,10 +16,11 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from picture import plot_losses
 
 from modeling_mini import MiniConfig, MiniForCausalLM
 from modeling_mini.modeling_mini import sinusoidal_positions
-from modeling_mini.planning import Run, strategies
+from modeling_mini.planning import CHINCHILLA, Run, strategies
 from modeling_mini.presets import count_parameters, preset_names, preset_path
 
 
@@ -50,7 +51,10 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def panel(width: float, height: float) -> Axes:
-    return Figure(figsize=(width, height), layout="constrained").subplots()
+    """Axes of a figure of its own, without the lines at the top and on the right."""
+    axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
 
 
 def table_of(page: str, title: str) -> list[list[str]]:
@@ -81,7 +85,6 @@ def steps() -> Figure:
     axes.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
     axes.invert_yaxis()
     axes.set_xlabel("bits per byte of held-out text (lower is better)")
-    axes.spines[["top", "right"]].set_visible(False)
     return axes.figure
 
 
@@ -92,7 +95,6 @@ def ngrams() -> Figure:
     axes.plot([number(row[0]) for row in rows], [number(row[1]) for row in rows], "o-", color=BLUE)
     axes.set_xlabel("n: bytes in an n-gram")
     axes.set_ylabel("bits per byte")
-    axes.spines[["top", "right"]].set_visible(False)
     return axes.figure
 
 
@@ -141,13 +143,16 @@ def sizes() -> Figure:
     """The presets by number of parameters."""
     counts = {name: shape(name)[1] for name in preset_names()}
     names = sorted(counts, key=counts.get)
-    axes = panel(7, 0.8 + 0.26 * len(names))
     colors = [BLUE if name == "nano" else GREY for name in names]
-    axes.barh(names, [counts[name] for name in names], color=colors)
+    return bars_by_preset(names, [counts[name] for name in names], colors, "parameters")
+
+
+def bars_by_preset(names: list[str], values: list[float], colors: str | list[str], label: str) -> Figure:
+    axes = panel(7, 0.8 + 0.26 * len(names))
+    axes.barh(names, values, color=colors)
     axes.set_xscale("log")
     axes.invert_yaxis()
-    axes.set_xlabel("parameters")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(label)
     return axes.figure
 
 
@@ -174,7 +179,6 @@ def memory() -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("GB per device; the dotted line is its memory")
     axes.legend(frameon=False, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
     return axes.figure
 
 
@@ -185,14 +189,8 @@ def cost() -> Figure:
     for name in names:
         config, parameters = shape(name)
         run = Run(config, parameters, gpus=1, memory=80e9, length=min(2048, config.max_position_embeddings))
-        days.append(20 * parameters * run.flops_per_token() / (0.4 * 989e12) / 86_400)
-    axes = panel(7, 0.8 + 0.26 * len(names))
-    axes.barh(names, days, color=GREY)
-    axes.set_xscale("log")
-    axes.invert_yaxis()
-    axes.set_xlabel("days of one H100")
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes.figure
+        days.append(CHINCHILLA * parameters * run.flops_per_token() / (0.4 * 989e12) / 86_400)
+    return bars_by_preset(names, days, GREY, "days of one H100")
 
 
 # Figures of a trained model
@@ -254,26 +252,14 @@ def next_word(run: Path) -> Figure:
     axes.barh(pieces(tokenizer, best.indices.tolist()), best.values.tolist(), color=BLUE)
     axes.invert_yaxis()
     axes.set_xlabel(f'probability of the token after "{beginning}"')
-    axes.spines[["top", "right"]].set_visible(False)
     return axes.figure
 
 
 def learning(run: Path) -> Figure:
-    """Training and validation loss, and the learning rate, by update."""
-    history = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"]
-    figure = Figure(figsize=(7, 2.9), layout="constrained")
-    axes = figure.subplots()
-    for key, label, color, style in (
-        ("train_loss", "training", GREY, "-"),
-        ("validation_loss", "validation", RED, "o-"),
-    ):
-        points = [(point["update"], point[key]) for point in history if key in point]
-        axes.plot(*zip(*points, strict=True), style, color=color, label=label, markersize=4)
-    axes.set_xlabel("update")
-    axes.set_ylabel("loss (nats per token)")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    """Training and validation loss by update."""
+    axes = panel(7, 2.9)
+    plot_losses(axes, json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"])
+    return axes.figure
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

@@ -1,4 +1,4 @@
-"""Markdown: tables, and text of any content that cannot break the page around it."""
+"""Markdown: tables, the decimals of their scores, and text of any content that cannot break the page around it."""
 
 import html
 import re
@@ -8,6 +8,11 @@ def markdown_table(rows: list[list[str]]) -> str:
     """Cells as a table in Markdown; the first row is the header."""
     header, *body = [[_on_one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body))
+
+
+def decimals(score: float) -> int:
+    """How many decimals of a score a table or a sentence shows."""
+    return 2 if abs(score) >= 10 else 3
 
 
 def _on_one_line(text: str) -> str:

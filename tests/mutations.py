@@ -605,7 +605,7 @@ DEFECTS = {
             "with torch.random.fork_rng(devices=[]):",
             "if 1:",
         ),
-        ("each pass has the same masks", "RandomCollator.seeded", "{self.seed} {self.epoch} ", "{self.seed} "),
+        ("each pass has the same masks", "RandomCollator.seeded", "{seed} {epoch} ", "{seed} "),
         ("workers do not see the pass", "RandomCollator", ".share_memory_()", ""),
     ],
     ("training/progress.py", "training/test_progress.py"): [
@@ -618,7 +618,7 @@ DEFECTS = {
         ),
     ],
     ("inference/verdict.py", "inference/test_verdict.py"): [
-        ("an equal baseline is no rival", "is_better", "return score > rival if", "return score >= rival if"),
+        ("an equal baseline does not count", "is_better", "return score > rival if", "return score >= rival if"),
         (
             "the worst baseline is compared",
             "best_baseline",

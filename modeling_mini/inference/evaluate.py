@@ -20,7 +20,7 @@ from ..options import choice_hint
 from ..options import options as given_options
 from ..parsing import parse_dataclasses
 from ..streams import check_writable
-from ..tables import markdown_table
+from ..tables import decimals, markdown_table
 from ..tasks import choose_dataset, task_class
 from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
 from ..tasks.batches import describe_positions
@@ -252,7 +252,7 @@ def _is_shown(name: str, scores: dict) -> bool:
 def _cell(name: str, scores: dict) -> str:
     if name not in scores:
         return ""
-    digits = 2 if scores[name] >= 10 else 3
+    digits = decimals(scores[name])
     interval = scores.get(f"{name}_interval")
     bounds = " ({0:.{2}f} to {1:.{2}f})".format(*interval, digits) if interval else ""
     return f"{scores[name]:.{digits}f}{bounds}"

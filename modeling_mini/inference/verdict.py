@@ -1,5 +1,7 @@
 """Says whether a model is worth more than the simple rules of its task, its baselines."""
 
+from ..tables import decimals
+
 
 def verdict(model: dict, baselines: dict[str, dict], directions: dict[str, bool]) -> list[str]:
     """Sentences that compare a model with the best baseline of each metric; none if there is nothing to compare.
@@ -38,4 +40,4 @@ def _compared(rows: list[tuple[str, float, float, str]]) -> str:
 
 
 def _rounded(score: float) -> str:
-    return f"{score:.{2 if abs(score) >= 10 else 3}f}"
+    return f"{score:.{decimals(score)}f}"

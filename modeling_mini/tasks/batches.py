@@ -21,32 +21,20 @@ class RandomCollator:
     """Base of a collator whose random numbers depend only on the seed, the pass over the data and the rows.
 
     So a resumed run draws what an uninterrupted one does. With the global generator it would not: the Trainer fetches
-    a batch before it saves the random state of the update before. The callback `SeedOfBatches` sets `seed` and
-    `epoch`; they are in shared memory, because the workers of a data loader hold copies of the collator.
+    a batch before it saves the random state of the update before. The callback `SeedOfBatches` begins each pass; its
+    numbers are in shared memory, because the workers of a data loader hold copies of the collator.
     """
 
     shared: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.int64).share_memory_(), repr=False)
 
-    @property
-    def seed(self) -> int:
-        return int(self.shared[0])
-
-    @seed.setter
-    def seed(self, value: int) -> None:
-        self.shared[0] = value
-
-    @property
-    def epoch(self) -> int:
-        return int(self.shared[1])
-
-    @epoch.setter
-    def epoch(self, value: int) -> None:
-        self.shared[1] = value
+    def begin_pass(self, seed: int, epoch: int) -> None:
+        self.shared.copy_(torch.tensor([seed, epoch]))
 
     @contextmanager
     def seeded(self, rows: list[Mapping]) -> Iterator[None]:
         """Inside, torch draws the numbers of this batch on the CPU; outside, nothing has been drawn."""
-        content = hashlib.sha256(f"{self.seed} {self.epoch} ".encode())
+        seed, epoch = self.shared.tolist()
+        content = hashlib.sha256(f"{seed} {epoch} ".encode())
         for row in rows:
             content.update(np.asarray(row["input_ids"], dtype=np.int64).tobytes())
         with torch.random.fork_rng(devices=[]):

@@ -266,7 +266,7 @@ class SeedOfBatches(TrainerCallback):
         self.collator = collator
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.collator.seed, self.collator.epoch = seed_of_data(args), int(state.epoch or 0)
+        self.collator.begin_pass(seed_of_data(args), int(state.epoch or 0))
 
 
 def seed_of_data(args: MiniTrainingArguments) -> int:

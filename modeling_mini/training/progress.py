@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, trainer_utils
 from transformers.utils import logging as transformers_logging
 
+from ..tables import decimals
 from .callbacks import Throughput
 
 
@@ -64,11 +65,7 @@ class ProgressLines(TrainerCallback):
             is_due = self.last_line is None or now - self.last_line >= SECONDS_BETWEEN_LINES
             if is_due or state.global_step >= state.max_steps:
                 self.last_line = now
-                logger.info("Update %s: loss %.3f%s%s", _of(state), logs["loss"], self._speed(), self._left(state))
-
-    def _speed(self) -> str:
-        speed = self.throughput.tokens_per_second(self.tokens_per_update)
-        return f", {speed:,.0f} tokens/s" if speed else ""
+                logger.info("Update %s: loss %.3f%s%s", _of(state), logs["loss"], _speed(self), self._left(state))
 
     def _left(self, state) -> str:
         """The time of the updates that are left, with as many evaluations and checkpoints as so far."""
@@ -96,20 +93,23 @@ class ProgressBar(ProgressCallback):
         if "eval_token_loss" in logs:
             self.training_bar.write(f"Update {_of(state)}: {evaluation(logs, self.metrics)}", file=sys.stderr)
         elif "loss" in logs:
-            speed = self.throughput.tokens_per_second(self.tokens_per_update)
-            tokens = f", {speed:,.0f} tokens/s" if speed else ""
-            self.training_bar.set_postfix_str(f"loss {logs['loss']:.3f}{tokens}")
+            self.training_bar.set_postfix_str(f"loss {logs['loss']:.3f}{_speed(self)}")
 
 
 def _of(state) -> str:
     return f"{state.global_step:,} of {state.max_steps:,}"
 
 
+def _speed(shown: ProgressLines | ProgressBar) -> str:
+    speed = shown.throughput.tokens_per_second(shown.tokens_per_update)
+    return f", {speed:,.0f} tokens/s" if speed else ""
+
+
 def evaluation(logs: dict[str, float], metrics: Iterable[str]) -> str:
     """`validation loss 1.234 +- 0.012, accuracy 71.20`, from the entry that the Trainer logs."""
     margin = f" +- {logs['eval_token_loss_margin']:.3f}" if "eval_token_loss_margin" in logs else ""
     scores = [
-        f"{name.replace('_', ' ')} {value:.{2 if abs(value) >= 10 else 3}f}"
+        f"{name.replace('_', ' ')} {value:.{decimals(value)}f}"
         for name in metrics
         if name != "token_loss" and (value := logs.get(f"eval_{name}")) is not None
     ]

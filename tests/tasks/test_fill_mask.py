@@ -23,7 +23,7 @@ def test_training_masks_change_and_validation_masks_stay(tokenizer):
     collate = task.collator(tokenizer)
     draws = []
     for epoch in range(2):
-        collate.epoch = epoch
+        collate.begin_pass(0, epoch)
         draws.append(collate([training[i] for i in range(len(training))]))
     assert not torch.equal(draws[0]["labels"], draws[1]["labels"])
     fixed = [collate([validation[i] for i in range(len(validation))]) for _ in range(2)]
@@ -53,7 +53,7 @@ def test_training_masks_depend_only_on_seed_pass_and_rows(tokenizer):
         numbers = torch.rand(3)
     with collate.seeded(rows[4:8]):
         assert not torch.equal(torch.rand(3), numbers)
-    collate.seed = 5
+    collate.begin_pass(5, 0)
     assert not torch.equal(collate(rows[:4])["labels"], first)
 
 
@@ -67,5 +67,5 @@ def test_workers_of_a_data_loader_see_the_pass(tokenizer):
     first = next(iter(loader))["labels"]
     assert torch.equal(next(iter(loader))["labels"], first)
     SeedOfBatches(collate).on_epoch_begin(TrainingArguments(seed=0), TrainerState(epoch=1.5), None)
-    assert (collate.seed, collate.epoch) == (0, 1)
+    assert collate.shared.tolist() == [0, 1]
     assert not torch.equal(next(iter(loader))["labels"], first)

@@ -343,16 +343,16 @@ def _questions(row: dict, names: list[str]) -> Iterator[dict]:
     """Up to six questions on the context; some of them ask about a parameter that the context does not contain."""
     context, earlier = row["context"], set()
     words = set(re.findall(r"\w+", context)) if row["spans"] else set()
-    order = sorted(row["spans"], key=lambda key: _fraction(context, *key))
+    order = sorted(row["spans"], key=lambda key: fraction(context, *key))
     for kind, name in order[:_MAX_QUESTIONS]:
         start, text = row["spans"][kind, name]
         answers = {"text": [text], "answer_start": [start]}
-        if _fraction("unanswerable", context, kind, name) < _UNANSWERABLE_SHARE:
-            candidates = (names[int(_fraction(context, kind, name, str(i)) * len(names))] for i in range(5))
+        if fraction("unanswerable", context, kind, name) < _UNANSWERABLE_SHARE:
+            candidates = (names[int(fraction(context, kind, name, str(i)) * len(names))] for i in range(5))
             if absent := next((other for other in candidates if other not in words), None):
                 name, answers = absent, {"text": [], "answer_start": []}
         templates = _TEMPLATES[kind]
-        question = templates[int(_fraction("wording", context, kind, name) * len(templates))].format(name)
+        question = templates[int(fraction("wording", context, kind, name) * len(templates))].format(name)
         if question not in earlier:
             identity = hashlib.sha256(f"{context}\0{question}".encode()).hexdigest()[:24]
             yield {"id": identity, "title": row["title"], "context": context, "question": question, "answers": answers}
@@ -380,8 +380,7 @@ def _split_by_module(rows: Iterable[dict], *keys: str) -> dict[str, list[dict]]:
     """Split -> its shuffled rows, without rows whose text under one of `keys` is in an earlier split."""
     splits = {"train": [], "validation": [], "test": []}
     for row in rows:
-        fraction = _fraction(row["module"])
-        splits["train" if fraction < 0.86 else "validation" if fraction < 0.93 else "test"].append(row)
+        splits[split_of(row["module"])].append(row)
     seen = set()
     for split, candidates in splits.items():
         contents = [{_normalised(row[key]) for key in keys} for row in candidates]
@@ -392,7 +391,7 @@ def _split_by_module(rows: Iterable[dict], *keys: str) -> dict[str, list[dict]]:
 
 
 def _shuffled(rows: Iterable[dict], *keys: str) -> list[dict]:
-    return sorted(rows, key=lambda row: _fraction("order", *(row[key] for key in keys)))
+    return sorted(rows, key=lambda row: fraction("order", *(row[key] for key in keys)))
 
 
 def _dataset_dict(splits: dict[str, list[dict]], features: Features) -> DatasetDict:
@@ -404,6 +403,12 @@ def _normalised(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _fraction(*parts: str) -> float:
+def split_of(name: str) -> str:
+    """The split of everything that has this name: 86% train, 7% validation, 7% test."""
+    share = fraction(name)
+    return "train" if share < 0.86 else "validation" if share < 0.93 else "test"
+
+
+def fraction(*parts: str) -> float:
     """A pseudorandom number in [0, 1) that depends only on the texts, and is the same on every machine."""
     return int.from_bytes(hashlib.sha256("\0".join(parts).encode()).digest()[:6], "big") / 2**48
