@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import QuantizationMethod
 
 from . import modeling_mini
@@ -409,6 +410,7 @@ def open_model(
         UserError: the model does not open, or the layers would not all get weights from the folder.
         ImportError, ValueError: there is no such `attn_implementation`.
     """
+    transformers_logging.disable_progress_bar()  # it would take longer to read than the weights do
     try:
         model, report = model_class.from_pretrained(
             folder,

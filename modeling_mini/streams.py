@@ -11,6 +11,9 @@ from typing import TextIO
 from .errors import UserError
 
 
+SECONDS_BETWEEN_LINES = 10  # in a log file
+
+
 def check_arguments_are_text(argv: list[str]) -> None:
     """Raise `UserError` for an argument whose bytes are not UTF-8; Python holds them as lone surrogates."""
     for word in argv:
@@ -64,7 +67,7 @@ def prepared_streams() -> Iterator[None]:
     """Standard output and standard error that accept every character, and an `OutputError` where output fails.
 
     A character that the terminal cannot show is written as its code, e.g. `\\u4e2d`. A closed standard output refuses
-    all.
+    all. In a log file, the progress bars of libraries are drawn rarely.
     """
     streams = sys.stdout, sys.stderr
     for number in range(3):
@@ -74,6 +77,8 @@ def prepared_streams() -> Iterator[None]:
     for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", str(SECONDS_BETWEEN_LINES))  # tqdm reads it when it is imported
     try:
         yield
     finally:

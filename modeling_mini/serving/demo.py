@@ -10,7 +10,6 @@ from threading import Event
 
 import gradio as gr
 from datasets import disable_progress_bars
-from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError, one_line
 from ..inference.loading import load_checkpoint, recorded_arguments, recorded_task, task_name
@@ -80,7 +79,6 @@ def open_checkpoint(checkpoint: str) -> Opened:
     name = task_name(checkpoint)
     task = recorded_task(recorded_arguments(checkpoint), name)
     disable_progress_bars()
-    transformers_logging.disable_progress_bar()
     return Opened(task, *load_checkpoint(checkpoint, task))
 
 

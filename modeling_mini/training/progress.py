@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, trainer_utils
 from transformers.utils import logging as transformers_logging
 
+from ..streams import SECONDS_BETWEEN_LINES
 from ..tables import decimals
 from .callbacks import Throughput
 
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_LINES = 10
 # Logged when the Trainer orders checkpoints by their number instead of their time: for a run, this is the same order.
 HARMLESS = "mtime may not be reliable"
 

@@ -2,12 +2,16 @@
 
 import logging
 import re
+import subprocess
 import sys
 
 import pytest
 from transformers import PrinterCallback, ProgressCallback, TrainerState, trainer_utils
 from transformers.trainer_callback import CallbackHandler
 
+from modeling_mini import MiniForCausalLM
+from modeling_mini.model_folders import open_model
+from modeling_mini.streams import SECONDS_BETWEEN_LINES
 from modeling_mini.training import progress
 from modeling_mini.training.callbacks import Throughput
 from modeling_mini.training.progress import (
@@ -180,3 +184,22 @@ def test_a_run_in_a_log_file_has_no_bars(arguments, run):
     assert len(re.findall(r"^Update \d of 4: validation loss", output, re.MULTILINE)) == 2
     for noise in ("{'loss'", "it/s", "Writing model shards", HARMLESS):
         assert noise not in output
+
+
+def test_bars_of_libraries_are_drawn_rarely_in_a_log():
+    program = """
+from modeling_mini.streams import prepared_streams
+with prepared_streams():
+    import datasets
+    print(datasets.utils.tqdm(range(3)).mininterval)
+"""
+    log = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(log.stdout) == SECONDS_BETWEEN_LINES
+
+
+def test_a_command_that_opens_a_model_shows_no_bar_of_weights(tiny_model, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("transformers.utils.logging._tqdm_active", True)
+    tiny_model(MiniForCausalLM).save_pretrained(tmp_path)
+    capfd.readouterr()
+    open_model(tmp_path, MiniForCausalLM, str(tmp_path))
+    assert capfd.readouterr().err == ""
