@@ -1,0 +1,99 @@
+"""Builds the release, installs it in empty environments and uses it there: `make release`, 10 minutes.
+
+The environments hold the core only, the `train` extra, and everything that `all` installs. In each of them, commands
+that need more must name the extra that is missing in one sentence. README's Python blocks run as they stand.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pages import ROOT, blocks
+
+
+QUICK = ("--max_steps", "20")
+# Extra: commands that must work in order, and commands that must ask for another extra.
+ENVIRONMENTS = {
+    "": (
+        [("presets",), ("env",)],
+        {
+            ("train",): "train",
+            ("eval", "runs/quickstart"): "train",
+            ("generate", "runs/quickstart", "Return the"): "train",
+        },
+    ),
+    "train": (
+        [
+            ("train", *QUICK),
+            ("generate", "runs/quickstart", "Return the"),
+            ("eval", "runs/quickstart", "--baselines", "no"),
+            ("push", "runs/quickstart", "USER/REPO", "--dry_run"),
+        ],
+        {
+            ("train", "translation"): "tasks",
+            ("export", "runs/quickstart", "--to", "onnx"): "onnx",
+            ("export", "runs/quickstart", "--to", "gguf"): "gguf",
+            ("demo", "runs/quickstart"): "demo",
+            ("serve", "runs/quickstart"): "serving",
+        },
+    ),
+    "all": (
+        [
+            ("train", *QUICK),
+            ("train", "text-classification", "--max_train_documents", "100", *QUICK),
+            ("classify", "runs/text-classification", "Draw a line."),
+            ("export", "runs/quickstart", "--to", "onnx"),
+            ("demo", "runs/quickstart", "--space", "space"),
+        ],
+        {},
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("distributions", type=Path, nargs="+", help="the wheel and the source distribution")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of the environments")
+    parser.add_argument("--only", nargs="*", choices=list(ENVIRONMENTS), default=list(ENVIRONMENTS), metavar="EXTRA")
+    args = parser.parse_args()
+    [wheel] = [path.resolve() for path in args.distributions if path.suffix == ".whl"]
+    for extra in args.only:
+        with tempfile.TemporaryDirectory() as folder:
+            use(wheel, extra, args.python, Path(folder))
+
+
+def use(wheel: Path, extra: str, python: str, folder: Path) -> None:
+    """Install the wheel with one extra and run its commands in `folder`. Raises `AssertionError` for what fails."""
+    print(f"{wheel.name}[{extra}] with {python}", flush=True)  # noqa: T201
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "120"}
+    bin_folder = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
+
+    def run(*command: str, exit_code: int = 0) -> str:
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert result.returncode == exit_code, f"{command}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+        return result.stdout + result.stderr
+
+    run(python, "-m", "venv", "venv")
+    requirement = f"{wheel}[{extra}]" if extra else str(wheel)
+    run(str(bin_folder / "pip"), "install", "--quiet", "-c", str(ROOT / "constraints.txt"), requirement)
+    works, asks = ENVIRONMENTS[extra]
+    for command in works:
+        run(str(bin_folder / "modeling-mini"), *command)
+        print(f"  modeling-mini {' '.join(command)}", flush=True)  # noqa: T201
+    for command, needed in asks.items():
+        output = run(str(bin_folder / "modeling-mini"), *command, exit_code=1)
+        assert re.search(rf'pip install "modeling_mini\[{needed}\]"', output), output
+        assert "Traceback" not in output, output
+        print(f"  modeling-mini {' '.join(command)}: asks for {needed}", flush=True)  # noqa: T201
+    for code in blocks("README.md", "python"):
+        if "USER/REPO" not in code and ("runs/" not in code or "train" in works[0]):
+            run(str(bin_folder / "python"), "-c", code)
+            print(f"  {code.strip().splitlines()[-1]}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
