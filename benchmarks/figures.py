@@ -1,7 +1,8 @@
-"""Draw the figures of the pages docs/theory/, as SVG.
+"""Draw the figures of the pages in docs/, as SVG.
 
     python benchmarks/figures.py                          # those that need no trained model
     python benchmarks/figures.py --run runs/quickstart    # and those of a trained language model
+    python benchmarks/figures.py --bench runs/bench       # and the one of benchmarks/shakespeare.py with nanoGPT
 
 Figures of measurements are drawn from the tables on the pages, so a number stands in one place only.
 """
@@ -17,6 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from picture import plot_losses
+from shakespeare import plot as plot_curves
 
 from modeling_mini import MiniConfig, MiniForCausalLM
 from modeling_mini.modeling_mini import sinusoidal_positions
@@ -33,6 +35,7 @@ SENTENCE = "The tokenizer learns its vocabulary from the text."
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--run", type=Path, help="folder of a trained language model")
+    parser.add_argument("--bench", type=Path, help="folder with the results of benchmarks/shakespeare.py")
     parser.add_argument("--output", type=Path, default=DOCS / "images")
     args = parser.parse_args()
     # Text stays text, and a fixed salt gives the same file each time.
@@ -43,6 +46,9 @@ def main() -> None:
     if args.run is not None:
         for name, draw in FIGURES_OF_A_RUN.items():
             save(draw(args.run), args.output / f"{name}.svg")
+    if args.bench is not None:
+        results = json.loads((args.bench / "shakespeare-characters.json").read_text(encoding="utf-8"))["results"]
+        save(plot_curves(results["curves"], results["target"]), args.output / "time-to-loss.svg")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -95,6 +101,28 @@ def ngrams() -> Figure:
     axes.plot([number(row[0]) for row in rows], [number(row[1]) for row in rows], "o-", color=BLUE)
     axes.set_xlabel("n: bytes in an n-gram")
     axes.set_ylabel("bits per byte")
+    return axes.figure
+
+
+def applications() -> Figure:
+    """The scores of the rows that have several seeds, and their baselines as marks."""
+    rows = [row for row in table_of("applications.md", "run") if re.fullmatch(r"[\d.]+ to [\d.]+", row[3])]
+    rows = [row for row in rows if not row[1].startswith("bits")]  # where lower is better
+    axes = panel(7, 0.8 + 0.42 * len(rows))
+    baselines: list[float] = []
+    for place, (_, _, mean, seeds, *_, cell) in enumerate(rows):
+        low, high = map(float, seeds.split(" to "))
+        errors = [[number(mean) - low], [high - number(mean)]]
+        axes.barh(place, number(mean), height=0.6, color=BLUE, xerr=errors, capsize=3)
+        if cell != "the same":
+            baselines = [float(score) for score in re.findall(r"\d+\.\d+", cell)]
+        axes.plot(baselines, [place] * len(baselines), "|", color=RED, markersize=16, markeredgewidth=2)
+    axes.plot([], [], "|", color=RED, markersize=10, markeredgewidth=2, label="baselines")
+    axes.set_yticks(range(len(rows)), [f"{name}\n{metric}" for name, metric, *_ in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("score (higher is better); in black, lowest to highest seed")
+    axes.legend(frameon=False, loc="upper right")
     return axes.figure
 
 
@@ -265,6 +293,7 @@ def learning(run: Path) -> Figure:
 FIGURES: dict[str, Callable[[], Figure]] = {
     "steps": steps,
     "ngrams": ngrams,
+    "applications": applications,
     "positions": positions,
     "masks": masks,
     "sizes": sizes,

@@ -171,17 +171,20 @@ def table(curves: dict[str, list[list[dict]]], target: float) -> str:
 
 
 def plot(curves: dict[str, list[list[dict]]], target: float) -> Figure:
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    """Validation loss by the seconds of training, a line for each seed."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
-    for color, (name, runs) in zip(("C0", "C1"), curves.items(), strict=True):
+    for color, (name, runs) in zip(("#4c78a8", "#c0504d"), curves.items(), strict=True):
         for number, run in enumerate(runs):
             label = name if number == 0 else None
-            axes.plot([p["seconds"] for p in run], [p["loss"] for p in run], color=color, label=label)
-    axes.axhline(target, color="gray", linestyle=":")
+            axes.plot(
+                [p["seconds"] for p in run], [p["loss"] for p in run], "o-", color=color, markersize=3, label=label
+            )
+    axes.axhline(target, color="gray", linestyle=":", label=f"{target}, in nanoGPT's README")
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("validation loss, nats per character")
-    axes.grid(alpha=0.3)
-    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return figure
 
 

@@ -13,6 +13,7 @@ from pages import ROOT, blocks, run_commands
 THEORY = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "theory").glob("*.md"))
 TRANSLATED = ["docs/index.md", *THEORY]
 STEPS = [name for name in THEORY if not name.endswith("index.md")]
+HOW_TO = ["docs/fine-tune.md", "docs/new-plugin.md", "docs/tokenizer.md"]
 FROM_THE_MODEL = re.compile(r"# (modeling_mini/\w+\.py): (\w+)\n")
 
 
@@ -20,7 +21,7 @@ def python_blocks():
     """The programs of the pages; blocks that show a part of the model are not programs."""
     return [
         pytest.param(code, id=f"{name}-{number}")
-        for name in ["docs/index.md", *THEORY]
+        for name in ["docs/index.md", *HOW_TO, *THEORY]
         for number, code in enumerate(blocks(name, "python"))
         if not FROM_THE_MODEL.match(code)
     ]
@@ -47,7 +48,7 @@ def test_parts_of_the_model_are_as_in_the_model(name):
         assert code[header.end() :] in body[0]
 
 
-@pytest.mark.parametrize("name", ["docs/index.md", "docs/new-plugin.md", *THEORY])
+@pytest.mark.parametrize("name", ["docs/index.md", *HOW_TO, *THEORY])
 def test_commands_of_the_pages_exist(applications, name, monkeypatch):
     run_commands(name, monkeypatch)
 
