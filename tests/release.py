@@ -47,7 +47,7 @@ ENVIRONMENTS = {
             ("train", "text-classification", "--max_train_documents", "100", *QUICK),
             ("classify", "runs/text-classification", "Draw a line."),
             ("export", "runs/quickstart", "--to", "onnx"),
-            ("demo", "runs/quickstart", "--space", "space"),
+            ("demo", "runs/quickstart", "--space", "space", "--repo_id", "USER/REPO"),
         ],
         {},
     ),
