@@ -4,8 +4,9 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 BIN = $(VENV)/bin
-# One thread per test process: two processes with two threads each would compete for two cores.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4
+# One thread per test process: two processes with two threads each would compete for two cores. A process that has
+# finished its tests takes some of another one.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: setup train test docs heavy conformance deepspeed vllm exports litert llamacpp serving demo-test ecosystem matrix \
 	oldest mutations bad-inputs release lint baseline bench
@@ -113,9 +114,9 @@ matrix: test heavy conformance
 	$(MAKE) test heavy $(OLDEST)
 	$(MAKE) conformance $(OLDEST) ARGS="--models mini"
 
-# With transformers 5.17: the fast tests, and the slow ones that load, save, train or push.
+# With transformers 5.17: in the folders that use it most, the fast tests, and the slow ones that load, save, train or push.
 oldest:
-	$(MAKE) test $(OLDEST) ARGS="-m '(not slow or versions) and not heavy'"
+	$(MAKE) test $(OLDEST) ARGS="-m '(not slow or versions) and not heavy' $(addprefix tests/,hub inference model tasks training)"
 	$(MAKE) conformance $(OLDEST) ARGS="--models mini"
 
 # Breaks a copy of the code in many ways, one at a time, and shows which test fails.

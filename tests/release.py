@@ -68,7 +68,7 @@ def main() -> None:
 
 def use(wheel: Path, extra: str, python: str, folder: Path) -> None:
     """Install the wheel with one extra and run its commands in `folder`. Raises `AssertionError` for what fails."""
-    print(f"{wheel.name}[{extra}] with {python}", flush=True)  # noqa: T201
+    print(f"{wheel.name}[{extra}] with {python}", flush=True)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "120"}
     bin_folder = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
 
@@ -83,16 +83,16 @@ def use(wheel: Path, extra: str, python: str, folder: Path) -> None:
     works, asks = ENVIRONMENTS[extra]
     for command in works:
         run(str(bin_folder / "modeling-mini"), *command)
-        print(f"  modeling-mini {' '.join(command)}", flush=True)  # noqa: T201
+        print(f"  modeling-mini {' '.join(command)}", flush=True)
     for command, needed in asks.items():
         output = run(str(bin_folder / "modeling-mini"), *command, exit_code=1)
         assert re.search(rf'pip install "modeling_mini\[{needed}\]"', output), output
         assert "Traceback" not in output, output
-        print(f"  modeling-mini {' '.join(command)}: asks for {needed}", flush=True)  # noqa: T201
+        print(f"  modeling-mini {' '.join(command)}: asks for {needed}", flush=True)
     for code in blocks("README.md", "python"):
         if "USER/REPO" not in code and ("runs/" not in code or "train" in works[0]):
             run(str(bin_folder / "python"), "-c", code)
-            print(f"  {code.strip().splitlines()[-1]}", flush=True)  # noqa: T201
+            print(f"  {code.strip().splitlines()[-1]}", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ class GPT(torch.nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_training(tmp_path):
     (tmp_path / "train.py").touch()
     (tmp_path / "model.py").write_text(PEER)
@@ -82,6 +83,7 @@ def test_generation(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_generation_in_other_runtimes(tmp_path):
     installed = find_spec("onnxruntime") and find_spec("onnxscript")
     sizes = ["--vocabulary", "300", "--prompt", "4", "--new", "4", "--batches", "1", "--caches", "dynamic"]
@@ -119,6 +121,7 @@ def test_runtime_that_is_not_installed_is_named(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_startup(tmp_path):
     bench("startup", *TINY, "--output", tmp_path)
     results = saved(tmp_path, "startup")
@@ -128,6 +131,7 @@ def test_startup(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_growth(tmp_path):
     arguments = ["--tokens", "64", "--updates", "1", "--axes", "rows", "--output", tmp_path]
     bench("growth", *TINY, *arguments)
@@ -135,6 +139,7 @@ def test_growth(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_ablation(tmp_path, corpus):
     arguments = ["--updates", "2", "--length", "16", "--seeds", "1", "--variants", "as shipped", "rotary positions"]
     bench("ablation", corpus, *arguments, "learned positions", "no positions", "--output", tmp_path)
@@ -144,7 +149,8 @@ def test_ablation(tmp_path, corpus):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("recipe", "target", "tokens"), [("characters", 1.88, 12 * 64), ("characters-long", 1.4697, 8 * 256)]
+    ("recipe", "target", "tokens"),
+    [("characters", 1.88, 12 * 64), pytest.param("characters-long", 1.4697, 8 * 256, marks=pytest.mark.heavy)],
 )
 def test_time_to_a_loss(tmp_path, corpus, recipe, target, tokens):
     arguments = ["--recipe", recipe, "--seeds", "1", "--output", tmp_path, "--max_steps", "4", "--eval_steps", "2"]
@@ -197,6 +203,7 @@ def test_rotary_positions_are_those_of_llama(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_preparing_data(tmp_path):
     arguments = ["--megabytes", "0.2", "--repeats", "1", "--vocab_size", "512", "--output", tmp_path]
     printed = bench("data", *arguments)
