@@ -127,15 +127,16 @@ def runs(request, tmp_path, monkeypatch):
 
 @pytest.fixture
 def run_snippet(runs):
-    """`run_snippet("TRL: SFT")`: run the Python block under that heading of the page; returns its variables.
+    """`run_snippet("TRL: SFT")`: run the Python block under that heading of a page; returns its variables.
 
     Blocks that are shell commands run in a shell and return their output.
     """
 
-    def run(heading, **replaced):
-        text = PAGE.read_text(encoding="utf-8")
-        section = re.search(rf"^### {re.escape(heading)}\n(.*?)(?=^##|\Z)", text, flags=re.DOTALL | re.MULTILINE)
-        language, code = re.search(r"^```(\w+)\n(.*?)^```", section[1], flags=re.DOTALL | re.MULTILINE).groups()
+    def run(heading, page=PAGE):
+        text = page.read_text(encoding="utf-8")
+        section = re.search(rf"^###? {re.escape(heading)}\n(.*?)(?=^##|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+        block = re.search(r"^```(python|bash)\n(.*?)^```", section[1], flags=re.DOTALL | re.MULTILINE)
+        language, code = block.groups()
         if language == "python":
             variables = {"__name__": "__main__"}
             exec(compile(code, heading, "exec"), variables)

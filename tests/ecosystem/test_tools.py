@@ -17,7 +17,8 @@ from modeling_mini.cli import main
 from .families import OURS_AND_GPT2
 
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
 IDS = torch.arange(5, 25)[None]
 
 pytestmark = [pytest.mark.slow, pytest.mark.parametrize("family", OURS_AND_GPT2)]
@@ -89,6 +90,13 @@ def test_trl_sft_messages(needs, run_snippet, family):
 
     reopened = AutoPeftModelForCausalLM.from_pretrained("runs/chat-lora")
     torch.testing.assert_close(logits_of(reopened), logits_of(trainer.model))
+
+
+def test_the_model_for_the_chat_of_the_serving_page(needs, run_snippet, family):
+    needs("trl")
+    trainer = run_snippet("A chat in the terminal", page=ROOT / "docs" / "serving.md")["trainer"]
+    assert losses_of(trainer)[-1] < 0.5 * losses_of(trainer)[0]
+    assert changed(AutoModelForCausalLM.from_pretrained("runs/chat"))
 
 
 @pytest.mark.row("TRL", "DPO, model loaded again as its own reference", package="trl")

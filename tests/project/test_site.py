@@ -7,13 +7,27 @@ import sys
 from importlib.util import find_spec
 
 import pytest
-from pages import ROOT, blocks, run_commands
+from pages import PAGES, ROOT, blocks, run_commands
 
 
 THEORY = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "theory").glob("*.md"))
 TRANSLATED = ["docs/index.md", *THEORY]
 STEPS = [name for name in THEORY if not name.endswith("index.md")]
-HOW_TO = ["docs/fine-tune.md", "docs/new-plugin.md", "docs/tokenizer.md"]
+WITH_PROGRAMS = [
+    "configuration/README.md",
+    "docs/applications.md",
+    "docs/fine-tune.md",
+    "docs/tokenizer.md",
+    *TRANSLATED,
+]
+# Pages whose Python blocks other tests run, or nothing does.
+PYTHON_ELSEWHERE = {
+    "README.md": "tests/project/test_readme.py",
+    "docs/compatibility.md": "`make ecosystem`",
+    "docs/export.md": "`make exports`, `make litert` and `make llamacpp`",
+    "docs/new-application.md": "parts of a class, with what to write instead of the dots",
+    "docs/serving.md": "`make serving` asks through OpenAI's client, `make ecosystem` trains the model of the chat",
+}
 FROM_THE_MODEL = re.compile(r"# (modeling_mini/\w+\.py): (\w+)\n")
 
 
@@ -21,7 +35,7 @@ def python_blocks():
     """The programs of the pages; blocks that show a part of the model are not programs."""
     return [
         pytest.param(code, id=f"{name}-{number}")
-        for name in ["docs/index.md", *HOW_TO, *THEORY]
+        for name in WITH_PROGRAMS
         for number, code in enumerate(blocks(name, "python"))
         if not FROM_THE_MODEL.match(code)
     ]
@@ -29,11 +43,17 @@ def python_blocks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", python_blocks())
-def test_python_of_the_pages_runs(quickstart, code):
+def test_python_of_the_pages_runs(applications, code):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout
+
+
+@pytest.mark.parametrize("name", ["README.md", "configuration/README.md", "CONTRIBUTING.md", *PAGES])
+def test_every_program_of_a_page_is_run_by_a_test_or_a_make_target(name):
+    if blocks(name, "python") and not name.startswith("docs/zh/"):  # which has the same programs
+        assert name in {*WITH_PROGRAMS, *PYTHON_ELSEWHERE}
 
 
 @pytest.mark.parametrize("name", THEORY)
@@ -48,7 +68,7 @@ def test_parts_of_the_model_are_as_in_the_model(name):
         assert code[header.end() :] in body[0]
 
 
-@pytest.mark.parametrize("name", ["docs/index.md", *HOW_TO, *THEORY])
+@pytest.mark.parametrize("name", [*PAGES, "configuration/README.md", "CONTRIBUTING.md"])
 def test_commands_of_the_pages_exist(applications, name, monkeypatch):
     run_commands(name, monkeypatch)
 
