@@ -114,10 +114,10 @@ matrix: test heavy conformance
 	$(MAKE) test heavy $(OLDEST)
 	$(MAKE) conformance $(OLDEST) ARGS="--models mini"
 
-# With transformers 5.17: in the folders that use it most, the fast tests, and the slow ones that load, save, train or push.
+# With transformers 5.17: in the folders that use it most, the fast tests, and the slow ones that load, save, train or
+# push. `make matrix` runs the others.
 oldest:
 	$(MAKE) test $(OLDEST) ARGS="-m '(not slow or versions) and not heavy' $(addprefix tests/,hub inference model tasks training)"
-	$(MAKE) conformance $(OLDEST) ARGS="--models mini"
 
 # Breaks a copy of the code in many ways, one at a time, and shows which test fails.
 mutations: $(VENV)/.installed-conformance
