@@ -4,8 +4,8 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 BIN = $(VENV)/bin
-# One thread per test process: two processes with two threads each would compete for two cores. A process that has
-# finished its tests takes some of another one.
+# One thread per test process: two processes with two threads each would compete for two cores. An idle process
+# takes tests from a busy one.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: setup train test docs heavy conformance deepspeed vllm exports litert llamacpp serving demo-test ecosystem matrix \
@@ -128,17 +128,17 @@ mutations: $(VENV)/.installed-conformance
 bad-inputs: setup
 	$(BIN)/python benchmarks/bad_inputs.py $(ARGS)
 
-# Builds wheel and source distribution into dist/, and uses the wheel in empty environments: 10 minutes on 2 cores.
-$(VENV)-release/.installed:
+$(VENV)-release/.installed: $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)-release
-	$(VENV)-release/bin/pip install --quiet build twine
+	$(VENV)-release/bin/pip install --quiet -c $(CONSTRAINTS) build twine
 	touch $@
 
+# Builds wheel and source distribution into dist/, and uses the wheel in empty environments: 10 minutes on 2 cores.
 release: setup $(VENV)-release/.installed
 	rm -rf dist
 	$(VENV)-release/bin/python -m build --outdir dist
 	$(VENV)-release/bin/twine check --strict dist/*
-	$(BIN)/python tests/release.py dist/* $(ARGS)
+	$(BIN)/python tests/release.py dist/*.whl $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

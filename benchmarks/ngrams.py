@@ -1,4 +1,4 @@
-"""Bits per byte of n-grams over bytes, for each n: the table of docs/theory/counts.md, four minutes.
+"""Bits per byte of byte-level n-gram models for n = 1 to 7: the table of docs/theory/counts.md, in four minutes.
 
     python benchmarks/ngrams.py                               # the text of the quickstart
     python benchmarks/ngrams.py --dataset my_text.txt --orders 1 2 3
@@ -9,7 +9,7 @@ The counts come from the training documents, and the validation documents are sc
 import argparse
 
 from modeling_mini.tables import markdown_table
-from modeling_mini.tasks import task_class
+from modeling_mini.tasks import choose_dataset, task_class
 from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.ngram import NgramModel
 
@@ -19,11 +19,12 @@ def main() -> None:
     parser.add_argument("--dataset", help="as in train.py; by default the text of the quickstart")
     parser.add_argument("--orders", type=int, nargs="+", default=range(1, 8), metavar="N")
     args = parser.parse_args()
-    task = task_class("text-generation")
-    examples = task(TaskArguments(dataset=args.dataset or task.default_dataset)).load()
+    arguments = TaskArguments(dataset=args.dataset)
+    choose_dataset(arguments)
+    examples = task_class(arguments.task)(arguments).load()
     held_out = examples["validation"]["text"]
     num_bytes = sum(len(text.encode()) for text in held_out)
-    rows = [["n", "bits per byte", "different n-grams, up to n"]]
+    rows = [["n", "bits per byte", "different n-grams of length 1 to n"]]
     for order in args.orders:
         model = NgramModel(order).fit(examples["train"]["text"])
         rows.append([str(order), f"{sum(model.bits(held_out)) / num_bytes:.3f}", f"{len(model.counts):,}"])

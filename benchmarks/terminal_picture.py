@@ -1,17 +1,17 @@
-"""The end of a command's output as a picture of a terminal, in SVG.
+"""Draw the last screen of a command's output as an SVG.
 
     pip install pyte
     python benchmarks/terminal_picture.py docs/images/terminal.svg python train.py
 
-The command runs in a terminal of its own, so it draws its progress bars.
+The command runs in a terminal of its own, so it draws its progress bars. Needs Python 3.11.
 """
 
 import argparse
 import os
 import pty
-import re
 import shlex
 import subprocess
+import termios
 from html import escape
 from pathlib import Path
 
@@ -36,12 +36,12 @@ def screen_after(command: list[str]) -> list[str]:
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
-    environment = os.environ | {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "linux"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+    termios.tcsetwinsize(theirs, (LINES, COLUMNS))
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         try:
             while chunk := os.read(ours, 65536):
-                stream.feed(re.sub(rb"(?<!\r)\n", b"\r\n", chunk))
+                stream.feed(chunk)
         except OSError:  # how Linux reports that the other end is closed
             pass
     os.close(ours)

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 
 from .errors import UserError, one_line, shortened
-from .streams import OutputError, check_arguments_are_text, prepared_streams
+from .streams import OutputError, check_arguments_are_text, draw_bars_rarely, prepared_streams
 
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -65,6 +65,7 @@ def finish(
         again: a sentence for a command that a signal or a full disk stopped: what is kept, and how to go on.
         say: takes the last sentence; writes it to standard error by default.
     """
+    draw_bars_rarely()
     with prepared_streams():
         try:
             with stop_on_signals():

@@ -395,6 +395,18 @@ def _expected_weights(
     return expected, set(model.all_tied_weights_keys)
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Hide the progress bars of transformers and huggingface_hub."""
+    has_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if has_bars:
+            transformers_logging.enable_progress_bar()
+
+
 def open_model(
     folder: Path, model_class: type, source: str, config: MiniConfig | None = None, **options
 ) -> PreTrainedModel:
@@ -410,16 +422,16 @@ def open_model(
         UserError: the model does not open, or the layers would not all get weights from the folder.
         ImportError, ValueError: there is no such `attn_implementation`.
     """
-    transformers_logging.disable_progress_bar()  # it would take longer to read than the weights do
     try:
-        model, report = model_class.from_pretrained(
-            folder,
-            config=config or read_config(folder, source),
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
-        )
+        with without_bars():  # a small model is loaded before the bar is read
+            model, report = model_class.from_pretrained(
+                folder,
+                config=config or read_config(folder, source),
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
     except Exception as error:  # a damaged file raises whatever its reader raises
         if options.get("attn_implementation") and isinstance(error, ImportError | ValueError):
             raise

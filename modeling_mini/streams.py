@@ -67,7 +67,7 @@ def prepared_streams() -> Iterator[None]:
     """Standard output and standard error that accept every character, and an `OutputError` where output fails.
 
     A character that the terminal cannot show is written as its code, e.g. `\\u4e2d`. A closed standard output refuses
-    all. In a log file, the progress bars of libraries are drawn rarely.
+    all.
     """
     streams = sys.stdout, sys.stderr
     for number in range(3):
@@ -77,12 +77,19 @@ def prepared_streams() -> Iterator[None]:
     for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_MININTERVAL", str(SECONDS_BETWEEN_LINES))  # tqdm reads it when it is imported
     try:
         yield
     finally:
         sys.stdout, sys.stderr = streams
+
+
+def draw_bars_rarely() -> None:
+    """Redraw the progress bars of libraries at most every ten seconds, except on a terminal.
+
+    tqdm reads the setting when it is imported.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", str(SECONDS_BETWEEN_LINES))
 
 
 class OutputError(OSError):

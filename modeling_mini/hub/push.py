@@ -23,7 +23,14 @@ from .. import modeling_mini
 from ..configuration_mini import FORMAT_VERSION, MiniConfig
 from ..errors import UserError
 from ..json_files import read_object
-from ..model_folders import TOKENIZER_FILES, WEIGHT_FILES, matches, refuse_files, require_model_folder
+from ..model_folders import (
+    TOKENIZER_FILES,
+    WEIGHT_FILES,
+    matches,
+    refuse_files,
+    require_model_folder,
+    without_bars,
+)
 from .checkpoint import load_for_push
 from .model_card import CARD_NAME, complete_card, copy_file
 from .repository import Repository
@@ -259,14 +266,11 @@ def _quiet() -> Iterator[None]:
     """Hide the warnings and progress bars of loading a model six times (once per class) and of unchanged files."""
     libraries = (transformers.logging, huggingface_hub.logging)
     verbosities = [library.get_verbosity() for library in libraries]
-    has_bars = transformers.logging.is_progress_bar_enabled()
     for library in libraries:
         library.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     try:
-        yield
+        with without_bars():
+            yield
     finally:
         for library, verbosity in zip(libraries, verbosities, strict=True):
             library.set_verbosity(verbosity)
-        if has_bars:
-            transformers.logging.enable_progress_bar()

@@ -127,9 +127,9 @@ def runs(request, tmp_path, monkeypatch):
 
 @pytest.fixture
 def run_snippet(runs):
-    """`run_snippet("TRL: SFT")`: run the Python block under that heading of a page; returns its variables.
+    """`run_snippet("TRL: SFT")`: run the first block under that heading of a page.
 
-    Blocks that are shell commands run in a shell and return their output.
+    Returns the variables of a Python block, and the output of a shell block.
     """
 
     def run(heading, page=PAGE):

@@ -1,4 +1,4 @@
-"""The benchmarks run on tiny models and texts, in seconds, and measure what they report."""
+"""The benchmarks run on tiny models and texts, and measure what they report; `make heavy` runs most of them."""
 
 import json
 import subprocess
@@ -118,6 +118,14 @@ def test_runtime_that_is_not_installed_is_named(monkeypatch, capsys):
     assert not is_installed("A runtime", {"json", "no_such_package"}, "make it")
     sentence = "A runtime is not measured, because no_such_package is not installed: make it\n"
     assert capsys.readouterr().err == sentence
+
+
+@pytest.mark.slow
+def test_ngrams(corpus):
+    table = bench("ngrams", "--dataset", corpus, "--orders", "1", "3")
+    rows = [row.split(" | ") for row in table.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["| 1", "| 3"]
+    assert float(rows[0][1]) > float(rows[1][1]), "a longer context predicts better"
 
 
 @pytest.mark.slow

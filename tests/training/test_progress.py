@@ -188,10 +188,13 @@ def test_a_run_in_a_log_file_has_no_bars(arguments, run):
 
 def test_bars_of_libraries_are_drawn_rarely_in_a_log():
     program = """
-from modeling_mini.streams import prepared_streams
-with prepared_streams():
+from modeling_mini.commands import finish
+
+def command():
     import datasets
     print(datasets.utils.tqdm(range(3)).mininterval)
+
+finish(command, [])
 """
     log = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(log.stdout) == SECONDS_BETWEEN_LINES
