@@ -608,6 +608,12 @@ DEFECTS = {
         ("each pass has the same masks", "RandomCollator.seeded", "{seed} {epoch} ", "{seed} "),
         ("workers do not see the pass", "RandomCollator", ".share_memory_()", ""),
     ],
+    ("streams.py", "training/test_progress.py"): [
+        ("bars of libraries fill a log", "draw_bars_rarely", '"TQDM_MININTERVAL"', '"TQDM_INTERVAL"'),
+    ],
+    ("model_folders.py", "training/test_progress.py"): [
+        ("a bar for the loading of weights", "open_model", "with without_bars():", "if True:"),
+    ],
     ("training/progress.py", "training/test_progress.py"): [
         ("a line for every log", "ProgressLines.on_log", ">= SECONDS_BETWEEN_LINES", ">= 0"),
         (
