@@ -190,6 +190,15 @@ def require_model_folder(folder: Path, source: str) -> MiniConfig:
     return config
 
 
+def _best_or_latest(runs: list[Path]) -> Path:
+    """The best of the checkpoints of a run as far as its latest one knows, or the latest."""
+    try:
+        best = read_object(runs[0] / "trainer_state.json").get("best_model_checkpoint")
+    except UserError:
+        best = None
+    return next((path for path in runs if path.name == Path(str(best)).name), runs[0])
+
+
 def read_config(folder: Path, source: str, **overrides) -> MiniConfig:
     """The config of a model of ours, which names no code but ours.
 
@@ -208,7 +217,9 @@ def read_config(folder: Path, source: str, **overrides) -> MiniConfig:
         if (folder / ADAPTER_FILES[0]).exists():
             hint = f"it is an adapter: {_MERGE}"
         elif runs:
-            hint = f"the run did not finish: continue it with --resume, or give a checkpoint of it such as {runs[0]}"
+            hint = f"give a checkpoint in it, such as {_best_or_latest(runs)}"
+            if (folder / "_run.json").exists():
+                hint = f"the run did not finish: continue it with --resume, or {hint}"
         raise UserError(f"{source} contains no config.json; {hint}.")
     fields = read_object(path, source)
     model_type = fields.get("model_type")

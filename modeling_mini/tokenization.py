@@ -74,8 +74,11 @@ def train_tokenizer(
         as bos, first, eos, second.
 
     Raises:
+        TypeError: `texts` is a single string, such as a path.
         UserError: a byte-level vocabulary is smaller than 256 bytes and the special tokens.
     """
+    if isinstance(texts, str):
+        raise TypeError("`texts` is one string; give an iterable of documents, such as [text] or an open file.")
     if kind == "bpe":
         tokenizer = _train_byte_level_bpe(texts, vocab_size)
     else:

@@ -75,6 +75,8 @@ from .watching import Reported, advise_pretraining, choose_best_metric, log_best
 
 logger = logging.getLogger(__name__)
 
+MANY_PASSES = 20  # over the training data
+
 
 def train(argv: list[str], command: tuple[str, ...] = ("python", "train.py")) -> None:
     """Run a recipe: train, evaluate, save, report, push.
@@ -123,7 +125,7 @@ def run(
     else:
         model = build_model(task, config, data.tokenizer, model_args)
     check_free_space(training_args.output_dir, get_model_param_count(model))
-    describe(model, data.train, data.validation, training_args)
+    describe(model, model_args.init_from, data.train, data.validation, training_args)
 
     stop, speed = StopOnSignal(), Throughput()
     trainer = build_trainer(task, model, data, training_args, [stop, speed, NoteOfLength(checkpoint)])
@@ -274,12 +276,17 @@ def evaluate_reported(trainer: Trainer, loss: RowLoss, reported: Reported) -> di
 
 
 def describe(
-    model: PreTrainedModel, train_data: EncodedData, validation_data: EncodedData, args: MiniTrainingArguments
+    model: PreTrainedModel,
+    start: str | None,
+    train_data: EncodedData,
+    validation_data: EncodedData,
+    args: MiniTrainingArguments,
 ) -> None:
-    """Log the sizes of model and data, and the number of tokens in one update."""
+    """Log the sizes of model and data, what the model starts from, and the number of tokens in one update."""
     if not args.should_log:
         return
-    logger.info("Model: %s parameters", f"{get_model_param_count(model):,}")
+    weights = "new weights" if start is None else f"weights of {start}"
+    logger.info("Model: %s parameters, %s", f"{get_model_param_count(model):,}", weights)
     for name, data in (("Training", train_data), ("Validation", validation_data)):
         if data.num_tokens is not None:
             logger.info(
@@ -306,8 +313,12 @@ def describe(
 def length_of_training(updates: int, rows: int, rows_per_update: int) -> str:
     """How often a fixed number of updates reads the data: the number of a recipe suits the size of its own data."""
     passes = updates * rows_per_update / rows
-    sentence = f"Length: {updates:,} updates read the training data {passes:.1f} times"
-    return f"{sentence}; --num_train_epochs N reads all of it N times instead." if passes < 1 else f"{sentence}."
+    sentence = f"Length: {updates:,} updates read the training data {passes:{'.1f' if passes >= 0.1 else '.3f'}} times"
+    if passes < 1:
+        return f"{sentence}; --num_train_epochs N reads all of it N times instead."
+    if passes > MANY_PASSES:
+        return f"{sentence}, which is much; --num_train_epochs 5 reads it 5 times, and takes less time."
+    return f"{sentence}."
 
 
 def tokens_per_update(data: EncodedData, args: MiniTrainingArguments) -> int:

@@ -162,6 +162,11 @@ def test_a_vocabulary_too_small_for_bytes_is_refused_with_the_minimum():
         train_tokenizer([ENGLISH], "bpe", vocab_size=100)
 
 
+def test_a_path_in_place_of_documents_is_refused():
+    with pytest.raises(TypeError, match="`texts` is one string; give an iterable of documents"):
+        train_tokenizer("my_text.txt")
+
+
 def test_no_word_of_the_quickstart_is_split():
     words = pre_tokenizers.ByteLevel(add_prefix_space=False)
     texts = (document["text"] for document in python_documents())

@@ -1,6 +1,7 @@
 """The command line: output on standard output, and errors as one sentence and an exit code."""
 
 import io
+import json
 import platform
 import resource
 import subprocess
@@ -172,9 +173,17 @@ def test_a_prompt_is_encoded_like_the_beginning_of_a_training_document(checkpoin
 
 
 def test_an_unfinished_run_is_reported_as_such(tmp_path, capsys):
-    (tmp_path / "run" / "checkpoint-10").mkdir(parents=True)
+    for number in (10, 20):
+        (tmp_path / "run" / f"checkpoint-{number}").mkdir(parents=True)
     assert main(["generate", str(tmp_path / "run"), "the"]) == 1
-    assert "the run did not finish: continue it with --resume" in capsys.readouterr().err
+    assert "no config.json; give a checkpoint in it, such as" in capsys.readouterr().err  # of a script with a Trainer
+    (tmp_path / "run" / "_run.json").touch()
+    state = {"best_model_checkpoint": "elsewhere/run/checkpoint-10"}
+    (tmp_path / "run" / "checkpoint-20" / "trainer_state.json").write_text(json.dumps(state))
+    assert main(["generate", str(tmp_path / "run"), "the"]) == 1
+    printed = capsys.readouterr().err
+    assert "the run did not finish: continue it with --resume" in printed
+    assert "checkpoint-10" in printed, "the best one"
 
 
 def test_unknown_characters_of_a_prompt_are_reported(caplog):

@@ -26,7 +26,7 @@ PYTHON_ELSEWHERE = {
     "README.md": "tests/project/test_readme.py",
     "docs/compatibility.md": "`make ecosystem`",
     "docs/export.md": "`make exports`, `make litert` and `make llamacpp`",
-    "docs/new-application.md": "parts of a class, with what to write instead of the dots",
+    "docs/new-application.md": "tests/tasks/test_new_application.py",
     "docs/serving.md": "`make serving` asks through OpenAI's client, `make ecosystem` trains the model of the chat",
 }
 WITH_COMMANDS = [

@@ -353,6 +353,11 @@ def test_the_log_says_how_often_the_data_are_read():
     assert length_of_training(2000, 69_614, 32) == (
         "Length: 2,000 updates read the training data 0.9 times; --num_train_epochs N reads all of it N times instead."
     )
+    assert "read the training data 0.013 times;" in length_of_training(4, 9_600, 32)
+    assert length_of_training(800, 64, 16) == (
+        "Length: 800 updates read the training data 200.0 times, which is much; --num_train_epochs 5 reads it 5 "
+        "times, and takes less time."
+    )
 
 
 @pytest.mark.parametrize("name", ["text-generation", "fill-mask", "translation"])
