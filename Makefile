@@ -108,9 +108,9 @@ demo-test: $(VENV)-demo/.installed
 ecosystem: $(VENV)-ecosystem/.installed
 	OMP_NUM_THREADS=1 $(VENV)-ecosystem/bin/python -m pytest tests/ecosystem -m "" --write_table $(ARGS)
 
-# All tests with the newest transformers and huggingface_hub 2.x, then with 5.17 and 1.x.
+# All tests with the newest transformers and huggingface_hub 2.x, and DeepSpeed; then with 5.17 and 1.x.
 OLDEST = VENV=$(VENV)-oldest CONSTRAINTS=constraints-oldest.txt
-matrix: test heavy conformance
+matrix: test heavy conformance deepspeed
 	$(MAKE) test heavy $(OLDEST)
 	$(MAKE) conformance $(OLDEST) ARGS="--models mini"
 
