@@ -19,7 +19,7 @@ import pyte
 
 
 COLUMNS, LINES = 110, 36
-WIDTH, HEIGHT = 7.8, 18  # of a character, in pixels
+WIDTH, HEIGHT = 8, 18  # of a character, in pixels
 
 
 def main() -> None:
