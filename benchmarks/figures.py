@@ -284,10 +284,19 @@ def next_word(run: Path) -> Figure:
 
 
 def learning(run: Path) -> Figure:
-    """Training and validation loss by update."""
-    axes = panel(7, 2.9)
-    plot_losses(axes, json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"])
-    return axes.figure
+    """Training and validation loss, and the learning rate, by update."""
+    history = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    losses, rates = figure.subplots(2, sharex=True, height_ratios=[2.5, 1])
+    plot_losses(losses, history)
+    points = [(point["update"], point["learning_rate"]) for point in history if "learning_rate" in point]
+    rates.plot(*zip(*points), color=GREY)
+    rates.set_ylabel("learning rate")
+    rates.set_xlabel(losses.get_xlabel())
+    losses.set_xlabel("")
+    for axes in (losses, rates):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

@@ -240,13 +240,15 @@ def hardware(world_size: int) -> str:
 
 
 def learning_curve(history: list[dict], score_names: tuple[str, ...] = ()) -> list[dict]:
-    """Points of the Trainer's log, by update: `train_loss`, or what a validation measured of that update's weights.
+    """Points of the Trainer's log, by update: `train_loss` and `learning_rate`, or what a validation measured of that
+    update's weights.
 
     A validation gives `validation_loss` in nats per target, `bits_per_byte` if bytes are counted, and the task's
     scores on a sample. If the weights of an update were evaluated twice, the first time counts: it has all metrics.
     """
     validation = {f"eval_{name}": name for name in ("bits_per_byte", *score_names)}
-    curves = ({"loss": "train_loss"}, {"eval_token_loss": "validation_loss"} | validation)
+    training = {"loss": "train_loss", "learning_rate": "learning_rate"}
+    curves = (training, {"eval_token_loss": "validation_loss"} | validation)
     points = {}
     for entry in history:
         for kind, names in enumerate(curves):

@@ -209,14 +209,14 @@ def test_there_is_one_validation_loss():
 
 def test_history_holds_what_was_measured_of_the_weights_of_each_update():
     log = [
-        {"step": 2, "loss": 4.0},
+        {"step": 2, "loss": 4.0, "learning_rate": 0.01, "grad_norm": 1.0},
         {"step": 2, "eval_token_loss": 3.5, "eval_bleu": 10.0, "eval_runtime": 1.0},
         {"step": 4, "eval_token_loss": 3.9, "eval_bleu": 9.0},
         {"step": 4, "train_runtime": 2.0},
         {"step": 2, "eval_token_loss": 3.6},  # the reported weights, evaluated again
     ]
     assert learning_curve(log, ("bleu",)) == [
-        {"update": 2, "train_loss": 4.0},
+        {"update": 2, "train_loss": 4.0, "learning_rate": 0.01},
         {"update": 2, "validation_loss": 3.5, "bleu": 10.0},
         {"update": 4, "validation_loss": 3.9, "bleu": 9.0},
     ]
