@@ -145,6 +145,7 @@ def test_a_damaged_checkpoint_is_refused(hub, checkpoint, sentence, capsys):
 
 def test_an_unfinished_run_is_refused_with_the_name_of_a_checkpoint(checkpoint, tmp_path):
     shutil.move(checkpoint(), tmp_path / "run" / "checkpoint-5")
+    (tmp_path / "run" / "_run.json").touch()
     with pytest.raises(UserError, match="did not finish: continue it with --resume, or .*checkpoint-5"):
         sharing.push(tmp_path / "run", "alice/mini")
     with pytest.raises(UserError, match="There is no folder"):
