@@ -133,7 +133,7 @@ $(VENV)-release/.installed: $(CONSTRAINTS)
 	$(VENV)-release/bin/pip install --quiet -c $(CONSTRAINTS) build twine
 	touch $@
 
-# Builds wheel and source distribution into dist/, and uses the wheel in empty environments: 10 minutes on 2 cores.
+# Builds wheel and source distribution into dist/, and uses the wheel in empty environments: 5 minutes on 2 cores.
 release: setup $(VENV)-release/.installed
 	rm -rf dist
 	$(VENV)-release/bin/python -m build --outdir dist

@@ -1,4 +1,4 @@
-"""Installs the wheel in empty environments and uses it there: `make release`, 10 minutes on 2 cores.
+"""Installs the wheel in empty environments and uses it there: `make release`, 5 minutes on 2 cores.
 
 The environments hold the core only, the `train` extra, and everything that `all` installs. In each of them, commands
 that need more must name the extra that is missing in one sentence. README's Python blocks run as they stand, except
