@@ -17,7 +17,7 @@ import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from picture import plot_losses
+from picture import BLUE, GREY, RED, open_frame, plot_losses
 from shakespeare import plot as plot_curves
 
 from modeling_mini import MiniConfig, MiniForCausalLM
@@ -27,7 +27,6 @@ from modeling_mini.presets import count_parameters, preset_names, preset_path
 
 
 DOCS = Path(__file__).parents[1] / "docs"
-BLUE, RED, GREY = "#4c78a8", "#c0504d", "#9aa5b1"
 PROMPT = "Return the number of items in the list."
 SENTENCE = "The tokenizer learns its vocabulary from the text."
 
@@ -59,7 +58,7 @@ def save(figure: Figure, path: Path) -> None:
 def panel(width: float, height: float) -> Axes:
     """Axes of a figure of its own, without the lines at the top and on the right."""
     axes = Figure(figsize=(width, height), layout="constrained").subplots()
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
     return axes
 
 
@@ -141,7 +140,7 @@ def positions() -> Figure:
     curve.plot((table @ table[64] / 64).numpy(), color=BLUE)
     curve.set_xlabel("position")
     curve.set_ylabel("similarity to position 64")
-    curve.spines[["top", "right"]].set_visible(False)
+    open_frame(curve)
     return figure
 
 
@@ -295,7 +294,7 @@ def learning(run: Path) -> Figure:
     rates.set_xlabel(losses.get_xlabel())
     losses.set_xlabel("")
     for axes in (losses, rates):
-        axes.spines[["top", "right"]].set_visible(False)
+        open_frame(axes)
     return figure
 
 

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
-CURVES = {"train_loss": ("training", "#8aa9c9", "-"), "validation_loss": ("validation", "#c0504d", "o-")}
+BLUE, RED, GREY = "#4c78a8", "#c0504d", "#9aa5b1"
+CURVES = {"train_loss": ("training", "#8aa9c9", "-"), "validation_loss": ("validation", RED, "o-")}
 
 
 def main() -> None:
@@ -61,6 +62,11 @@ def draw(results: dict) -> Figure:
     lines = [part for line in results["sample"].splitlines() for part in textwrap.wrap(line, 66) or [""]]
     sample.text(0, 0.97, "\n".join(lines[:16]), va="top", family="monospace", fontsize=9)
     return figure
+
+
+def open_frame(axes: Axes) -> None:
+    """Leave out the lines at the top and on the right."""
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def plot_losses(axes: Axes, history: list[dict]) -> None:

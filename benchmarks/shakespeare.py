@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from peers import DEVICE, checkout, text_file
+from picture import BLUE, RED, open_frame
 from results import save, spread
 from tqdm import tqdm
 
@@ -174,7 +175,7 @@ def plot(curves: dict[str, list[list[dict]]], target: float) -> Figure:
     """Validation loss by the seconds of training, a line for each seed."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
-    for color, (name, runs) in zip(("#4c78a8", "#c0504d"), curves.items(), strict=True):
+    for color, (name, runs) in zip((BLUE, RED), curves.items(), strict=True):
         for number, run in enumerate(runs):
             label = name if number == 0 else None
             axes.plot(
@@ -183,7 +184,7 @@ def plot(curves: dict[str, list[list[dict]]], target: float) -> Figure:
     axes.axhline(target, color="gray", linestyle=":", label=f"{target}, in nanoGPT's README")
     axes.set_xlabel("seconds of training")
     axes.set_ylabel("validation loss, nats per character")
-    axes.spines[["top", "right"]].set_visible(False)
+    open_frame(axes)
     axes.legend(frameon=False)
     return figure
 

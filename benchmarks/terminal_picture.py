@@ -12,6 +12,7 @@ import pty
 import shlex
 import subprocess
 import termios
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -39,11 +40,9 @@ def screen_after(command: list[str]) -> list[str]:
     termios.tcsetwinsize(theirs, (LINES, COLUMNS))
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        try:
+        with suppress(OSError):  # how Linux reports that the other end is closed
             while chunk := os.read(ours, 65536):
                 stream.feed(chunk)
-        except OSError:  # how Linux reports that the other end is closed
-            pass
     os.close(ours)
     if process.returncode:
         raise SystemExit("\n".join(screen.display))
@@ -51,7 +50,7 @@ def screen_after(command: list[str]) -> list[str]:
 
 
 def picture(lines: list[str]) -> str:
-    width, height = round(COLUMNS * WIDTH) + 32, len(lines) * HEIGHT + 52
+    width, height = COLUMNS * WIDTH + 32, len(lines) * HEIGHT + 52
     texts = [
         f'<text x="16" y="{number * HEIGHT + 52}" xml:space="preserve">{escape(line)}</text>'
         for number, line in enumerate(lines)

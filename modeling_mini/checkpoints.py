@@ -17,6 +17,7 @@ from .pickles import require_harmless, require_harmless_shards, sharded_metadata
 
 logger = logging.getLogger(__name__)
 
+RUN_NAME = "_run.json"  # the underscore keeps the Trainer from pushing the file, which holds local paths
 TRAINER_STATE_NAME = "trainer_state.json"  # as in transformers.trainer, whose import is slow
 
 OUR_CALLBACKS = ("EarlyStopping", "RunningLoss", "WorldSize")  # whose state is restored, and consists of numbers

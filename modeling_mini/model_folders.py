@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import QuantizationMethod
 
 from . import modeling_mini
-from .checkpoints import checkpoints, is_whole_safetensors
+from .checkpoints import RUN_NAME, TRAINER_STATE_NAME, checkpoints, is_whole_safetensors
 from .configuration_mini import AUTO_CLASSES, MiniConfig
 from .errors import UserError, one_line, shortened
 from .json_files import is_lfs_pointer, read_object
@@ -193,7 +193,7 @@ def require_model_folder(folder: Path, source: str) -> MiniConfig:
 def _best_or_latest(runs: list[Path]) -> Path:
     """The best of the checkpoints of a run as far as its latest one knows, or the latest."""
     try:
-        best = read_object(runs[0] / "trainer_state.json").get("best_model_checkpoint")
+        best = read_object(runs[0] / TRAINER_STATE_NAME).get("best_model_checkpoint")
     except UserError:
         best = None
     return next((path for path in runs if path.name == Path(str(best)).name), runs[0])
@@ -218,7 +218,7 @@ def read_config(folder: Path, source: str, **overrides) -> MiniConfig:
             hint = f"it is an adapter: {_MERGE}"
         elif runs:
             hint = f"give a checkpoint in it, such as {_best_or_latest(runs)}"
-            if (folder / "_run.json").exists():
+            if (folder / RUN_NAME).exists():
                 hint = f"the run did not finish: continue it with --resume, or {hint}"
         raise UserError(f"{source} contains no config.json; {hint}.")
     fields = read_object(path, source)

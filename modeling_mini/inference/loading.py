@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
+from ..checkpoints import RUN_NAME
 from ..configuration_mini import MiniConfig
 from ..errors import UserError
 from ..json_files import read_object
@@ -21,9 +22,9 @@ def recorded_arguments(checkpoint: str, **hub: str | None) -> dict:
     `revision` and `token`.
     """
     folder = Path(checkpoint)
-    paths = [folder / "_run.json"]
+    paths = [folder / RUN_NAME]
     if folder.name.startswith("checkpoint-"):
-        paths.append(folder.parent / "_run.json")
+        paths.append(folder.parent / RUN_NAME)
     run_file = next(filter(Path.is_file, paths), None)
     if run_file is not None:
         recorded = _object_in(read_object(run_file), "data", run_file)

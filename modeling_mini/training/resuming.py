@@ -12,6 +12,7 @@ from transformers import TrainerState
 
 from ..checkpoints import (
     FSDP_FULL,
+    RUN_NAME,
     TRAINER_STATE_NAME,
     ZERO_2,
     ZERO_3,
@@ -37,7 +38,6 @@ from .states import require_states
 
 logger = logging.getLogger(__name__)
 
-RUN_NAME = "_run.json"  # the underscore keeps the Trainer from pushing the file, which holds local paths
 REPORT_NAME = "metrics.json"
 ROWS = "rows_per_update"  # a key of _run.json
 
