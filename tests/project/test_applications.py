@@ -74,6 +74,19 @@ def test_reviews(data_sets, tmp_path):
     }
 
 
+def test_sentiment(data_sets, tmp_path):
+    dull = "(1 (2 It) (1 (2 is) (1 dull)))"
+    (tmp_path / "train.txt").write_text(f"(3 (3 (2 -LRB-) (3 moving)) (2 and\\/or))\n{dull}\n")
+    (tmp_path / "dev.txt").write_text(f"{dull}\n(2 (2 A) (2 film))\n")
+    (tmp_path / "test.txt").write_text("(4 moving)\n")
+    assert list(data_sets.sentiment(tmp_path)) == [
+        ("test", {"text": "moving", "label": "positive"}),
+        ("validation", {"text": "It is dull", "label": "negative"}),
+        ("train", {"text": "( moving and/or", "label": "positive"}),
+        ("train", {"text": "( moving", "label": "positive"}),
+    ]
+
+
 def test_operations(data_sets, tmp_path):
     folder = tmp_path / "botocore" / "data" / "ec2" / "2016-11-15"
     folder.mkdir(parents=True)
@@ -82,7 +95,7 @@ def test_operations(data_sets, tmp_path):
     operations = {"StartInstances": {"documentation": documentation}, "Short": {"documentation": "<p>Ends.</p>"}}
     (folder / "service-2.json.gz").write_bytes(gzip.compress(json.dumps({"operations": operations}).encode()))
     assert list(data_sets.operations(tmp_path)) == [
-        ("ec2", {"document": rest.replace("&amp;", "&"), "summary": "Starts an instance that was stopped before."})
+        (data_sets.split_of("ec2"), {"document": rest.replace("&amp;", "&"), "summary": "Starts an instance that was stopped before."})
     ]
 
 
@@ -91,12 +104,13 @@ def test_packages(data_sets, monkeypatch, tmp_path):
     german = {"1": ("libfoo-dev", ["eine Bibliothek", "Eins.", "Zwei."]), "2": ("bar", ["ein Werkzeug"])}
     monkeypatch.setattr(data_sets, "descriptions", lambda _, language: {"en": english, "de": german}[language])
     rows = list(data_sets.packages(tmp_path))
-    assert [name for name, _ in rows] == ["foo", "foo", "foo", "bar"]
+    foo, bar = data_sets.split_of("foo"), data_sets.split_of("bar")
+    assert [split for split, _ in rows] == [foo, foo, foo, bar]
     assert rows[-1][1] == {"source": "a tool", "target": "ein Werkzeug"}
 
 
 def test_a_text_is_in_one_split_only(data_sets, tmp_path):
-    rows = [(f"name {number // 2}", {"text": str(number)}) for number in range(2000)]
+    rows = [(data_sets.split_of(f"name {number // 2}"), {"text": str(number)}) for number in range(2000)]
     sizes = data_sets.write(iter(rows), tmp_path)
     assert sum(sizes.values()) == 2000
     assert 0.8 < sizes["train"] / 2000 < 0.92
