@@ -23,6 +23,7 @@ class Summarization(TextToTextTask):
     metric = "rougel"
     score_names = ("rouge1", "rouge2", "rougel")
     pretrained_result = "ROUGE-L 18.0"
+    default_decoding = {"repetition_penalty": 1.3}
 
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
         """Like `Task.inputs`, but the whole stream is one document."""

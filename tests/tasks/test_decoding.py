@@ -1,6 +1,8 @@
 """Writing a text: decoding options, prompts that end in a space, and which tokens rules look at."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +13,14 @@ from transformers import GenerationConfig
 from modeling_mini import MiniForCausalLM
 from modeling_mini.decoding import CONTINUATION, DecodingArguments
 from modeling_mini.errors import UserError
+from modeling_mini.tasks import TASKS, task_class
 from modeling_mini.tasks.generation import FirstToken, NoRepeatedNgrams, continue_text, encode_prompt, heal, write
 from modeling_mini.tokenization import train_tokenizer
 
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
 
+PAGE = Path(__file__).parents[2] / "docs" / "applications.md"
 TEXT = "The cat sat on the mat.\n\n    The dog ran to the cat, and the cat ran.\n"
 
 
@@ -121,6 +125,15 @@ def test_an_ngram_may_be_in_the_source_but_only_once_in_the_text():
     rule = NoRepeatedNgrams(2, ignored=4)
     assert rule(torch.tensor([[5, 6, 5, 7, 5]]), scores.clone()).isfinite().all()
     assert rule(torch.tensor([[5, 6, 5, 7, 5, 8, 5]]), scores.clone()).isinf().nonzero().tolist() == [[0, 8]]
+
+
+def test_the_page_states_the_defaults_of_each_task():
+    stated = {}
+    for option, default in re.findall(r"^\| `--(\w+)` \|.*\| (.*) \|$", PAGE.read_text(encoding="utf-8"), re.M):
+        for value, task in re.findall(r"([\d.]+) for ([a-z-]+), otherwise", default):
+            stated.setdefault(task, {})[option] = float(value)
+    decoding = {name: getattr(task_class(name), "default_decoding", None) for name in TASKS}
+    assert stated == {name: options for name, options in decoding.items() if options}
 
 
 def test_batched_beams_equal_the_beams_of_each_example_alone(tokenizer, tiny_model):
