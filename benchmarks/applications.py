@@ -44,6 +44,7 @@ RUNS = {
     "fields, from the masked model": "text-classification --init_from {masked}",
     "fields, from scratch": "text-classification",
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
+    "sentiment": "text-classification --init_from {causal} --dataset {data}/sentiment",
     "reviews": "text-classification --init_from {causal} --dataset {data}/reviews",
     "kinds": "text-classification --init_from {causal} --dataset {data}/kinds",
     "answering": "question-answering --init_from {causal}",

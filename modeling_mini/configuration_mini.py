@@ -78,6 +78,8 @@ class MiniConfig(PretrainedConfig):
         hidden_dropout (`float`, defaults to 0.0): Dropout after the embedding, on the feed-forward activation and on
             the output of each sublayer.
         attention_dropout (`float`, defaults to 0.0): Dropout of the attention weights.
+        token_dropout (`float`, defaults to 0.0): Share of the tokens whose embedding is zero in a training step, so
+            that the model relies on no single word (word dropout, Iyyer et al. 2015).
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every LayerNorm.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial linear weights.
         lm_head_bias (`bool`, defaults to `False`): Whether the projection to the vocabulary has a bias.
@@ -140,6 +142,7 @@ class MiniConfig(PretrainedConfig):
     max_position_embeddings: int = 1024
     hidden_dropout: float | int = 0.0
     attention_dropout: float | int = 0.0
+    token_dropout: float | int = 0.0
     layer_norm_eps: float = 1e-5
     initializer_range: float | int = 0.02
     lm_head_bias: bool = False
@@ -222,7 +225,7 @@ class MiniConfig(PretrainedConfig):
 
     def validate_numbers(self):
         """Refuse dropouts below 0 or not below 1, and scales that are not positive."""
-        for name in ("hidden_dropout", "attention_dropout"):
+        for name in ("hidden_dropout", "attention_dropout", "token_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; give a probability of at least 0 and below 1.")
         if not 0 < self.layer_norm_eps < float("inf"):

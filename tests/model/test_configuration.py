@@ -24,6 +24,7 @@ INVALID_VALUES = [
     ({"hidden_act": "gleu"}, ["`hidden_act` is 'gleu'", "'gelu'"]),
     ({"hidden_dropout": 1.0}, ["`hidden_dropout` is 1.0", "probability"]),
     ({"attention_dropout": -0.1}, ["`attention_dropout` is -0.1", "probability"]),
+    ({"token_dropout": 1.0}, ["`token_dropout` is 1.0", "probability"]),
     ({"layer_norm_eps": 0.0}, ["`layer_norm_eps` is 0.0", "positive"]),
     ({"layer_norm_eps": float("nan")}, ["`layer_norm_eps` is nan", "positive"]),
     ({"layer_norm_eps": float("inf")}, ["`layer_norm_eps` is inf", "positive"]),

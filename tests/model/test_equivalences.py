@@ -352,6 +352,19 @@ def test_compiled_training_step_equals_eager_one(tiny_model, random_ids, pad, gr
     assert_close(results[1][1], results[0][1])
 
 
+def test_token_dropout_hides_whole_tokens_in_training_only(tiny_model, random_ids):
+    model = tiny_model(MiniModel, token_dropout=0.25)
+    ids, inputs = random_ids(8, 16), []
+    model.layers[0].register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+    model.eval()(ids)
+    model.train()(ids)
+    positions = sinusoidal_positions(torch.arange(16)[None], model.config.hidden_size)
+    whole, dropped = (hidden_states - positions for hidden_states in inputs)
+    is_hidden = dropped.abs().amax(-1) < 1e-6
+    assert 0.1 < is_hidden.float().mean() < 0.4
+    assert_close(dropped[~is_hidden], whole[~is_hidden] / 0.75)
+
+
 @pytest.mark.parametrize("use_reentrant", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # newer transformers renames the argument

@@ -56,7 +56,7 @@ SIZES = [
     "max_position_embeddings",
 ]
 SWITCHES = ["norm_first", "is_causal", "lm_head_bias", "tie_word_embeddings", "use_cache"]
-PROBABILITIES = ["hidden_dropout", "attention_dropout"]
+PROBABILITIES = ["hidden_dropout", "attention_dropout", "token_dropout"]
 PROBLEM_TYPES = ["regression", "single_label_classification", "multi_label_classification"]
 ALIASES = [
     ("num_tokens", "vocab_size"),
