@@ -44,6 +44,11 @@ RUNS = {
     "fields, from the masked model": "text-classification --init_from {masked}",
     "fields, from scratch": "text-classification",
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
+    "supersenses, from scratch": (
+        "text-classification --dataset {data}/supersenses --num_train_epochs 5 --per_device_train_batch_size 128 "
+        "--eval_strategy epoch --muon_learning_rate 0.02 --learning_rate 2e-3 "
+        '--config_overrides {"vocab_size":16384,"token_dropout":0.15}'
+    ),
     "sentiment": "text-classification --init_from {causal} --dataset {data}/sentiment",
     "reviews": "text-classification --init_from {causal} --dataset {data}/reviews",
     "kinds": "text-classification --init_from {causal} --dataset {data}/kinds",
@@ -74,7 +79,7 @@ def main() -> None:
 
     folders = {name: args.folder / name for name in PRETRAINED} | {"data": args.data}
     for name in args.runs or RUNS:
-        arguments = [argument.format(**folders) for argument in RUNS[name].split()]
+        arguments = [filled(argument, folders) for argument in RUNS[name].split()]
         dataset = dict(itertools.pairwise(arguments)).get("--dataset")
         if dataset is not None and not Path(dataset).exists():
             print(f"{name} is left out: there is no {dataset}", file=sys.stderr)  # noqa: T201
@@ -88,6 +93,13 @@ def main() -> None:
             # The baselines do not depend on the seed.
             evaluate(folder, [] if seed == args.seeds[0] else ["--no_baselines"])
     print(table(args.folder))  # noqa: T201
+
+
+def filled(argument: str, folders: dict[str, Path]) -> str:
+    """The argument with `{causal}`, `{masked}` and `{data}` replaced; other braces are JSON."""
+    for name, folder in folders.items():
+        argument = argument.replace(f"{{{name}}}", str(folder))
+    return argument
 
 
 def folder_of(name: str, folder: Path) -> Path:

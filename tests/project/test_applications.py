@@ -169,3 +169,9 @@ def test_a_row_without_its_data_set_is_left_out(applications, monkeypatch, capsy
     monkeypatch.setattr(sys, "argv", ["applications.py", "reviews", *folders])
     applications.main()
     assert capsys.readouterr().err == f"reviews is left out: there is no {tmp_path / 'data' / 'reviews'}\n"
+
+
+def test_only_the_placeholders_of_folders_are_filled(applications):
+    folders = {"causal": Path("runs/my models/pretraining")}
+    assert applications.filled("{causal}", folders) == "runs/my models/pretraining"
+    assert applications.filled('{"token_dropout":0.15}', folders) == '{"token_dropout":0.15}'

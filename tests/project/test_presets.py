@@ -258,7 +258,7 @@ def test_table_names_every_preset_from_small_to_large():
     assert sorted(row.split()[0] for row in rows) == NAMES
     sizes = [int(row.split()[1].replace(",", "")) for row in rows]
     assert sizes == sorted(sizes)
-    assert rows[0].split() == ["nano", "1,055,488", "4", "x", "128", "x", "4", "2,048", "causal", "pre-norm"]
+    assert rows[0].split() == ["nano", "1,317,632", "4", "x", "128", "x", "4", "4,096", "causal", "pre-norm"]
     assert max(map(len, (heading, *rows))) <= 119
 
 
