@@ -95,7 +95,10 @@ def test_operations(data_sets, tmp_path):
     operations = {"StartInstances": {"documentation": documentation}, "Short": {"documentation": "<p>Ends.</p>"}}
     (folder / "service-2.json.gz").write_bytes(gzip.compress(json.dumps({"operations": operations}).encode()))
     assert list(data_sets.operations(tmp_path)) == [
-        (data_sets.split_of("ec2"), {"document": rest.replace("&amp;", "&"), "summary": "Starts an instance that was stopped before."})
+        (
+            data_sets.split_of("ec2"),
+            {"document": rest.replace("&amp;", "&"), "summary": "Starts an instance that was stopped before."},
+        )
     ]
 
 
