@@ -170,8 +170,9 @@ def sentiment(source: Path) -> Iterator[Row]:
             if sentence[1] in seen:  # some copies of train.txt contain dev.txt
                 continue
             for label, text in [sentence, *phrases] if split == "train" else [sentence]:
-                if label != 2 and text not in seen:
-                    seen.add(text)
+                is_new = text not in seen
+                seen.add(text)
+                if is_new and label != 2:
                     yield split, {"text": text, "label": "positive" if label > 2 else "negative"}
 
 

@@ -75,9 +75,9 @@ def test_reviews(data_sets, tmp_path):
 
 
 def test_sentiment(data_sets, tmp_path):
-    dull = "(1 (2 It) (1 (2 is) (1 dull)))"
-    (tmp_path / "train.txt").write_text(f"(3 (3 (2 -LRB-) (3 moving)) (2 and\\/or))\n{dull}\n")
-    (tmp_path / "dev.txt").write_text(f"{dull}\n(2 (2 A) (2 film))\n")
+    dull, neutral = "(1 (2 It) (1 (2 is) (1 dull)))", "(2 (2 A) (3 hit))"
+    (tmp_path / "train.txt").write_text(f"(3 (3 (2 -LRB-) (3 moving)) (2 and\\/or))\n{dull}\n{neutral}\n")
+    (tmp_path / "dev.txt").write_text(f"{dull}\n{neutral}\n")
     (tmp_path / "test.txt").write_text("(4 moving)\n")
     assert list(data_sets.sentiment(tmp_path)) == [
         ("test", {"text": "moving", "label": "positive"}),
