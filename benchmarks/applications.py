@@ -50,6 +50,11 @@ RUNS = {
         '--config_overrides {"vocab_size":16384,"token_dropout":0.15}'
     ),
     "sentiment": "text-classification --init_from {causal} --dataset {data}/sentiment",
+    "sentiment, from scratch": (
+        "text-classification --dataset {data}/sentiment --num_train_epochs 3 --per_device_train_batch_size 128 "
+        "--eval_strategy epoch --muon_learning_rate 0.02 --learning_rate 2e-3 --weight_decay 0.5 --config_overrides "
+        '{"vocab_size":16384,"token_dropout":0.3,"hidden_dropout":0.3,"num_hidden_layers":2,"is_causal":false}'
+    ),
     "reviews": "text-classification --init_from {causal} --dataset {data}/reviews",
     "kinds": "text-classification --init_from {causal} --dataset {data}/kinds",
     "answering": "question-answering --init_from {causal}",

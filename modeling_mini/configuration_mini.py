@@ -78,8 +78,9 @@ class MiniConfig(PretrainedConfig):
         hidden_dropout (`float`, defaults to 0.0): Dropout after the embedding, on the feed-forward activation and on
             the output of each sublayer.
         attention_dropout (`float`, defaults to 0.0): Dropout of the attention weights.
-        token_dropout (`float`, defaults to 0.0): Share of the tokens whose embedding is zero in a training step, so
-            that the model relies on no single word (word dropout, Iyyer et al. 2015).
+        token_dropout (`float`, defaults to 0.0): Probability that a training step replaces the embedding of a token by
+            zeros, so that the model relies on no single word (word dropout, Iyyer et al. 2015). The others are scaled
+            by 1 / (1 - p).
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every LayerNorm.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial linear weights.
         lm_head_bias (`bool`, defaults to `False`): Whether the projection to the vocabulary has a bias.

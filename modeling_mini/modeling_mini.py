@@ -302,6 +302,7 @@ class MiniModel(MiniPreTrainedModel):
         # it with placeholders. Only the first stage holds a real first layer, so only that stage adds positions.
         if hasattr(self.layers[0], "self_attn"):
             positions = sinusoidal_positions(position_ids, self.config.hidden_size)
+            # Zeroes whole tokens: T stands where `dropout1d` expects channels.
             hidden_states = nn.functional.dropout1d(hidden_states, self.config.token_dropout, self.training)
             hidden_states = hidden_states * self.config.hidden_size**0.5 + positions.to(hidden_states.dtype)
             hidden_states = self.dropout(hidden_states)

@@ -87,6 +87,20 @@ def test_sentiment(data_sets, tmp_path):
     ]
 
 
+@pytest.fixture
+def splits_by_name(data_sets, monkeypatch):
+    """Each name is a split of its own, so that a test sees the name that decides."""
+    monkeypatch.setattr(data_sets, "split_of", lambda name: name)
+
+
+@pytest.mark.usefixtures("splits_by_name")
+def test_the_definition_decides_the_split(data_sets, wordnet):
+    for rows in (data_sets.supersenses(wordnet), data_sets.kinds(wordnet)):
+        assert all(name == example["text"] for name, example in rows)
+    assert [name for name, _ in data_sets.hypernyms(wordnet)] == ["an animal that barks"]
+
+
+@pytest.mark.usefixtures("splits_by_name")
 def test_operations(data_sets, tmp_path):
     folder = tmp_path / "botocore" / "data" / "ec2" / "2016-11-15"
     folder.mkdir(parents=True)
@@ -95,20 +109,17 @@ def test_operations(data_sets, tmp_path):
     operations = {"StartInstances": {"documentation": documentation}, "Short": {"documentation": "<p>Ends.</p>"}}
     (folder / "service-2.json.gz").write_bytes(gzip.compress(json.dumps({"operations": operations}).encode()))
     assert list(data_sets.operations(tmp_path)) == [
-        (
-            data_sets.split_of("ec2"),
-            {"document": rest.replace("&amp;", "&"), "summary": "Starts an instance that was stopped before."},
-        )
+        ("ec2", {"document": rest.replace("&amp;", "&"), "summary": "Starts an instance that was stopped before."})
     ]
 
 
+@pytest.mark.usefixtures("splits_by_name")
 def test_packages(data_sets, monkeypatch, tmp_path):
     english = {"1": ("libfoo-dev", ["a library", "One.", "Two."]), "2": ("bar", ["a tool", "One."])}
     german = {"1": ("libfoo-dev", ["eine Bibliothek", "Eins.", "Zwei."]), "2": ("bar", ["ein Werkzeug"])}
     monkeypatch.setattr(data_sets, "descriptions", lambda _, language: {"en": english, "de": german}[language])
     rows = list(data_sets.packages(tmp_path))
-    foo, bar = data_sets.split_of("foo"), data_sets.split_of("bar")
-    assert [split for split, _ in rows] == [foo, foo, foo, bar]
+    assert [name for name, _ in rows] == ["foo", "foo", "foo", "bar"]
     assert rows[-1][1] == {"source": "a tool", "target": "ein Werkzeug"}
 
 
