@@ -110,7 +110,6 @@ MINI = ModelTester(
     },
     hidden_dropout=0.1,
     attention_dropout=0.1,
-    token_dropout=0.1,
 )
 # The reference layer of the article, and the encoder: every test also runs on these variants.
 MINI_POST_NORM = MINI.varied(norm_first=False, hidden_act="relu", tie_word_embeddings=False, lm_head_bias=True)
