@@ -29,6 +29,10 @@ from modeling_mini.tasks import task_class
 
 PRETRAINED = {"causal": "pretraining", "masked": "fill-mask"}
 
+LABELS_FROM_SCRATCH = (
+    "--per_device_train_batch_size 128 --eval_strategy epoch --muon_learning_rate 0.02 --learning_rate 2e-3"
+)
+
 # Name of a row -> arguments of train.py; {causal} and {masked} are the folders of the pretrained models, {data} is
 # that of `--data`.
 RUNS = {
@@ -45,15 +49,14 @@ RUNS = {
     "fields, from scratch": "text-classification",
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
     "supersenses, from scratch": (
-        "text-classification --dataset {data}/supersenses --num_train_epochs 5 --per_device_train_batch_size 128 "
-        "--eval_strategy epoch --muon_learning_rate 0.02 --learning_rate 2e-3 "
-        '--config_overrides {"vocab_size":16384,"token_dropout":0.15}'
+        "text-classification --dataset {data}/supersenses --num_train_epochs 5 --config_overrides "
+        '{"vocab_size":16384,"token_dropout":0.15} ' + LABELS_FROM_SCRATCH
     ),
     "sentiment": "text-classification --init_from {causal} --dataset {data}/sentiment",
     "sentiment, from scratch": (
-        "text-classification --dataset {data}/sentiment --num_train_epochs 3 --per_device_train_batch_size 128 "
-        "--eval_strategy epoch --muon_learning_rate 0.02 --learning_rate 2e-3 --weight_decay 0.5 --config_overrides "
-        '{"vocab_size":16384,"token_dropout":0.3,"hidden_dropout":0.3,"num_hidden_layers":2,"is_causal":false}'
+        "text-classification --dataset {data}/sentiment --num_train_epochs 3 --weight_decay 0.5 --config_overrides "
+        '{"vocab_size":16384,"token_dropout":0.3,"hidden_dropout":0.3,"num_hidden_layers":2,"is_causal":false} '
+        + LABELS_FROM_SCRATCH
     ),
     "reviews": "text-classification --init_from {causal} --dataset {data}/reviews",
     "kinds": "text-classification --init_from {causal} --dataset {data}/kinds",

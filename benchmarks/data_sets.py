@@ -162,7 +162,7 @@ def reviews(source: Path) -> Iterator[Row]:
 
 
 def sentiment(source: Path) -> Iterator[Row]:
-    """Phrases and sentences that are not neutral. A held-out sentence is no training phrase; its tree is not used."""
+    """Phrases and sentences, none neutral. A held-out sentence is not a training phrase; its tree is skipped."""
     seen = set()
     for split, name in (("test", "test"), ("validation", "dev"), ("train", "train")):
         for line in (source / f"{name}.txt").read_text(encoding="utf-8").splitlines():
