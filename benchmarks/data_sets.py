@@ -13,12 +13,15 @@ Nothing is downloaded. SOURCE is where the files are:
     sentiment     the Stanford Sentiment Treebank (Socher et al. 2013), positive or negative, as SST-2 of GLUE: phrases
                   to train on, sentences to validate and test on
                   SOURCE: a folder with train.txt, dev.txt and test.txt, as in trainDevTestTrees_PTB.zip
+    films         50,000 whole film reviews, positive or negative, with their own test split (Maas et al. 2011)
+    film-texts    50,000 more of these reviews without labels, to pretrain on
+                  SOURCE: the folder aclImdb of aclImdb_v1.tar.gz
     operations    the documentation of operations of Amazon's services: the first sentence, and the rest
                   SOURCE: an unpacked wheel of botocore
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
 
-A text is in one split only. The treebank has splits of its own. Elsewhere the split depends on a name (a definition, a
+A text is in one split only. The treebank and the film reviews have splits of their own. Elsewhere the split depends on a name (a definition, a
 sentence, a service, a package), so it is the same on each machine.
 """
 
@@ -191,6 +194,26 @@ def labelled_phrases(tree: str) -> list[tuple[int, str]]:
     return nodes
 
 
+def films(source: Path) -> Iterator[Row]:
+    for ending, label in (("pos", "positive"), ("neg", "negative")):
+        for name, text in film_reviews(source / "train" / ending):
+            yield ("validation" if fraction("films", name) < 0.1 else "train"), {"text": text, "label": label}
+        for _, text in film_reviews(source / "test" / ending):
+            yield "test", {"text": text, "label": label}
+
+
+def film_texts(source: Path) -> Iterator[Row]:
+    for name, text in film_reviews(source / "train" / "unsup"):
+        yield split_of(name), {"text": text}
+
+
+def film_reviews(folder: Path) -> Iterator[tuple[str, str]]:
+    """The name and the text of each file, with line breaks in place of `<br />`."""
+    for path in sorted(folder.iterdir()):
+        lines = path.read_text(encoding="utf-8").split("<br />")
+        yield path.name, "\n".join(filter(None, (" ".join(line.split()) for line in lines)))
+
+
 def operations(source: Path) -> Iterator[Row]:
     """The split depends on the service. A summary has 20 to 200 characters, a document at least 100."""
     seen = set()
@@ -246,6 +269,8 @@ DATA_SETS = {
     "hypernyms": hypernyms,
     "reviews": reviews,
     "sentiment": sentiment,
+    "films": films,
+    "film-texts": film_texts,
     "operations": operations,
     "packages": packages,
 }

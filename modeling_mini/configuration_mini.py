@@ -86,8 +86,9 @@ class MiniConfig(PretrainedConfig):
         lm_head_bias (`bool`, defaults to `False`): Whether the projection to the vocabulary has a bias.
         tie_word_embeddings (`bool`, defaults to `True`): Whether the projection to the vocabulary reuses the embedding
             table.
-        classifier_pooling (`"mean"` or `"last"`, defaults to `"mean"`): What a sequence classifier reads: the mean
-            over the tokens that are not padding, or the last such token.
+        classifier_pooling (`"mean"`, `"first_last_mean"` or `"last"`, defaults to `"mean"`): What a sequence classifier
+            reads: the mean of the last hidden states over the tokens that are not padding; this mean plus the mean of
+            the embeddings, a bag of words (first-last average, Li et al. 2020); or the last hidden state.
         use_cache (`bool`, defaults to `True`): Whether to return keys and values for the next decoding step.
         pad_token_id (`int`, *optional*, defaults to 0): Padding token. Must differ from `eos_token_id`.
         bos_token_id (`int`, *optional*, defaults to 1): Token that starts a document.
@@ -148,7 +149,7 @@ class MiniConfig(PretrainedConfig):
     initializer_range: float | int = 0.02
     lm_head_bias: bool = False
     tie_word_embeddings: bool = True
-    classifier_pooling: Literal["mean", "last"] = "mean"
+    classifier_pooling: Literal["mean", "first_last_mean", "last"] = "mean"
     use_cache: bool = True
     pad_token_id: int | None = 0
     bos_token_id: int | None = 1

@@ -302,9 +302,7 @@ class MiniModel(MiniPreTrainedModel):
         # it with placeholders. Only the first stage holds a real first layer, so only that stage adds positions.
         if hasattr(self.layers[0], "self_attn"):
             positions = sinusoidal_positions(position_ids, self.config.hidden_size)
-            # Zeroes whole tokens: T stands where `dropout1d` expects channels.
-            hidden_states = nn.functional.dropout1d(hidden_states, self.config.token_dropout, self.training)
-            hidden_states = hidden_states * self.config.hidden_size**0.5 + positions.to(hidden_states.dtype)
+            hidden_states = self.scaled(hidden_states) + positions.to(hidden_states.dtype)
             hidden_states = self.dropout(hidden_states)
         for layer in self.layers:
             hidden_states = layer(
@@ -316,6 +314,12 @@ class MiniModel(MiniPreTrainedModel):
                 **kwargs,
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: past_key_values})
+
+    def scaled(self, inputs_embeds: torch.FloatTensor) -> torch.FloatTensor:
+        """Embeddings `[B, T, D]` x sqrt(D). In training, token dropout sets whole tokens to zero."""
+        # T stands where `dropout1d` expects channels.
+        embeddings = nn.functional.dropout1d(inputs_embeds, self.config.token_dropout, self.training)
+        return embeddings * self.config.hidden_size**0.5
 
 
 class MiniLanguageModel(MiniPreTrainedModel):
@@ -467,7 +471,12 @@ class MiniForSequenceClassification(MiniPreTrainedModel):
         `attention_mask` marks padding; without a mask, tokens equal to `pad_token_id` are padding.
         """
         outputs = self.model(input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, **kwargs)
-        pooled = self._pool(outputs.last_hidden_state, self._token_mask(input_ids, attention_mask))
+        hidden_states = outputs.last_hidden_state
+        if self.config.classifier_pooling == "first_last_mean":
+            if inputs_embeds is None:
+                inputs_embeds = self.model.embed_tokens(input_ids)
+            hidden_states = hidden_states + self.model.scaled(inputs_embeds)
+        pooled = self._pool(hidden_states, self._token_mask(input_ids, attention_mask))
         logits = self.score(self.dropout(pooled))
         loss = None
         if labels is not None:
@@ -485,7 +494,7 @@ class MiniForSequenceClassification(MiniPreTrainedModel):
         return None
 
     def _pool(self, hidden_states, token_mask):
-        """`[B, T, D]` -> `[B, D]`: the mean over the tokens, or the last token."""
+        """`[B, T, D]` -> `[B, D]`: the last token, or the mean over the tokens."""
         if token_mask is None:
             token_mask = torch.ones(hidden_states.shape[:2], dtype=torch.bool, device=hidden_states.device)
         token_mask = token_mask[:, -hidden_states.shape[1] :].to(hidden_states.device)

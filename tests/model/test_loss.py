@@ -377,7 +377,7 @@ def test_classifier_loss_equals_that_of_its_problem_type(
     torch.testing.assert_close(outputs.loss, reference(outputs.logits, labels), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "first_last_mean", "last"])
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("side", ["left", "right"])
 @torch.no_grad()
@@ -389,7 +389,7 @@ def test_classification_ignores_padding_on_either_side(tiny_model, random_ids, p
     torch.testing.assert_close(model(ids, attention_mask=mask).logits, alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "first_last_mean", "last"])
 @torch.no_grad()
 def test_classification_without_mask_ignores_padding_tokens_on_the_right(tiny_model, random_ids, pad, pooling):
     model = tiny_model(MiniForSequenceClassification, classifier_pooling=pooling, num_labels=3)
@@ -399,14 +399,22 @@ def test_classification_without_mask_ignores_padding_tokens_on_the_right(tiny_mo
     torch.testing.assert_close(model(ids).logits, alone, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "first_last_mean", "last"])
 @torch.no_grad()
-def test_classifier_reads_the_mean_or_the_last_hidden_state(tiny_model, random_ids, pooling):
+def test_what_a_classifier_reads(tiny_model, random_ids, pooling):
     model = tiny_model(MiniForSequenceClassification, classifier_pooling=pooling, num_labels=3)
     ids = random_ids(2, 9)
     hidden_states = model.model(ids).last_hidden_state
-    pooled = hidden_states.mean(1) if pooling == "mean" else hidden_states[:, -1]
-    torch.testing.assert_close(model(ids).logits, pooled @ model.score.weight.T, rtol=0, atol=1e-5)
+    embeddings = model.model.embed_tokens(ids)
+    bag_of_words = embeddings.mean(1) * model.config.hidden_size**0.5
+    pooled = {
+        "mean": hidden_states.mean(1),
+        "first_last_mean": hidden_states.mean(1) + bag_of_words,
+        "last": hidden_states[:, -1],
+    }[pooling]
+    expected = pooled @ model.score.weight.T
+    torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model(inputs_embeds=embeddings).logits, expected, rtol=0, atol=1e-5)
 
 
 def test_token_classification_loss_equals_cross_entropy_at_each_labelled_token(tiny_model, random_ids):

@@ -118,7 +118,7 @@ def configurations(draw, **fixed):
         "hidden_act": draw(st.sampled_from(FUNCTIONS)),
         "layer_norm_eps": draw(st.floats(1e-12, 0.1)),
         "initializer_range": draw(st.floats(0, 1, exclude_min=True)),
-        "classifier_pooling": draw(st.sampled_from(["mean", "last"])),
+        "classifier_pooling": draw(st.sampled_from(["mean", "first_last_mean", "last"])),
     }
     return fields | fixed
 

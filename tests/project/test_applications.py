@@ -87,6 +87,19 @@ def test_sentiment(data_sets, tmp_path):
     ]
 
 
+def test_films_have_a_test_split_of_their_own_and_texts_without_labels(data_sets, tmp_path):
+    for folder in ("train/pos", "train/neg", "train/unsup", "test/pos", "test/neg"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "0_9.txt").write_text(f"From {folder}.<br /><br />A  film.\n", encoding="utf-8")
+    assert [(split, row["text"], row["label"]) for split, row in data_sets.films(tmp_path)] == [
+        ("train", "From train/pos.\nA film.", "positive"),
+        ("test", "From test/pos.\nA film.", "positive"),
+        ("train", "From train/neg.\nA film.", "negative"),
+        ("test", "From test/neg.\nA film.", "negative"),
+    ]
+    assert examples(data_sets.film_texts(tmp_path)) == [{"text": "From train/unsup.\nA film."}]
+
+
 @pytest.fixture
 def splits_by_name(data_sets, monkeypatch):
     """Each name is a split of its own, so that a test sees the name that decides."""
