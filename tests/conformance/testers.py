@@ -112,7 +112,13 @@ MINI = ModelTester(
     attention_dropout=0.1,
 )
 # The reference layer of the article, and the encoder: every test also runs on these variants.
-MINI_POST_NORM = MINI.varied(norm_first=False, hidden_act="relu", tie_word_embeddings=False, lm_head_bias=True)
+MINI_POST_NORM = MINI.varied(
+    norm_first=False,
+    hidden_act="relu",
+    tie_word_embeddings=False,
+    lm_head_bias=True,
+    classifier_pooling="first_last_mean",
+)
 MINI_BIDIRECTIONAL = MINI.varied(is_causal=False, classifier_pooling="last", without=["text-generation"])
 
 GPT2 = ModelTester(
