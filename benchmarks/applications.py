@@ -27,14 +27,19 @@ from modeling_mini.tables import decimals, markdown_table
 from modeling_mini.tasks import task_class
 
 
-PRETRAINED = {"causal": "pretraining", "masked": "fill-mask"}
+# Pretrained models that rows start from: name -> arguments of train.py; {data} is the folder of `--data`.
+PRETRAINED = {
+    "causal": "pretraining",
+    "masked": "fill-mask",
+    "films": (
+        'pretraining --dataset {data}/film-texts --config_overrides {"vocab_size":16384} '
+        "--max_steps 3500 --eval_steps 500 --save_steps 500"
+    ),
+}
 
-LABELS_FROM_SCRATCH = (
-    "--per_device_train_batch_size 128 --eval_strategy epoch --muon_learning_rate 0.02 --learning_rate 2e-3"
-)
+BAG_OF_WORDS = '--config_overrides {"classifier_pooling":"first_last_mean"}'
 
-# Name of a row -> arguments of train.py; {causal} and {masked} are the folders of the pretrained models, {data} is
-# that of `--data`.
+# Name of a row -> arguments of train.py; {causal}, {masked} and {films} are the folders of the pretrained models.
 RUNS = {
     "generation": "quickstart",
     "generation, Shakespeare": "quickstart --dataset {data}/shakespeare.txt",
@@ -46,19 +51,12 @@ RUNS = {
     "summarization, operations": "summarization --init_from {causal} --dataset {data}/operations",
     "fields": "text-classification --init_from {causal}",
     "fields, from the masked model": "text-classification --init_from {masked}",
-    "fields, from scratch": "text-classification",
+    "fields, from scratch": "text-classification-scratch",
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
-    "supersenses, from scratch": (
-        "text-classification --dataset {data}/supersenses --num_train_epochs 5 --config_overrides "
-        '{"vocab_size":16384,"token_dropout":0.15} ' + LABELS_FROM_SCRATCH
-    ),
-    "sentiment": "text-classification --init_from {causal} --dataset {data}/sentiment",
-    "sentiment, from scratch": (
-        "text-classification --dataset {data}/sentiment --num_train_epochs 3 --weight_decay 0.5 --config_overrides "
-        '{"vocab_size":16384,"token_dropout":0.3,"hidden_dropout":0.3,"num_hidden_layers":2,"is_causal":false} '
-        + LABELS_FROM_SCRATCH
-    ),
-    "reviews": "text-classification --init_from {causal} --dataset {data}/reviews",
+    "supersenses, from scratch": "text-classification-scratch --dataset {data}/supersenses",
+    "sentiment": f"text-classification --init_from {{films}} --dataset {{data}}/sentiment {BAG_OF_WORDS}",
+    "sentiment, from scratch": "text-classification-scratch --dataset {data}/sentiment --num_train_epochs 1",
+    "reviews": f"text-classification --init_from {{films}} --dataset {{data}}/reviews {BAG_OF_WORDS}",
     "kinds": "text-classification --init_from {causal} --dataset {data}/kinds",
     "answering": "question-answering --init_from {causal}",
     "answering, from the masked model": "question-answering --init_from {masked}",
@@ -87,14 +85,15 @@ def main() -> None:
 
     folders = {name: args.folder / name for name in PRETRAINED} | {"data": args.data}
     for name in args.runs or RUNS:
-        arguments = [filled(argument, folders) for argument in RUNS[name].split()]
-        dataset = dict(itertools.pairwise(arguments)).get("--dataset")
-        if dataset is not None and not Path(dataset).exists():
-            print(f"{name} is left out: there is no {dataset}", file=sys.stderr)  # noqa: T201
+        starts = [start for start in PRETRAINED if f"{{{start}}}" in RUNS[name]]
+        commands = {folders[start]: filled(PRETRAINED[start], folders) for start in starts}
+        arguments = filled(RUNS[name], folders)
+        data_sets = [dict(itertools.pairwise(command)).get("--dataset") for command in (*commands.values(), arguments)]
+        if missing := [path for path in data_sets if path is not None and not Path(path).exists()]:
+            print(f"{name} is left out: there is no {missing[0]}", file=sys.stderr)  # noqa: T201
             continue
-        for kind, recipe in PRETRAINED.items():
-            if f"{{{kind}}}" in RUNS[name]:
-                train(folders[kind], [recipe, "--seed", "1"])
+        for folder, command in commands.items():
+            train(folder, [*command, "--seed", "1"])
         for seed in args.seeds:
             folder = folder_of(name, args.folder) / str(seed)
             train(folder, [*arguments, "--seed", str(seed)])
@@ -103,11 +102,12 @@ def main() -> None:
     print(table(args.folder))  # noqa: T201
 
 
-def filled(argument: str, folders: dict[str, Path]) -> str:
-    """The argument with `{causal}`, `{masked}` and `{data}` replaced; other braces are JSON."""
+def filled(command: str, folders: dict[str, Path]) -> list[str]:
+    """The arguments with `{causal}`, `{data}` and so on replaced by folders; other braces are JSON."""
+    arguments = command.split()
     for name, folder in folders.items():
-        argument = argument.replace(f"{{{name}}}", str(folder))
-    return argument
+        arguments = [argument.replace(f"{{{name}}}", str(folder)) for argument in arguments]
+    return arguments
 
 
 def folder_of(name: str, folder: Path) -> Path:

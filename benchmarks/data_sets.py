@@ -13,15 +13,14 @@ Nothing is downloaded. SOURCE is where the files are:
     sentiment     the Stanford Sentiment Treebank (Socher et al. 2013), positive or negative, as SST-2 of GLUE: phrases
                   to train on, sentences to validate and test on
                   SOURCE: a folder with train.txt, dev.txt and test.txt, as in trainDevTestTrees_PTB.zip
-    films         50,000 whole film reviews, positive or negative, with their own test split (Maas et al. 2011)
-    film-texts    50,000 more of these reviews without labels, to pretrain on
+    film-texts    50,000 whole film reviews without labels, to pretrain on (Maas et al. 2011)
                   SOURCE: the folder aclImdb of aclImdb_v1.tar.gz
     operations    the documentation of operations of Amazon's services: the first sentence, and the rest
                   SOURCE: an unpacked wheel of botocore
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
 
-A text is in one split only. The treebank and the film reviews have splits of their own. Elsewhere the split depends on a name (a definition, a
+A text is in one split only. The treebank has splits of its own. Elsewhere the split depends on a name (a definition, a
 sentence, a service, a package), so it is the same on each machine.
 """
 
@@ -194,24 +193,9 @@ def labelled_phrases(tree: str) -> list[tuple[int, str]]:
     return nodes
 
 
-def films(source: Path) -> Iterator[Row]:
-    for ending, label in (("pos", "positive"), ("neg", "negative")):
-        for name, text in film_reviews(source / "train" / ending):
-            yield ("validation" if fraction("films", name) < 0.1 else "train"), {"text": text, "label": label}
-        for _, text in film_reviews(source / "test" / ending):
-            yield "test", {"text": text, "label": label}
-
-
 def film_texts(source: Path) -> Iterator[Row]:
-    for name, text in film_reviews(source / "train" / "unsup"):
-        yield split_of(name), {"text": text}
-
-
-def film_reviews(folder: Path) -> Iterator[tuple[str, str]]:
-    """The name and the text of each file, with line breaks in place of `<br />`."""
-    for path in sorted(folder.iterdir()):
-        lines = path.read_text(encoding="utf-8").split("<br />")
-        yield path.name, "\n".join(filter(None, (" ".join(line.split()) for line in lines)))
+    for path in sorted((source / "train" / "unsup").iterdir()):
+        yield split_of(path.name), {"text": tidy(path.read_text(encoding="utf-8").replace("<br />", "\n"))}
 
 
 def operations(source: Path) -> Iterator[Row]:
@@ -221,13 +205,17 @@ def operations(source: Path) -> Iterator[Row]:
         service = json.loads(gzip.decompress(path.read_bytes()))
         for operation in service.get("operations", {}).values():
             text = re.sub(BLOCK_TAG, "\n", operation.get("documentation", ""))
-            text = html.unescape(re.sub(r"<[^>]+>", "", text))
-            text = "\n".join(filter(None, (" ".join(line.split()) for line in text.splitlines())))
+            text = tidy(html.unescape(re.sub(r"<[^>]+>", "", text)))
             sentence = re.match(r"(.{20,200}?\.)\s+(?=\S)", text, re.DOTALL)
             document = text[sentence.end() :] if sentence else ""
             if len(document) >= 100 and sentence[1] not in seen:
                 seen.add(sentence[1])
                 yield split_of(path.parts[-3]), {"document": document, "summary": " ".join(sentence[1].split())}
+
+
+def tidy(text: str) -> str:
+    """The text without empty lines and repeated spaces."""
+    return "\n".join(filter(None, (" ".join(line.split()) for line in text.split("\n"))))
 
 
 def packages(source: Path) -> Iterator[Row]:
@@ -269,7 +257,6 @@ DATA_SETS = {
     "hypernyms": hypernyms,
     "reviews": reviews,
     "sentiment": sentiment,
-    "films": films,
     "film-texts": film_texts,
     "operations": operations,
     "packages": packages,

@@ -87,19 +87,6 @@ def test_sentiment(data_sets, tmp_path):
     ]
 
 
-def test_films_have_a_test_split_of_their_own_and_texts_without_labels(data_sets, tmp_path):
-    for folder in ("train/pos", "train/neg", "train/unsup", "test/pos", "test/neg"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "0_9.txt").write_text(f"From {folder}.<br /><br />A  film.\n", encoding="utf-8")
-    assert [(split, row["text"], row["label"]) for split, row in data_sets.films(tmp_path)] == [
-        ("train", "From train/pos.\nA film.", "positive"),
-        ("test", "From test/pos.\nA film.", "positive"),
-        ("train", "From train/neg.\nA film.", "negative"),
-        ("test", "From test/neg.\nA film.", "negative"),
-    ]
-    assert examples(data_sets.film_texts(tmp_path)) == [{"text": "From train/unsup.\nA film."}]
-
-
 @pytest.fixture
 def splits_by_name(data_sets, monkeypatch):
     """Each name is a split of its own, so that a test sees the name that decides."""
@@ -111,6 +98,13 @@ def test_the_definition_decides_the_split(data_sets, wordnet):
     for rows in (data_sets.supersenses(wordnet), data_sets.kinds(wordnet)):
         assert all(name == example["text"] for name, example in rows)
     assert [name for name, _ in data_sets.hypernyms(wordnet)] == ["an animal that barks"]
+
+
+@pytest.mark.usefixtures("splits_by_name")
+def test_film_texts(data_sets, tmp_path):
+    (tmp_path / "train" / "unsup").mkdir(parents=True)
+    (tmp_path / "train" / "unsup" / "7_0.txt").write_text("Silent.<br /><br />Two  jail birds.\n", encoding="utf-8")
+    assert list(data_sets.film_texts(tmp_path)) == [("7_0.txt", {"text": "Silent.\nTwo jail birds."})]
 
 
 @pytest.mark.usefixtures("splits_by_name")
@@ -191,14 +185,19 @@ def test_the_rows_of_the_table_can_be_listed(applications, monkeypatch, capsys):
     assert "fields: text-classification --init_from {causal}\n" in capsys.readouterr().out
 
 
-def test_a_row_without_its_data_set_is_left_out(applications, monkeypatch, capsys, tmp_path):
+def test_a_row_without_its_data_or_that_of_its_start_is_left_out(applications, monkeypatch, capsys, tmp_path):
     folders = ["--folder", str(tmp_path / "runs"), "--data", str(tmp_path / "data")]
+    monkeypatch.setattr(sys, "argv", ["applications.py", "supersenses", *folders])
+    applications.main()
+    assert capsys.readouterr().err == f"supersenses is left out: there is no {tmp_path / 'data' / 'supersenses'}\n"
+
+    (tmp_path / "data" / "reviews").mkdir(parents=True)
     monkeypatch.setattr(sys, "argv", ["applications.py", "reviews", *folders])
     applications.main()
-    assert capsys.readouterr().err == f"reviews is left out: there is no {tmp_path / 'data' / 'reviews'}\n"
+    assert capsys.readouterr().err == f"reviews is left out: there is no {tmp_path / 'data' / 'film-texts'}\n"
 
 
 def test_only_the_placeholders_of_folders_are_filled(applications):
     folders = {"causal": Path("runs/my models/pretraining")}
-    assert applications.filled("{causal}", folders) == "runs/my models/pretraining"
-    assert applications.filled('{"token_dropout":0.15}', folders) == '{"token_dropout":0.15}'
+    filled = applications.filled('--init_from {causal} --config_overrides {"token_dropout":0.15}', folders)
+    assert filled == ["--init_from", "runs/my models/pretraining", "--config_overrides", '{"token_dropout":0.15}']
