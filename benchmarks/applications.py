@@ -51,7 +51,7 @@ RUNS = {
     "summarization, operations": "summarization --init_from {causal} --dataset {data}/operations",
     "fields": "text-classification --init_from {causal}",
     "fields, from the masked model": "text-classification --init_from {masked}",
-    "fields, from scratch": "text-classification-scratch",
+    "fields, from scratch": "text-classification-scratch --num_train_epochs 5",
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
     "supersenses, from scratch": "text-classification-scratch --dataset {data}/supersenses",
     "sentiment": f"text-classification --init_from {{films}} --dataset {{data}}/sentiment {BAG_OF_WORDS}",
