@@ -351,12 +351,20 @@ def quickstart(tiny_model, tmp_path, monkeypatch):
 def applications(quickstart, tiny_model, tmp_path):
     """Adds untrained models in the output folders of the recipes of the tasks, and a document."""
     tokenizer = AutoTokenizer.from_pretrained("runs/quickstart")
-    for name in ("translation", "summarization", "text-classification", "question-answering"):
-        model_class = task_class(name).model_class
+    recipes = (
+        "translation",
+        "summarization",
+        "text-classification",
+        "text-classification-scratch",
+        "question-answering",
+    )
+    for name in recipes:
+        task = name.removesuffix("-scratch")
+        model_class = task_class(task).model_class
         model = tiny_model(model_class, vocab_size=len(tokenizer), is_causal=model_class is MiniForCausalLM)
         for part in (model, tokenizer):
             part.save_pretrained(tmp_path / "runs" / name)
-        data = {"task": name, "block_size": 64, "max_target_tokens": 4}
+        data = {"task": task, "block_size": 64, "max_target_tokens": 4}
         (tmp_path / "runs" / name / "_run.json").write_text(json.dumps({"data": data}))
     (tmp_path / "document.txt").write_text("Return the text. It has words.")
 

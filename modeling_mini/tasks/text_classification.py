@@ -45,7 +45,6 @@ class TextClassification(Task):
     requires = ("sklearn",)
     metric = "macro_f1"
     score_names = ("accuracy", "macro_f1", "mcc")
-    pretrained_result = "macro-F1 67.1"
 
     def __init__(self, args: TaskArguments):
         super().__init__(args)

@@ -197,7 +197,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     _warn_of_idle_options(given, model_arguments, training_arguments)
     if model_arguments.init_from:
         # The recipe's sizes are for a new model; the model to fine-tune has its own.
-        overrides = {name: value for name, value in overrides.items() if not name.endswith("_size")}
+        sizes = {name for name in overrides if name.endswith("_size") or name.startswith("num_")}
+        overrides = {name: value for name, value in overrides.items() if name not in sizes}
     if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
