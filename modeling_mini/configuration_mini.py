@@ -86,9 +86,10 @@ class MiniConfig(PretrainedConfig):
         lm_head_bias (`bool`, defaults to `False`): Whether the projection to the vocabulary has a bias.
         tie_word_embeddings (`bool`, defaults to `True`): Whether the projection to the vocabulary reuses the embedding
             table.
-        classifier_pooling (`"mean"`, `"first_last_mean"` or `"last"`, defaults to `"mean"`): What a sequence classifier
-            reads: the mean of the last hidden states over the tokens that are not padding; this mean plus the mean of
-            the embeddings, a bag of words (first-last average, Li et al. 2020); or the last hidden state.
+        classifier_pooling (`str`, defaults to `"mean"`): What a sequence classifier reads. `"mean"`: the mean of the
+            last hidden states over the tokens that are not padding. `"first_last_mean"`: this mean plus that of the
+            embeddings, which is a bag of words (first-last average, Li et al. 2020). `"last"`: the hidden state of the
+            last token that is not padding.
         use_cache (`bool`, defaults to `True`): Whether to return keys and values for the next decoding step.
         pad_token_id (`int`, *optional*, defaults to 0): Padding token. Must differ from `eos_token_id`.
         bos_token_id (`int`, *optional*, defaults to 1): Token that starts a document.

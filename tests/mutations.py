@@ -101,7 +101,7 @@ DEFECTS = {
             "(angles.sin(), angles.cos())",
             "(angles.cos(), angles.sin())",
         ),
-        ("embedding not scaled", "MiniModel.forward", " * self.config.hidden_size**0.5", ""),
+        ("embedding not scaled", "MiniModel.scaled", " * self.config.hidden_size**0.5", ""),
         ("embedding starts at 0.02", "MiniPreTrainedModel._init_weights", "self.config.hidden_size**-0.5", "0.02"),
         (
             "residual projections start at full scale",
@@ -233,6 +233,12 @@ DEFECTS = {
             "weights = token_mask",
             "weights = torch.ones_like(token_mask)",
         ),
+        (
+            "`first_last_mean` without the bag of words",
+            "MiniForSequenceClassification.forward",
+            "hidden_states + self.model.scaled(inputs_embeds)",
+            "hidden_states",
+        ),
     ],
     ("loss_mini.py", "model/test_loss.py"): [
         (
@@ -331,6 +337,12 @@ DEFECTS = {
             "parse_arguments",
             "overrides | canonical_overrides(model_arguments.overrides())",
             "canonical_overrides(model_arguments.overrides()) or overrides",
+        ),
+        (
+            "arguments: a recipe changes the layers of a model to fine-tune",
+            "parse_arguments",
+            ' or name.startswith("num_")',
+            "",
         ),
         (
             "arguments: the older `--use_muon` is ignored",
