@@ -1,4 +1,4 @@
-"""Write data sets that no recipe was tuned on, from files of other packages, as a folder of one JSON file per split.
+"""Write data sets that are not built in, from files of other packages, as a folder of one JSON file per split.
 
     python benchmarks/data_sets.py supersenses package/dict --output runs/data/supersenses
 
