@@ -80,7 +80,8 @@ class MiniConfig(PretrainedConfig):
         attention_dropout (`float`, defaults to 0.0): Dropout of the attention weights.
         token_dropout (`float`, defaults to 0.0): Probability that a training step replaces the embedding of a token by
             zeros, so that the model relies on no single word (word dropout, Iyyer et al. 2015). The others are scaled
-            by 1 / (1 - p).
+            by 1 / (1 - p). With `classifier_pooling="first_last_mean"`, the layers and the bag of words drop tokens
+            independently.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of every LayerNorm.
         initializer_range (`float`, defaults to 0.02): Standard deviation of the initial linear weights.
         lm_head_bias (`bool`, defaults to `False`): Whether the projection to the vocabulary has a bias.
@@ -88,8 +89,8 @@ class MiniConfig(PretrainedConfig):
             table.
         classifier_pooling (`str`, defaults to `"mean"`): What a sequence classifier reads. `"mean"`: the mean of the
             last hidden states over the tokens that are not padding. `"first_last_mean"`: this mean plus that of the
-            embeddings, which is a bag of words (first-last average, Li et al. 2020). `"last"`: the hidden state of the
-            last token that is not padding.
+            embeddings x sqrt(D), without positions, which is a bag of words (after the first-last average of Su et al.
+            2021). `"last"`: the hidden state of the last token that is not padding.
         use_cache (`bool`, defaults to `True`): Whether to return keys and values for the next decoding step.
         pad_token_id (`int`, *optional*, defaults to 0): Padding token. Must differ from `eos_token_id`.
         bos_token_id (`int`, *optional*, defaults to 1): Token that starts a document.

@@ -302,7 +302,7 @@ class MiniModel(MiniPreTrainedModel):
         # it with placeholders. Only the first stage holds a real first layer, so only that stage adds positions.
         if hasattr(self.layers[0], "self_attn"):
             positions = sinusoidal_positions(position_ids, self.config.hidden_size)
-            hidden_states = self.scaled(hidden_states) + positions.to(hidden_states.dtype)
+            hidden_states = self.scaled_embeddings(hidden_states) + positions.to(hidden_states.dtype)
             hidden_states = self.dropout(hidden_states)
         for layer in self.layers:
             hidden_states = layer(
@@ -315,9 +315,9 @@ class MiniModel(MiniPreTrainedModel):
             )
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: past_key_values})
 
-    def scaled(self, inputs_embeds: torch.FloatTensor) -> torch.FloatTensor:
+    def scaled_embeddings(self, inputs_embeds: torch.FloatTensor) -> torch.FloatTensor:
         """Embeddings `[B, T, D]` x sqrt(D). In training, token dropout sets whole tokens to zero."""
-        # T stands where `dropout1d` expects channels.
+        # `dropout1d` takes the dimension of T for channels, and drops whole ones.
         embeddings = nn.functional.dropout1d(inputs_embeds, self.config.token_dropout, self.training)
         return embeddings * self.config.hidden_size**0.5
 
@@ -475,7 +475,8 @@ class MiniForSequenceClassification(MiniPreTrainedModel):
         if self.config.classifier_pooling == "first_last_mean":
             if inputs_embeds is None:
                 inputs_embeds = self.model.embed_tokens(input_ids)
-            hidden_states = hidden_states + self.model.scaled(inputs_embeds)
+            embeddings = self.model.scaled_embeddings(inputs_embeds)
+            hidden_states = hidden_states + embeddings.to(hidden_states.device)
         pooled = self._pool(hidden_states, self._token_mask(input_ids, attention_mask))
         logits = self.score(self.dropout(pooled))
         loss = None

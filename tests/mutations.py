@@ -101,7 +101,7 @@ DEFECTS = {
             "(angles.sin(), angles.cos())",
             "(angles.cos(), angles.sin())",
         ),
-        ("embedding not scaled", "MiniModel.scaled", " * self.config.hidden_size**0.5", ""),
+        ("embedding not scaled", "MiniModel.scaled_embeddings", " * self.config.hidden_size**0.5", ""),
         ("embedding starts at 0.02", "MiniPreTrainedModel._init_weights", "self.config.hidden_size**-0.5", "0.02"),
         (
             "residual projections start at full scale",
@@ -236,8 +236,14 @@ DEFECTS = {
         (
             "`first_last_mean` without the bag of words",
             "MiniForSequenceClassification.forward",
-            "hidden_states + self.model.scaled(inputs_embeds)",
+            "hidden_states + embeddings.to(hidden_states.device)",
             "hidden_states",
+        ),
+        (
+            "the bag of words without token dropout",
+            "MiniForSequenceClassification.forward",
+            "self.model.scaled_embeddings(inputs_embeds)",
+            "inputs_embeds * self.config.hidden_size**0.5",
         ),
     ],
     ("loss_mini.py", "model/test_loss.py"): [
@@ -341,7 +347,7 @@ DEFECTS = {
         (
             "arguments: a recipe changes the layers of a model to fine-tune",
             "parse_arguments",
-            ' or name.startswith("num_")',
+            '"num_hidden_layers", ',
             "",
         ),
         (

@@ -195,10 +195,13 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     if not training_arguments.is_resumed:  # older runs shortened it
         data_arguments.check_stride({*recipe, *given})
     _warn_of_idle_options(given, model_arguments, training_arguments)
+    _warn_of_new_weights(path.stem, model_arguments, training_arguments)
     if model_arguments.init_from:
-        # The recipe's sizes are for a new model; the model to fine-tune has its own.
-        sizes = {name for name in overrides if name.endswith("_size") or name.startswith("num_")}
-        overrides = {name: value for name, value in overrides.items() if name not in sizes}
+        # The recipe's shape is for a new model; the model to fine-tune has its own.
+        shape = {"num_hidden_layers", "num_attention_heads", *(name for name in overrides if name.endswith("_size"))}
+        if data_arguments.task != "fill-mask":  # which needs a bidirectional model
+            shape.add("is_causal")
+        overrides = {name: value for name, value in overrides.items() if name not in shape}
     if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
@@ -219,6 +222,13 @@ def _warn_of_idle_options(given: Collection[str], model_args: ModelArguments, ar
     for name, is_idle, reason in idle:
         if name in given and is_idle and args.should_log:
             logger.warning("--%s has no effect: %s. Leave one of the two out.", name, reason)
+
+
+def _warn_of_new_weights(recipe: str, model_args: ModelArguments, args: MiniTrainingArguments) -> None:
+    """Warn if a recipe that fine-tunes a model has none to start from, and another recipe is made for new weights."""
+    better = f"{recipe}-scratch"
+    if better in recipe_names() and not model_args.init_from and not args.is_resumed and args.should_log:
+        logger.warning("%s fine-tunes a model: add --init_from. For new weights, use the recipe %s.", recipe, better)
 
 
 def _add_use_muon(parser: HfArgumentParser) -> None:

@@ -417,6 +417,15 @@ def test_what_a_classifier_reads(tiny_model, random_ids, pooling):
     torch.testing.assert_close(model(inputs_embeds=embeddings).logits, expected, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_token_dropout_reaches_the_bag_of_words(tiny_model, random_ids, monkeypatch):
+    monkeypatch.setattr(nn.functional, "dropout1d", lambda embeddings, *_: torch.zeros_like(embeddings))
+    model = tiny_model(MiniForSequenceClassification, classifier_pooling="first_last_mean", num_labels=3)
+    ids = random_ids(2, 9)
+    expected = model.model(ids).last_hidden_state.mean(1) @ model.score.weight.T
+    torch.testing.assert_close(model(ids).logits, expected, rtol=0, atol=1e-5)
+
+
 def test_token_classification_loss_equals_cross_entropy_at_each_labelled_token(tiny_model, random_ids):
     model = tiny_model(MiniForTokenClassification, num_labels=4)
     ids = random_ids(3, 9)

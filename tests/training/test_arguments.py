@@ -94,8 +94,17 @@ def test_without_a_recipe_the_quickstart_runs():
 @pytest.mark.parametrize("name", recipe_names())
 def test_fine_tuning_keeps_the_mask_of_pretraining(name):
     """A causal model that is fine-tuned without its mask forgets what it has learned: docs/experiments.md."""
-    starts_anew = name in ("fill-mask", "text-classification-scratch")
-    assert ("is_causal" in parse_arguments([name])[0].overrides()) == starts_anew
+    overrides = parse_arguments([name, "--init_from", "runs/any"])[0].overrides()
+    assert ("is_causal" in overrides) == (name == "fill-mask")
+
+
+def test_a_recipe_for_fine_tuning_names_the_one_for_new_weights(caplog):
+    parse_arguments(["text-classification"])
+    assert "use the recipe text-classification-scratch." in caplog.text
+    caplog.clear()
+    parse_arguments(["text-classification", "--init_from", "runs/any"])
+    parse_arguments(["text-classification-scratch"])
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("name", recipe_names())
