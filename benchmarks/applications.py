@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 from modeling_mini.inference.evaluate import compared_metrics
-from modeling_mini.inference.verdict import best_baseline, is_better
+from modeling_mini.inference.verdict import is_better
 from modeling_mini.tables import decimals, markdown_table
 from modeling_mini.tasks import task_class
 
@@ -133,15 +133,15 @@ def evaluate(folder: Path, arguments: list[str]) -> None:
 
 
 def table(folder: Path) -> str:
-    """Each run with its metrics and the best baselines, in Markdown; what is below a baseline stands first."""
+    """Each run with its metrics and every baseline, best first. Above the table: what is below a baseline."""
     rows, missed = [], []
     for name in RUNS:
         finished = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
         for cells, is_above in compared(finished) if finished else ():
             rows.append([name, *cells])
             if not is_above:
-                missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {cells[4]}")
-    titles = ["run", "split", "metric", "mean (lowest to highest, seeds)", "minutes", "best baseline", "verdict"]
+                missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {cells[4].partition('; ')[0]}")
+    titles = ["run", "split", "metric", "mean (lowest to highest, seeds)", "minutes", "baselines", "verdict"]
     notes = ["Not above every baseline with every seed:", *missed, ""] if missed else []
     return "\n".join([*notes, markdown_table([titles, *rows])])
 
@@ -156,9 +156,13 @@ def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
     rows = []
     for metric, greater in compared_metrics(task_class(results[0]["task"])).items():
         scores = [model[metric] for model in models]
-        rival = best_baseline(baselines, metric, greater)
-        wins = rival is None or all(is_better(score, baselines[rival][metric], greater) for score in scores)
-        mean_wins = wins or is_better(statistics.mean(scores), baselines[rival][metric], greater)
+        rivals = sorted(
+            ((name, values[metric]) for name, values in baselines.items() if metric in values),
+            key=lambda rival: rival[1],
+            reverse=greater,
+        )
+        wins = not rivals or all(is_better(score, rivals[0][1], greater) for score in scores)
+        mean_wins = wins or is_better(statistics.mean(scores), rivals[0][1], greater)
         digits = decimals(max(scores))
         low, high = f"{min(scores):.{digits}f}", f"{max(scores):.{digits}f}"
         cells = [
@@ -166,8 +170,8 @@ def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
             metric.replace("_", " "),
             f"{statistics.mean(scores):.{digits}f} ({low} to {high}, {len(scores)})",
             f"{statistics.median(minutes):.1f}",
-            f"{rival} {baselines[rival][metric]:.{digits}f}" if rival else "",
-            "" if rival is None else "above" if wins else "above on average" if mean_wins else "below",
+            "; ".join(f"{name} {score:.{digits}f}" for name, score in rivals),
+            "" if not rivals else "above" if wins else "above on average" if mean_wins else "below",
         ]
         rows.append((cells, wins))
     return rows

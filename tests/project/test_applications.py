@@ -160,7 +160,8 @@ def applications(monkeypatch):
 def finished_run(folder, baseline, model):
     (folder / "test").mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps({"train_seconds": 120}))
-    systems = {"bag of words": baseline, "the model": model}
+    constant = dict.fromkeys(baseline, 0.0)
+    systems = {"most frequent label": constant, "bag of words": baseline, "the model": model}
     results = {"task": "text-classification", "split": "test", "systems": systems}
     (folder / "test" / "results.json").write_text(json.dumps(results))
 
@@ -175,6 +176,7 @@ def test_what_is_below_a_baseline_stands_first(applications, tmp_path):
     assert missed_mcc.startswith("- fields, mcc: ")
     assert empty == ""
     assert title.startswith("| run | split | metric |")
+    assert "| bag of words 71.00; most frequent label 0.00 |" in rows[0]
     verdicts = [row.split("|")[-2].strip() for row in rows]
     assert verdicts == ["above on average", "above", "below"]
 
