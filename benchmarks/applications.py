@@ -55,6 +55,7 @@ RUNS = {
     "fields, from scratch": "text-classification-scratch --num_train_epochs 5",
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
     "supersenses, from scratch": "text-classification-scratch --dataset {data}/supersenses",
+    "emotions, from scratch": "text-classification-scratch --dataset {data}/emotions",
     "sentiment": f"text-classification --init_from {{films}} --dataset {{data}}/sentiment {BAG_OF_WORDS}",
     "sentiment, from scratch": "text-classification-scratch --dataset {data}/sentiment --num_train_epochs 1",
     "reviews": "text-classification --init_from {films} --dataset {data}/reviews --num_train_epochs 2",

@@ -13,6 +13,8 @@ Nothing is downloaded. SOURCE is where the files are:
     sentiment     the Stanford Sentiment Treebank (Socher et al. 2013), positive or negative, as SST-2 of GLUE: phrases
                   to train on, sentences to validate and test on
                   SOURCE: a folder with train.txt, dev.txt and test.txt, as in trainDevTestTrees_PTB.zip
+    emotions      20,000 tweets, and which of six emotions they express (Saravia et al. 2018)
+                  SOURCE: a folder with train.txt, val.txt and test.txt, whose lines are "text;emotion"
     film-texts    50,000 whole film reviews without labels, to pretrain on (Maas et al. 2011)
                   SOURCE: the folder aclImdb of aclImdb_v1.tar.gz
     operations    the documentation of operations of Amazon's services: the first sentence, and the rest
@@ -20,7 +22,7 @@ Nothing is downloaded. SOURCE is where the files are:
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
 
-A text is in one split only. The treebank has splits of its own. Elsewhere the split depends on a name (a definition, a
+A text is in one split only. The treebank and the tweets have splits of their own. Elsewhere the split depends on a name (a definition, a
 sentence, a service, a package), so it is the same on each machine.
 """
 
@@ -193,6 +195,16 @@ def labelled_phrases(tree: str) -> list[tuple[int, str]]:
     return nodes
 
 
+def emotions(source: Path) -> Iterator[Row]:
+    seen = set()
+    for split, name in (("test", "test"), ("validation", "val"), ("train", "train")):
+        for line in (source / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+            text, _, label = line.rpartition(";")
+            if text not in seen:
+                seen.add(text)
+                yield split, {"text": text, "label": label}
+
+
 def film_texts(source: Path) -> Iterator[Row]:
     for path in sorted((source / "train" / "unsup").iterdir()):
         yield split_of(path.name), {"text": tidy(path.read_text(encoding="utf-8").replace("<br />", "\n"))}
@@ -257,6 +269,7 @@ DATA_SETS = {
     "hypernyms": hypernyms,
     "reviews": reviews,
     "sentiment": sentiment,
+    "emotions": emotions,
     "film-texts": film_texts,
     "operations": operations,
     "packages": packages,

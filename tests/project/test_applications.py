@@ -87,6 +87,17 @@ def test_sentiment(data_sets, tmp_path):
     ]
 
 
+def test_emotions(data_sets, tmp_path):
+    (tmp_path / "train.txt").write_text("i feel low;sadness\ni feel calm; still;joy\n")
+    (tmp_path / "val.txt").write_text("i feel low;anger\n")
+    (tmp_path / "test.txt").write_text("i feel odd;surprise\n")
+    assert list(data_sets.emotions(tmp_path)) == [
+        ("test", {"text": "i feel odd", "label": "surprise"}),
+        ("validation", {"text": "i feel low", "label": "anger"}),
+        ("train", {"text": "i feel calm; still", "label": "joy"}),
+    ]
+
+
 @pytest.fixture
 def splits_by_name(data_sets, monkeypatch):
     """Each name is a split of its own, so that a test sees the name that decides."""
