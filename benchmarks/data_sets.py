@@ -22,8 +22,8 @@ Nothing is downloaded. SOURCE is where the files are:
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
 
-A text is in one split only. The treebank and the tweets have splits of their own. Elsewhere the split depends on a name (a definition, a
-sentence, a service, a package), so it is the same on each machine.
+A text is in one split only. The treebank and the tweets have splits of their own. Elsewhere the split depends on a
+name (a definition, a sentence, a service, a package), so it is the same on each machine.
 """
 
 import argparse

@@ -586,6 +586,12 @@ DEFECTS = {
         ("early stopping says nothing", "EarlyStopping.on_evaluate", "if is_over and", "if False and"),
         ("a resumed epoch has another order", "OrderOfEpoch.on_epoch_begin", " + int(state.epoch or 0)", ""),
         (
+            "the shortest rows come last",
+            "shuffled_batches",
+            "torch.randperm(whole, generator=generator)",
+            "range(whole)",
+        ),
+        (
             "the smaller score is the best",
             "rank",
             "value if args.greater_is_better else -value",

@@ -245,18 +245,36 @@ class RunningLoss(TrainerCallback, ExportableState):
 
 
 class OrderOfEpoch(TrainerCallback):
-    """Seeds the order of `group_by_length` by epoch, so that a resumed epoch continues with the rows that are left.
+    """Seeds the order of `group_by_length` by epoch, and shuffles its batches.
 
-    transformers draws this order from the global generator, whose state at the start of the epoch is in no checkpoint.
-    The other orders are seeded by epoch already.
+    transformers draws this order from the global generator, whose state at the start of the epoch is in no checkpoint:
+    a resumed epoch would not continue with the rows that are left. The other orders are seeded by epoch already.
+
+    The order of transformers repeats one pattern: 50 batches from the longest rows to the shortest. An evaluation at
+    the end of the pattern would measure a model that has just adapted to the shortest ones.
     """
+
+    sampler: LengthGroupedSampler | None = None
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         batch_sampler = getattr(train_dataloader, "batch_sampler", None)
         batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # of one process
         sampler = getattr(batch_sampler, "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
-            sampler.generator = torch.Generator().manual_seed(seed_of_data(args) + int(state.epoch or 0))
+            self.sampler = sampler
+        if self.sampler is not None:
+            generator = torch.Generator().manual_seed(seed_of_data(args) + int(state.epoch or 0))
+            self.sampler.generator = generator
+            # The processes of an update read one batch each: rows of similar lengths, so that none waits for another.
+            rows = self.sampler.batch_size * args.world_size
+            batch_sampler.sampler = shuffled_batches(list(self.sampler), rows, generator)
+
+
+def shuffled_batches(order: list[int], size: int, generator: torch.Generator) -> list[int]:
+    """The order with its batches of `size` shuffled, and an incomplete batch last."""
+    whole = len(order) // size
+    batches = [order[index * size : (index + 1) * size] for index in torch.randperm(whole, generator=generator)]
+    return [row for batch in batches for row in batch] + order[whole * size :]
 
 
 class SeedOfBatches(TrainerCallback):

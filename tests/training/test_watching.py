@@ -1,10 +1,12 @@
 """A run watches itself: it measures the task's metrics, keeps and reports its best checkpoint, and stops in time."""
 
+import itertools
 import json
 import math
 import re
 import shutil
 import signal
+import statistics
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -35,6 +37,7 @@ from modeling_mini.training.callbacks import (
     ValidationMetrics,
     WarnOfRisingLoss,
     find_best,
+    shuffled_batches,
 )
 from modeling_mini.training.report import learning_curve, plot_curve
 from modeling_mini.training.resuming import refuse_finished
@@ -577,10 +580,12 @@ def order_of_epoch(epoch, data_seed=None, is_sharded=False):
     batch_sampler = BatchSampler(sampler, 4, False)
     if is_sharded:
         batch_sampler = BatchSamplerShard(batch_sampler)
-    args, loader = SimpleNamespace(seed=3, data_seed=data_seed), SimpleNamespace(batch_sampler=batch_sampler)
-    OrderOfEpoch().on_epoch_begin(args, TrainerState(epoch=epoch), None, train_dataloader=loader)
+    args = SimpleNamespace(seed=3, data_seed=data_seed, world_size=2 if is_sharded else 1)
+    loader, callback = SimpleNamespace(batch_sampler=batch_sampler), OrderOfEpoch()
+    callback.on_epoch_begin(args, TrainerState(epoch=0), None, train_dataloader=loader)  # an earlier epoch
     torch.randn(1)  # the state of the global generator does not matter
-    return list(sampler)
+    callback.on_epoch_begin(args, TrainerState(epoch=epoch), None, train_dataloader=loader)
+    return [row for batch in getattr(batch_sampler, "batch_sampler", batch_sampler) for row in batch]
 
 
 @pytest.mark.parametrize("is_sharded", [False, True])
@@ -588,6 +593,27 @@ def test_the_order_by_length_depends_on_seed_and_epoch_alone(is_sharded):
     assert order_of_epoch(1.4, is_sharded=is_sharded) == order_of_epoch(1.0, is_sharded=is_sharded)
     assert order_of_epoch(1.0, is_sharded=is_sharded) != order_of_epoch(0, is_sharded=is_sharded)
     assert order_of_epoch(1.0, data_seed=8, is_sharded=is_sharded) != order_of_epoch(1.0, is_sharded=is_sharded)
+
+
+def test_batches_of_similar_lengths_come_in_random_order():
+    """Else the last rows before an evaluation are always the shortest ones."""
+    lengths = [number % 100 for number in range(1000)]
+    batch_sampler = BatchSampler(LengthGroupedSampler(4, lengths=lengths), 4, False)
+    args, loader = SimpleNamespace(seed=3, data_seed=None, world_size=1), SimpleNamespace(batch_sampler=batch_sampler)
+    OrderOfEpoch().on_epoch_begin(args, TrainerState(epoch=0), None, train_dataloader=loader)
+    batches = list(batch_sampler)
+    assert sorted(row for batch in batches for row in batch) == list(range(1000))
+    spreads = [max(of_batch) - min(of_batch) for of_batch in ([lengths[row] for row in batch] for batch in batches)]
+    assert statistics.mean(spreads) < 5
+    means = [statistics.mean(lengths[row] for row in batch) for batch in batches]
+    falls = sum(second < first for first, second in itertools.pairwise(means))
+    assert 0.4 < falls / len(batches) < 0.6
+
+
+def test_the_processes_of_an_update_read_rows_of_similar_lengths():
+    order = shuffled_batches(list(range(21)), 8, torch.Generator().manual_seed(1))
+    assert sorted([order[:8], order[8:16]]) == [list(range(8)), list(range(8, 16))]
+    assert order[16:] == list(range(16, 21))
 
 
 @pytest.mark.slow
