@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 from modeling_mini.inference.evaluate import compared_metrics
-from modeling_mini.inference.verdict import is_better
+from modeling_mini.inference.verdict import is_better, ranked_baselines
 from modeling_mini.tables import decimals, markdown_table
 from modeling_mini.tasks import task_class
 
@@ -157,13 +157,10 @@ def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
     rows = []
     for metric, greater in compared_metrics(task_class(results[0]["task"])).items():
         scores = [model[metric] for model in models]
-        rivals = sorted(
-            ((name, values[metric]) for name, values in baselines.items() if metric in values),
-            key=lambda rival: rival[1],
-            reverse=greater,
-        )
-        wins = not rivals or all(is_better(score, rivals[0][1], greater) for score in scores)
-        mean_wins = wins or is_better(statistics.mean(scores), rivals[0][1], greater)
+        rivals = ranked_baselines(baselines, metric, greater)
+        best = next(iter(rivals.values()), None)
+        wins = best is None or all(is_better(score, best, greater) for score in scores)
+        mean_wins = wins or is_better(statistics.mean(scores), best, greater)
         digits = decimals(max(scores))
         low, high = f"{min(scores):.{digits}f}", f"{max(scores):.{digits}f}"
         cells = [
@@ -171,7 +168,7 @@ def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
             metric.replace("_", " "),
             f"{statistics.mean(scores):.{digits}f} ({low} to {high}, {len(scores)})",
             f"{statistics.median(minutes):.1f}",
-            "; ".join(f"{name} {score:.{digits}f}" for name, score in rivals),
+            "; ".join(f"{name} {score:.{digits}f}" for name, score in rivals.items()),
             "" if not rivals else "above" if wins else "above on average" if mean_wins else "below",
         ]
         rows.append((cells, wins))

@@ -200,7 +200,7 @@ def emotions(source: Path) -> Iterator[Row]:
     for split, name in (("test", "test"), ("validation", "val"), ("train", "train")):
         for line in (source / f"{name}.txt").read_text(encoding="utf-8").splitlines():
             text, _, label = line.rpartition(";")
-            if text not in seen:
+            if text and text not in seen:
                 seen.add(text)
                 yield split, {"text": text, "label": label}
 

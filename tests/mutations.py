@@ -586,11 +586,12 @@ DEFECTS = {
         ("early stopping says nothing", "EarlyStopping.on_evaluate", "if is_over and", "if False and"),
         ("a resumed epoch has another order", "OrderOfEpoch.on_epoch_begin", " + int(state.epoch or 0)", ""),
         (
-            "the shortest rows come last",
-            "shuffled_batches",
-            "torch.randperm(whole, generator=generator)",
-            "range(whole)",
+            "batches by length, the shortest last",
+            "order_by_length",
+            "(1 + torch.randperm(count - 1, generator=generator)).tolist()",
+            "range(1, count)",
         ),
+        ("processes with rows of other lengths", "OrderOfEpoch.on_epoch_begin", " * args.world_size", ""),
         (
             "the smaller score is the best",
             "rank",

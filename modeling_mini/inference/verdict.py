@@ -24,8 +24,13 @@ def verdict(model: dict, baselines: dict[str, dict], directions: dict[str, bool]
 
 def best_baseline(baselines: dict[str, dict], metric: str, greater_is_better: bool) -> str | None:
     """The name of the best baseline in a metric; None if no baseline has it."""
-    scores = {name: values[metric] for name, values in baselines.items() if metric in values}
-    return (max if greater_is_better else min)(scores, key=scores.get, default=None)
+    return next(iter(ranked_baselines(baselines, metric, greater_is_better)), None)
+
+
+def ranked_baselines(baselines: dict[str, dict], metric: str, greater_is_better: bool) -> dict[str, float]:
+    """The scores of the baselines in a metric by name, the best first."""
+    scores = [(name, values[metric]) for name, values in baselines.items() if metric in values]
+    return dict(sorted(scores, key=lambda score: score[1], reverse=greater_is_better))
 
 
 def is_better(score: float, rival: float, greater_is_better: bool) -> bool:

@@ -21,7 +21,7 @@ from transformers import (
     TrainerState,
 )
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_pt_utils import LengthGroupedSampler, nested_gather
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices, nested_gather
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
 from ..checkpoints import checkpoint_defect, trainer_state
@@ -245,36 +245,42 @@ class RunningLoss(TrainerCallback, ExportableState):
 
 
 class OrderOfEpoch(TrainerCallback):
-    """Seeds the order of `group_by_length` by epoch, and shuffles its batches.
+    """Draws the order of `group_by_length` for each epoch: batches of similar lengths, in random order.
 
-    transformers draws this order from the global generator, whose state at the start of the epoch is in no checkpoint:
-    a resumed epoch would not continue with the rows that are left. The other orders are seeded by epoch already.
-
-    The order of transformers repeats one pattern: 50 batches from the longest rows to the shortest. An evaluation at
-    the end of the pattern would measure a model that has just adapted to the shortest ones.
+    transformers sorts every 50 updates by length, the longest rows first. An evaluation after a multiple of 50 updates
+    would measure a model that has just adapted to the shortest ones. transformers also draws from the global
+    generator, whose state at the start of the epoch is in no checkpoint: a resumed epoch would not continue with the
+    rows that are left. The other orders are seeded by epoch already.
     """
 
     sampler: LengthGroupedSampler | None = None
 
     def on_epoch_begin(self, args, state, control, train_dataloader=None, **kwargs):
         batch_sampler = getattr(train_dataloader, "batch_sampler", None)
-        batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # of one process
+        batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # the part of one process wraps it
         sampler = getattr(batch_sampler, "sampler", None)
         if isinstance(sampler, LengthGroupedSampler):
             self.sampler = sampler
         if self.sampler is not None:
             generator = torch.Generator().manual_seed(seed_of_data(args) + int(state.epoch or 0))
-            self.sampler.generator = generator
-            # The processes of an update read one batch each: rows of similar lengths, so that none waits for another.
-            rows = self.sampler.batch_size * args.world_size
-            batch_sampler.sampler = shuffled_batches(list(self.sampler), rows, generator)
+            rows_per_update = self.sampler.batch_size * args.world_size  # its batches contain the accumulated ones
+            batch_sampler.sampler = order_by_length(self.sampler.lengths, rows_per_update, generator)
 
 
-def shuffled_batches(order: list[int], size: int, generator: torch.Generator) -> list[int]:
-    """The order with its batches of `size` shuffled, and an incomplete batch last."""
-    whole = len(order) // size
-    batches = [order[index * size : (index + 1) * size] for index in torch.randperm(whole, generator=generator)]
-    return [row for batch in batches for row in batch] + order[whole * size :]
+def order_by_length(lengths: list[int], size: int, generator: torch.Generator) -> list[int]:
+    """All rows in batches of `size` and of similar lengths, in random order.
+
+    The longest row is in the first batch, so that memory runs out at once or never. The rows of an incomplete batch
+    are drawn from all lengths, and come last.
+    """
+    rows = torch.randperm(len(lengths), generator=generator).tolist()
+    count = len(rows) // size
+    if count == 0:
+        return rows
+    whole, rest = rows[: count * size], rows[count * size :]
+    order = get_length_grouped_indices([lengths[row] for row in whole], size, generator=generator)
+    batches = [0, *(1 + torch.randperm(count - 1, generator=generator)).tolist()]
+    return [whole[index] for batch in batches for index in order[batch * size : (batch + 1) * size]] + rest
 
 
 class SeedOfBatches(TrainerCallback):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modeling_mini.inference.verdict import best_baseline, is_better, verdict
+from modeling_mini.inference.verdict import best_baseline, is_better, ranked_baselines, verdict
 
 
 BASELINES = {"first sentence": {"rougel": 28.8, "rouge2": 9.1}, "constant": {"rougel": 15.0}, "empty": {}}
@@ -43,8 +43,9 @@ def test_nothing_to_compare_with():
 
 
 def test_of_bits_per_byte_less_is_better():
-    baselines = {"5-gram": {"bits_per_byte": 2.3}, "3-gram": {"bits_per_byte": 2.5}}
+    baselines = {"3-gram": {"bits_per_byte": 2.5}, "5-gram": {"bits_per_byte": 2.3}}
     assert best_baseline(baselines, "bits_per_byte", False) == "5-gram"
+    assert list(ranked_baselines(baselines, "bits_per_byte", False).items()) == [("5-gram", 2.3), ("3-gram", 2.5)]
     assert is_better(1.9, 2.3, False)
     assert not is_better(2.3, 2.3, False)
     (sentence,) = verdict({"bits_per_byte": 1.9}, baselines, {"bits_per_byte": False})

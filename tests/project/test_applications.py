@@ -89,7 +89,7 @@ def test_sentiment(data_sets, tmp_path):
 
 def test_emotions(data_sets, tmp_path):
     (tmp_path / "train.txt").write_text("i feel low;sadness\ni feel calm; still;joy\n")
-    (tmp_path / "val.txt").write_text("i feel low;anger\n")
+    (tmp_path / "val.txt").write_text("i feel low;anger\n\n")
     (tmp_path / "test.txt").write_text("i feel odd;surprise\n")
     assert list(data_sets.emotions(tmp_path)) == [
         ("test", {"text": "i feel odd", "label": "surprise"}),

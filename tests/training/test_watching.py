@@ -37,7 +37,7 @@ from modeling_mini.training.callbacks import (
     ValidationMetrics,
     WarnOfRisingLoss,
     find_best,
-    shuffled_batches,
+    order_by_length,
 )
 from modeling_mini.training.report import learning_curve, plot_curve
 from modeling_mini.training.resuming import refuse_finished
@@ -595,25 +595,45 @@ def test_the_order_by_length_depends_on_seed_and_epoch_alone(is_sharded):
     assert order_of_epoch(1.0, data_seed=8, is_sharded=is_sharded) != order_of_epoch(1.0, is_sharded=is_sharded)
 
 
-def test_batches_of_similar_lengths_come_in_random_order():
+def lengths_of_batches(world_size, accumulated):
+    """The lengths in each batch of each process, for rows of 0 to 99 tokens of which some do not fill a batch."""
+    lengths = [number % 100 for number in range(1995)]
+    processes = []
+    for process in range(world_size):
+        batch_sampler = BatchSampler(LengthGroupedSampler(4 * accumulated, lengths=lengths), 4, False)
+        shard = BatchSamplerShard(batch_sampler, world_size, process) if world_size > 1 else batch_sampler
+        args = SimpleNamespace(seed=3, data_seed=None, world_size=world_size)
+        loader = SimpleNamespace(batch_sampler=shard)
+        OrderOfEpoch().on_epoch_begin(args, TrainerState(epoch=0), None, train_dataloader=loader)
+        assert set(batch_sampler.sampler) == set(range(1995))
+        processes.append([[lengths[row] for row in batch] for batch in shard])
+    return processes
+
+
+@pytest.mark.parametrize(("world_size", "accumulated"), [(1, 1), (1, 2), (3, 1), (4, 2)])
+def test_batches_of_similar_lengths_come_in_random_order(world_size, accumulated):
     """Else the last rows before an evaluation are always the shortest ones."""
-    lengths = [number % 100 for number in range(1000)]
-    batch_sampler = BatchSampler(LengthGroupedSampler(4, lengths=lengths), 4, False)
-    args, loader = SimpleNamespace(seed=3, data_seed=None, world_size=1), SimpleNamespace(batch_sampler=batch_sampler)
-    OrderOfEpoch().on_epoch_begin(args, TrainerState(epoch=0), None, train_dataloader=loader)
-    batches = list(batch_sampler)
-    assert sorted(row for batch in batches for row in batch) == list(range(1000))
-    spreads = [max(of_batch) - min(of_batch) for of_batch in ([lengths[row] for row in batch] for batch in batches)]
-    assert statistics.mean(spreads) < 5
-    means = [statistics.mean(lengths[row] for row in batch) for batch in batches]
+    processes = lengths_of_batches(world_size, accumulated)
+    steps = [list(itertools.chain(*batches)) for batches in zip(*processes, strict=True)]
+    whole = steps[: len(steps) // accumulated * accumulated - accumulated]
+    spreads = [max(step) - min(step) for step in whole]
+    assert max(spreads) < 60
+    assert statistics.mean(spreads) < 10
+    means = [statistics.mean(step) for step in whole[::accumulated]]
     falls = sum(second < first for first, second in itertools.pairwise(means))
-    assert 0.4 < falls / len(batches) < 0.6
+    assert 0.35 < falls / len(means) < 0.65
 
 
-def test_the_processes_of_an_update_read_rows_of_similar_lengths():
-    order = shuffled_batches(list(range(21)), 8, torch.Generator().manual_seed(1))
-    assert sorted([order[:8], order[8:16]]) == [list(range(8)), list(range(8, 16))]
-    assert order[16:] == list(range(16, 21))
+def test_the_longest_row_comes_first_and_an_incomplete_batch_is_not_the_shortest_rows():
+    lengths = list(range(1007))
+    order = order_by_length(lengths, 10, torch.Generator().manual_seed(1))
+    assert sorted(order) == lengths
+    assert 1006 in order[:10]
+    assert statistics.mean(order[-7:]) > 200
+
+
+def test_fewer_rows_than_a_batch_are_in_random_order():
+    assert sorted(order_by_length([5, 6, 7], 8, torch.Generator().manual_seed(1))) == [0, 1, 2]
 
 
 @pytest.mark.slow
