@@ -45,14 +45,17 @@ RUNS = {
     "generation": "quickstart",
     "generation, Shakespeare": "quickstart --dataset {data}/shakespeare.txt",
     "translation": "translation",
-    "translation, packages": "translation --dataset {data}/packages",
+    "translation, packages": (
+        "translation --dataset {data}/packages --max_steps 3000 --block_size 256 --max_target_tokens 96 "
+        "--per_device_train_batch_size 8"
+    ),
     "summarization": "summarization --init_from {causal}",
     "summarization, from scratch": "summarization",
     "summarization, without the document": "summarization --init_from {causal} --max_source_tokens 0",
     "summarization, operations": "summarization --init_from {causal} --dataset {data}/operations",
     "fields": "text-classification --init_from {causal}",
     "fields, from the masked model": "text-classification --init_from {masked}",
-    "fields, from scratch": "text-classification-scratch --num_train_epochs 5",
+    "fields, from scratch": "text-classification-scratch --num_train_epochs 5 --metric_for_best_model accuracy",
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
     "supersenses, from scratch": "text-classification-scratch --dataset {data}/supersenses",
     "emotions, from scratch": "text-classification-scratch --dataset {data}/emotions",
