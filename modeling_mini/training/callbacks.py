@@ -277,6 +277,8 @@ def order_by_length(lengths: list[int], size: int, generator: torch.Generator) -
     count = len(rows) // size
     if count == 0:
         return rows
+    longest = max(rows, key=lengths.__getitem__)
+    rows.insert(0, rows.pop(rows.index(longest)))  # not in the incomplete batch
     whole, rest = rows[: count * size], rows[count * size :]
     order = get_length_grouped_indices([lengths[row] for row in whole], size, generator=generator)
     batches = [0, *(1 + torch.randperm(count - 1, generator=generator)).tolist()]
