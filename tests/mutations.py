@@ -652,9 +652,9 @@ DEFECTS = {
         ("an equal baseline does not count", "is_better", "return score > rival if", "return score >= rival if"),
         (
             "the worst baseline is compared",
-            "best_baseline",
-            "max if greater_is_better else min",
-            "min if greater_is_better else max",
+            "ranked_baselines",
+            "reverse=greater_is_better",
+            "reverse=not greater_is_better",
         ),
     ],
     ("training/run.py", "training/test_watching.py"): [
