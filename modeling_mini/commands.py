@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
+from types import FrameType
 
 from .errors import UserError, one_line, shortened
 from .streams import OutputError, check_arguments_are_text, draw_bars_rarely, prepared_streams
@@ -190,6 +191,9 @@ def stop_on_signals() -> Iterator[None]:
         if os.getpid() != process:  # a worker that was forked: its parent reports
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        if is_in_finalizer(frame):  # which would print the exception and go on: try again when it is over
+            threading.Timer(0.05, os.kill, (process, number)).start()
+            return
         raise Stopped(number)
 
     previous = {number: signal.signal(number, stop) for number in _stopping_signals()}
@@ -198,6 +202,13 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def is_in_finalizer(frame: FrameType | None) -> bool:
+    """Whether a frame belongs to a `__del__`, whose exceptions Python ignores."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def exit_on_signals() -> None:

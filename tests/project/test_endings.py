@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from modeling_mini.cli import main
-from modeling_mini.commands import Interrupted, Stopped, finish
+from modeling_mini.commands import Interrupted, Stopped, finish, stop_on_signals
 from modeling_mini.errors import UserError
 from modeling_mini.streams import OutputError, StandardInput, has_lone_surrogate
 
@@ -263,3 +263,19 @@ def test_a_signal_ends_a_run_at_every_moment(run, arguments, number, moment, sec
     else:  # a shell reports both as 128 + number; on a busy machine the signal may come before the first line
         assert process.returncode in (128 + number, -number)
         assert "Stopped" in output or (moment is None and process.returncode < 0)
+
+
+def test_a_signal_in_a_finalizer_stops_the_command_when_the_finalizer_is_over(capfd):
+    """Python prints an exception of `__del__` with a traceback, and goes on."""
+
+    class Held:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def command():
+        Held()
+        time.sleep(5)
+
+    with pytest.raises(Stopped), stop_on_signals():
+        command()
+    assert capfd.readouterr().err == ""
