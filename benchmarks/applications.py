@@ -10,7 +10,8 @@ A finished run is not repeated, so the work can be split over several calls. Eac
 
 `benchmarks/data_sets.py` writes the data sets that are not built in into `--data`, one folder each. A row whose folder
 is missing is left out. No recipe was tuned on them, except `text-classification-scratch`, which was tuned on the
-validation split of the supersenses.
+validation split of the supersenses. The options of a row (a number of passes, longer targets) were chosen on its
+validation split.
 """
 
 import argparse

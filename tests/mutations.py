@@ -592,6 +592,7 @@ DEFECTS = {
             "range(1, count)",
         ),
         ("processes with rows of other lengths", "OrderOfEpoch.on_epoch_begin", " * args.world_size", ""),
+        ("the longest row comes late", "order_by_length", "rows.insert(0, ", "rows.insert(len(rows), "),
         (
             "the smaller score is the best",
             "rank",
@@ -916,6 +917,7 @@ DEFECTS = {
             "signal.signal(number, stop)",
             "signal.getsignal(number)",
         ),
+        ("commands: a finalizer swallows a signal", "stop_on_signals", "if is_in_finalizer(frame):", "if False:"),
         (
             "commands: a signal kills a run that has ended",
             "exit_on_signals",
