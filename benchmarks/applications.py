@@ -142,17 +142,17 @@ def table(folder: Path) -> str:
     rows, missed = [], []
     for name in RUNS:
         finished = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
-        for cells, is_above in compared(finished) if finished else ():
+        for cells, better_baseline in compared(finished) if finished else ():
             rows.append([name, *cells])
-            if not is_above:
-                missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {cells[4].partition('; ')[0]}")
+            if better_baseline:
+                missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {better_baseline}")
     titles = ["run", "split", "metric", "mean (lowest to highest, seeds)", "minutes", "baselines", "verdict"]
     notes = ["Not above every baseline with every seed:", *missed, ""] if missed else []
     return "\n".join([*notes, markdown_table([titles, *rows])])
 
 
-def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
-    """The cells of each metric of a run, and whether every seed is above every baseline."""
+def compared(folders: list[Path]) -> list[tuple[list[str], str]]:
+    """The cells of each metric of a run, and the best baseline if a seed is not above it, else an empty text."""
     results = [json.loads((folder / "test" / "results.json").read_text(encoding="utf-8")) for folder in folders]
     minutes = [json.loads((folder / "metrics.json").read_text())["train_seconds"] / 60 for folder in folders]
     systems = [list(result["systems"].items()) for result in results]
@@ -167,15 +167,16 @@ def compared(folders: list[Path]) -> list[tuple[list[str], bool]]:
         mean_wins = wins or is_better(statistics.mean(scores), best, greater)
         digits = decimals(max(scores))
         low, high = f"{min(scores):.{digits}f}", f"{max(scores):.{digits}f}"
+        named = [f"{name} {score:.{digits}f}" for name, score in rivals.items()]
         cells = [
             results[0]["split"],
             metric.replace("_", " "),
             f"{statistics.mean(scores):.{digits}f} ({low} to {high}, {len(scores)})",
             f"{statistics.median(minutes):.1f}",
-            "; ".join(f"{name} {score:.{digits}f}" for name, score in rivals.items()),
+            "; ".join(named),
             "" if not rivals else "above" if wins else "above on average" if mean_wins else "below",
         ]
-        rows.append((cells, wins))
+        rows.append((cells, "" if wins else named[0]))
     return rows
 
 

@@ -917,7 +917,12 @@ DEFECTS = {
             "signal.signal(number, stop)",
             "signal.getsignal(number)",
         ),
-        ("commands: a finalizer swallows a signal", "stop_on_signals", "if is_in_finalizer(frame):", "if False:"),
+        (
+            "commands: a finalizer swallows a signal",
+            "stop_on_signals",
+            "if isinstance(ignored.exc_value, Stopped):",
+            "if False:",
+        ),
         (
             "commands: a signal kills a run that has ended",
             "exit_on_signals",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -265,17 +266,37 @@ def test_a_signal_ends_a_run_at_every_moment(run, arguments, number, moment, sec
         assert "Stopped" in output or (moment is None and process.returncode < 0)
 
 
-def test_a_signal_in_a_finalizer_stops_the_command_when_the_finalizer_is_over(capfd):
-    """Python prints an exception of `__del__` with a traceback, and goes on."""
+@pytest.mark.parametrize("ignored", ["__del__", "the callback of a weak reference"])
+def test_a_signal_where_python_ignores_exceptions_stops_the_command_soon(ignored, capfd):
+    """Python would print the exception with a traceback, and go on."""
 
     class Held:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
+        if ignored == "__del__":
+
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def command():
-        Held()
+        held = Held()
+        reference = weakref.ref(held, lambda _: os.kill(os.getpid(), signal.SIGTERM)) if ignored != "__del__" else None
+        del held
         time.sleep(5)
+        return reference
 
     with pytest.raises(Stopped), stop_on_signals():
         command()
     assert capfd.readouterr().err == ""
+
+
+def test_other_exceptions_that_python_ignores_are_still_reported(capfd):
+    class Held:
+        def __del__(self):
+            raise ValueError("in a finalizer")
+
+    hook, sys.unraisablehook = sys.unraisablehook, sys.__unraisablehook__  # pytest has one of its own
+    try:
+        with stop_on_signals():
+            Held()
+    finally:
+        sys.unraisablehook = hook
+    assert "ValueError: in a finalizer" in capfd.readouterr().err
