@@ -197,11 +197,11 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     _warn_of_idle_options(given, model_arguments, training_arguments)
     _warn_of_new_weights(path.stem, model_arguments, training_arguments)
     if model_arguments.init_from:
-        # The recipe's shape is for a new model; the model to fine-tune has its own.
-        shape = {"num_hidden_layers", "num_attention_heads", *(name for name in overrides if name.endswith("_size"))}
-        if data_arguments.task != "fill-mask":  # which needs a bidirectional model
-            shape.add("is_causal")
-        overrides = {name: value for name, value in overrides.items() if name not in shape}
+        # The recipe's shape and attention mask are for a new model; the model to fine-tune has its own.
+        of_new = {"num_hidden_layers", "num_attention_heads", "is_causal"}
+        overrides = {
+            name: value for name, value in overrides.items() if name not in of_new and not name.endswith("_size")
+        }
     if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)

@@ -9,6 +9,7 @@ from made_data import NUMBERS, build
 from torch.utils.data import DataLoader
 from transformers import TrainerState, TrainingArguments
 
+from modeling_mini import MiniConfig
 from modeling_mini.loss_mini import IGNORED_LABEL
 from modeling_mini.training.callbacks import SeedOfBatches
 
@@ -69,3 +70,9 @@ def test_workers_of_a_data_loader_see_the_pass(tokenizer):
     SeedOfBatches(collate).on_epoch_begin(TrainingArguments(seed=0), TrainerState(epoch=1.5), None)
     assert collate.shared.tolist() == [0, 1]
     assert not torch.equal(next(iter(loader))["labels"], first)
+
+
+def test_a_causal_model_becomes_bidirectional():
+    config = MiniConfig(is_causal=True)
+    build("fill-mask", dataset="unused").configure(config)
+    assert not config.is_causal
