@@ -146,7 +146,7 @@ def table(folder: Path) -> str:
             rows.append([name, *cells])
             if better_baseline:
                 missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {better_baseline}")
-    titles = ["run", "split", "metric", "mean (lowest to highest, seeds)", "minutes", "baselines", "verdict"]
+    titles = ["run", "data", "metric", "mean (lowest to highest, seeds)", "minutes", "baselines", "verdict"]
     notes = ["Not above every baseline with every seed:", *missed, ""] if missed else []
     return "\n".join([*notes, markdown_table([titles, *rows])])
 
@@ -169,7 +169,7 @@ def compared(folders: list[Path]) -> list[tuple[list[str], str]]:
         low, high = f"{min(scores):.{digits}f}", f"{max(scores):.{digits}f}"
         named = [f"{name} {score:.{digits}f}" for name, score in rivals.items()]
         cells = [
-            results[0]["split"],
+            f"{Path(results[0]['dataset']).name}, {results[0]['split']}",
             metric.replace("_", " "),
             f"{statistics.mean(scores):.{digits}f} ({low} to {high}, {len(scores)})",
             f"{statistics.median(minutes):.1f}",

@@ -105,19 +105,16 @@ def ngrams() -> Figure:
 
 def applications() -> Figure:
     """Mean scores over the seeds, with the baselines as marks; not bits per byte, where lower is better."""
-    rows = [row for row in table_of("applications.md", "run") if re.fullmatch(r"[\d.]+ to [\d.]+", row[3])]
-    rows = [row for row in rows if not row[1].startswith("bits") and "without" not in row[0]]
+    rows = [row for row in table_of("applications.md", "recipe") if not row[2].startswith("bits")]
     axes = panel(7, 0.8 + 0.42 * len(rows))
-    baselines: list[float] = []
-    for index, (_, _, mean, seeds, *_, cell) in enumerate(rows):
-        low, high = map(float, seeds.split(" to "))
+    for index, (_, _, _, mean, seeds, *_, cell) in enumerate(rows):
+        low, high = map(float, seeds.split(" to ")) if " to " in seeds else (number(mean), number(mean))
         errors = [[number(mean) - low], [high - number(mean)]]
         axes.barh(index, number(mean), height=0.6, color=BLUE, xerr=errors, capsize=3)
-        if cell != "the same":  # as in the row above
-            baselines = [float(score) for score in re.findall(r"\d+\.\d+", cell)]
+        baselines = [float(score) for score in re.findall(r"\d+\.\d+", cell)]
         axes.plot(baselines, [index] * len(baselines), "|", color=RED, markersize=16, markeredgewidth=2)
     axes.plot([], [], "|", color=RED, markersize=10, markeredgewidth=2, label="baselines")
-    axes.set_yticks(range(len(rows)), [f"{name}\n{metric}" for name, metric, *_ in rows])
+    axes.set_yticks(range(len(rows)), [f"{recipe}, {data}\n{metric}" for recipe, data, metric, *_ in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("score (higher is better); in black, lowest to highest seed")

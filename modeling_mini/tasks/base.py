@@ -113,6 +113,7 @@ class Task(ExampleFormat, ABC):
         default_dataset: the built-in data set for training; without one, `--dataset` must be given.
         requires: packages that its metric and its baselines import, in addition to the `train` extra.
         needs_causal: whether the model must not attend to later tokens, because it predicts them.
+        predicts_tokens: whether the targets of the loss are tokens, so that their perplexity says something.
         counts_bytes: whether its rows hold the whole text, so that bits per byte can be measured.
         metric: the key of `score` by which systems are compared.
         score_names: metrics that `score` computes for any examples, greater is better; a validation during training
@@ -132,6 +133,7 @@ class Task(ExampleFormat, ABC):
     default_dataset: ClassVar[str | None] = None
     requires: ClassVar[tuple[str, ...]] = ()
     needs_causal: ClassVar[bool] = False
+    predicts_tokens: ClassVar[bool] = True
     counts_bytes: ClassVar[bool] = False
     metric: ClassVar[str]
     score_names: ClassVar[tuple[str, ...]] = ()
@@ -252,7 +254,8 @@ class Task(ExampleFormat, ABC):
 
         `with_scores=False` leaves out those that are computed on a sample of examples.
         """
-        losses = ("token_loss", "perplexity", *(("bits_per_byte",) if cls.counts_bytes else ()))
+        measured = {"token_loss": True, "perplexity": cls.predicts_tokens, "bits_per_byte": cls.counts_bytes}
+        losses = [name for name, is_measured in measured.items() if is_measured]
         return dict.fromkeys(losses, False) | dict.fromkeys(cls.score_names if with_scores else (), True)
 
     def sample_scores(

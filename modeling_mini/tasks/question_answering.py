@@ -50,6 +50,7 @@ class QuestionAnswering(Task):
     group_column = "context"
     card_input = '"What is it?", {prompt!r}'
     default_dataset = "docstring-questions"
+    predicts_tokens = False
     metric = "exact_match"
     score_names = ("exact_match", "f1")
     pretrained_result = "exact match 70.8"

@@ -43,6 +43,7 @@ class TextClassification(Task):
     column_types = {"label": LABEL}
     default_dataset = "docstring-fields"
     requires = ("sklearn",)
+    predicts_tokens = False
     metric = "macro_f1"
     score_names = ("accuracy", "macro_f1", "mcc")
 

@@ -50,12 +50,13 @@ def write_report(
     weights of the update in `reported`.
     """
     folder = Path(training_args.output_dir)
+    task = task_class(data_args.task)
+    losses = [name for name in task.metric_directions(with_scores=False) if name != "token_loss"]
     history, patience = trainer.state.log_history, training_args.early_stopping_patience
     results = {
         "validation_loss": metrics["eval_token_loss"],
         "validation_loss_margin": metrics["eval_token_loss_margin"],
-        "perplexity": metrics["eval_perplexity"],
-        **({"bits_per_byte": metrics["eval_bits_per_byte"]} if "eval_bits_per_byte" in metrics else {}),
+        **{name: metrics[f"eval_{name}"] for name in losses if f"eval_{name}" in metrics},
         **scores,
         "tokens_per_second": metrics["tokens_per_second"],
         "tokens_per_update": metrics["tokens_per_update"],
@@ -75,9 +76,9 @@ def write_report(
         "train_tokens": train_data.num_tokens,
         "seed": training_args.seed,
         "sample": sample,
-        "history": learning_curve(history, task_class(data_args.task).score_names),
+        "history": learning_curve(history, task.score_names),
     }
-    plot_curve(results, task_class(data_args.task).metric, training_args.label_smoothing_factor, folder / "loss.png")
+    plot_curve(results, task.metric, training_args.label_smoothing_factor, folder / "loss.png")
     facts = card_facts(model_class, results, scores, model_args, data_args, training_args)
     facts.training["checkpoint"] = f"of update {reported.update:,} of {reported.last:,}, {reported.choice}"
     write_model_card(folder, facts)
@@ -93,7 +94,8 @@ def log_results(results: dict, scores: dict, data_args: TaskArguments, args: Min
     margin = results["validation_loss_margin"]  # 0 for a single row
     loss = f"{results['validation_loss']:.4f}" + (f" +- {margin:.4f}" if margin else "")
     rows = " (95% over rows)" if margin else ""
-    logger.info("Validation loss %s nats per target%s, perplexity %.2f", loss, rows, results["perplexity"])
+    perplexity = f", perplexity {results['perplexity']:.2f}" if "perplexity" in results else ""
+    logger.info("Validation loss %s nats per target%s%s", loss, rows, perplexity)
     if "bits_per_byte" in results:
         logger.info("Validation bits per byte %.4f", results["bits_per_byte"])
     for name, value in scores.items():
@@ -190,10 +192,9 @@ def _time(seconds: float | None, args: MiniTrainingArguments) -> str:
 def _card_scores(results: dict, scores: dict) -> dict[str, tuple[float, list[float] | None]]:
     """Value and 95% interval of each metric in the card; None for an interval that a single row cannot give."""
     loss, margin = results["validation_loss"], results["validation_loss_margin"]
-    bounds = {
-        "loss": (loss, (loss - margin, loss + margin)),
-        "perplexity": (results["perplexity"], (math.exp(loss - margin), math.exp(loss + margin))),
-    }
+    bounds = {"loss": (loss, (loss - margin, loss + margin))}
+    if perplexity := results.get("perplexity"):
+        bounds["perplexity"] = (perplexity, (math.exp(loss - margin), math.exp(loss + margin)))
     if bits := results.get("bits_per_byte"):
         bounds["bits_per_byte"] = (bits, (bits * (1 - margin / loss), bits * (1 + margin / loss)))
     losses = {name: (value, None if margin == 0 else list(pair)) for name, (value, pair) in bounds.items()}

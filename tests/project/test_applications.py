@@ -173,7 +173,7 @@ def finished_run(folder, baseline, model):
     (folder / "metrics.json").write_text(json.dumps({"train_seconds": 120}))
     constant = dict.fromkeys(baseline, 0.0)
     systems = {"most frequent label": constant, "bag of words": baseline, "the model": model}
-    results = {"task": "text-classification", "split": "test", "systems": systems}
+    results = {"task": "text-classification", "dataset": "data/labels.csv", "split": "test", "systems": systems}
     (folder / "test" / "results.json").write_text(json.dumps(results))
 
 
@@ -186,7 +186,8 @@ def test_what_is_below_a_baseline_stands_first(applications, tmp_path):
     assert missed_f1 == "- fields, macro f1: 71.50 (70.00 to 73.00, 2), but bag of words 71.00"
     assert missed_mcc.startswith("- fields, mcc: ")
     assert empty == ""
-    assert title.startswith("| run | split | metric |")
+    assert title.startswith("| run | data | metric |")
+    assert rows[0].startswith("| fields | labels.csv, test | macro f1 | 71.50 ")
     assert "| bag of words 71.00; most frequent label 0.00 |" in rows[0]
     verdicts = [row.split("|")[-2].strip() for row in rows]
     assert verdicts == ["above on average", "above", "below"]

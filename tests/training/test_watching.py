@@ -94,6 +94,8 @@ def test_the_metrics_that_a_task_declares_are_those_that_it_computes():
     for name in TASKS.keys() - SCORED.keys():
         assert not task_class(name).score_names
     assert "bits_per_byte" not in task_class("fill-mask").metric_directions(), "its rows do not hold the whole text"
+    without_perplexity = {name for name in TASKS if "perplexity" not in task_class(name).metric_directions()}
+    assert without_perplexity == {"text-classification", "question-answering"}, "whose targets are not tokens"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_the_metrics_that_a_task_declares_are_those_that_it_computes():
             "text-generation",
             "not measured by text-generation; choose one of token_",
         ),
-        (["--metric_for_best_model", "acuracy"], "text-classification", r"perplexity, accuracy, macro_f1, mcc\."),
+        (["--metric_for_best_model", "acuracy"], "text-classification", r"token_loss, accuracy, macro_f1, mcc\."),
         (["--metric_for_best_model", "eval_bits_per_byte"], "fill-mask", r"choose one of token_loss, perplexity\."),
         (
             ["--metric_for_best_model", "token_loss_margin"],
