@@ -39,6 +39,7 @@ PRETRAINED = {
     ),
 }
 
+FIELDS = "text-classification-scratch --num_train_epochs 5 --metric_for_best_model accuracy"
 BAG_OF_WORDS = '--config_overrides {"classifier_pooling":"first_last_mean"}'
 
 # Name of a row -> arguments of train.py; {causal}, {masked} and {films} are the folders of the pretrained models.
@@ -56,14 +57,15 @@ RUNS = {
     "summarization, operations": "summarization --init_from {causal} --dataset {data}/operations",
     "fields": "text-classification --init_from {causal}",
     "fields, from the masked model": "text-classification --init_from {masked}",
-    "fields, from scratch": "text-classification-scratch --num_train_epochs 5 --metric_for_best_model accuracy",
+    "fields, from scratch": FIELDS,
+    **{f"fields, division {n}, from scratch": f"{FIELDS} --dataset {{data}}/fields-{n}" for n in (1, 2, 3, 4)},
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
     "supersenses, from scratch": "text-classification-scratch --dataset {data}/supersenses",
     "emotions, from scratch": "text-classification-scratch --dataset {data}/emotions",
     "sentiment": f"text-classification --init_from {{films}} --dataset {{data}}/sentiment {BAG_OF_WORDS}",
     "sentiment, from scratch": "text-classification-scratch --dataset {data}/sentiment --num_train_epochs 1",
     "reviews": "text-classification --init_from {films} --dataset {data}/reviews --num_train_epochs 2",
-    "kinds": "text-classification --init_from {causal} --dataset {data}/kinds",
+    "kinds, from scratch": "text-classification-scratch --dataset {data}/kinds",
     "answering": "question-answering --init_from {causal}",
     "answering, from the masked model": "question-answering --init_from {masked}",
     "answering, from scratch": "question-answering",

@@ -21,6 +21,8 @@ Nothing is downloaded. SOURCE is where the files are:
                   SOURCE: an unpacked wheel of botocore
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
+    fields        the built-in fields of docstrings, with other modules to validate and test on
+                  SOURCE: the number of the division, 1 to 4
 
 A text is in one split only. The treebank and the tweets have splits of their own. Elsewhere the split depends on a
 name (a definition, a sentence, a service, a package), so it is the same on each machine.
@@ -36,6 +38,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from modeling_mini.data.builtin import docstrings
 from modeling_mini.data.builtin.docstrings import fraction, split_of
 
 
@@ -263,6 +266,19 @@ def descriptions(source: Path, language: str) -> dict[str, tuple[str, list[str]]
     return entries
 
 
+# Docstrings
+
+
+def fields(division: Path) -> Iterator[Row]:
+    """The built-in data set `docstring-fields`, divided otherwise."""
+    if str(division) not in ("1", "2", "3", "4"):
+        raise SystemExit(f"SOURCE {division}: choose a division from 1 to 4.")
+    for split, rows in docstrings.fields(division=int(str(division))).items():
+        names = rows.features["label"].names
+        for row in rows:
+            yield split, {"text": row["text"], "label": names[row["label"]]}
+
+
 DATA_SETS = {
     "supersenses": supersenses,
     "kinds": kinds,
@@ -273,6 +289,7 @@ DATA_SETS = {
     "film-texts": film_texts,
     "operations": operations,
     "packages": packages,
+    "fields": fields,
 }
 
 
