@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from .errors import UserError
@@ -56,7 +56,7 @@ Assistant:{% endif %}
 
 def train_tokenizer(
     texts: Iterable[str],
-    kind: Literal["bpe", "char"] = "bpe",
+    kind: Literal["bpe", "uncased", "char"] = "bpe",
     vocab_size: int = 8192,
     model_max_length: int = 1024,
 ) -> PreTrainedTokenizerFast:
@@ -65,7 +65,9 @@ def train_tokenizer(
     Args:
         texts: the corpus, one document per item; it is read once.
         kind: `"bpe"` for byte-level byte-pair encoding (Radford et al. 2019), which encodes any text without an
-            unknown token; `"char"` for one token per character, with `<unk>` for unseen characters.
+            unknown token; `"uncased"` for the same on lower-case words, as BERT's uncased models read them (Devlin et
+            al. 2019), so that a word has the same tokens at the start of a sentence and in brackets; `"char"` for one
+            token per character, with `<unk>` for unseen characters. Only `"uncased"` does not restore a text.
         vocab_size: upper bound of the vocabulary, special tokens included; a small corpus yields fewer tokens.
         model_max_length: maximum length in tokens of an input of the model.
 
@@ -79,14 +81,14 @@ def train_tokenizer(
     """
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give an iterable of documents, such as [text] or an open file.")
-    if kind == "bpe":
-        tokenizer = _train_byte_level_bpe(texts, vocab_size)
-    else:
+    if kind == "char":
         tokenizer = _train_characters(texts, vocab_size)
+    else:
+        tokenizer = _train_byte_level_bpe(texts, vocab_size, uncased=kind == "uncased")
     bos, eos = (tokenizer.token_to_id(SPECIAL_TOKENS[name]) for name in ("bos_token", "eos_token"))
     tokenizer.post_processor = processors.Sequence(
         [
-            *([processors.ByteLevel(trim_offsets=False)] if kind == "bpe" else []),
+            *([processors.ByteLevel(trim_offsets=False)] if kind != "char" else []),
             processors.TemplateProcessing(
                 single="<bos> $A", pair="<bos> $A <eos> $B", special_tokens=[("<bos>", bos), ("<eos>", eos)]
             ),
@@ -105,7 +107,7 @@ def train_tokenizer(
     )
 
 
-def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int, uncased: bool) -> Tokenizer:
     if vocab_size < SMALLEST_BPE_VOCABULARY:
         raise UserError(
             f"A byte-level vocabulary needs at least {SMALLEST_BPE_VOCABULARY} tokens (256 bytes and "
@@ -115,7 +117,13 @@ def _train_byte_level_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     # Matches only words that are longer; the rest of such a word is shorter, and a word of its own.
     long_words = pre_tokenizers.Split(Regex(f".{{{LONGEST_WORD}}}(?=.)"), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False), long_words])
+    if uncased:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+        # Each word gets a space in front, whether the text has one or not.
+        words = [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)]
+    else:
+        words = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*words, long_words])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

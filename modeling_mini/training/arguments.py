@@ -53,8 +53,12 @@ class ModelArguments:
         default=None,
         metadata={"help": "A trained tokenizer (folder or Hub name); by default a new one is trained on the corpus."},
     )
-    tokenizer_kind: Literal["bpe", "char"] = field(
-        default="bpe", metadata={"help": "Tokenizer to train: byte-level BPE, or one token per character."}
+    tokenizer_kind: Literal["bpe", "uncased", "char"] = field(
+        default="bpe",
+        metadata={
+            "help": "Tokenizer to train: byte-level BPE, the same on words in lower case (for labels, spans and "
+            "fill-mask), or one token per character."
+        },
     )
 
     def overrides(self) -> dict:

@@ -52,6 +52,10 @@ def load_config(args: ModelArguments, task: Task, training_args: MiniTrainingArg
         config = read_config(folder, source, **overrides)
     else:
         config = read_shape(args.model, overrides)
+        if task.needs_causal and args.tokenizer_kind == "uncased" and args.tokenizer is None:
+            raise UserError(
+                f"--tokenizer_kind uncased: a model of {task.name} would write without capitals; choose bpe."
+            )
     require_memory(config, args, training_args)
     if training_args.process_index == 0:
         existing_tokenizer(args, training_args)  # a damaged one is refused before the data are read

@@ -43,6 +43,30 @@ def test_unseen_characters_are_unknown_to_a_character_tokenizer():
     assert tokenizer("d龍f", add_special_tokens=False).input_ids[1] == tokenizer.unk_token_id
 
 
+@pytest.fixture(scope="module")
+def uncased():
+    return train_tokenizer([ENGLISH, CHINESE, "The sum of x. Return the sum."] * 20, "uncased", vocab_size=400)
+
+
+def test_an_uncased_word_has_the_same_tokens_everywhere(uncased):
+    word = uncased.tokenize("sum")
+    for text in ("Sum", "SUM", "(sum)", "x.sum", "the_sum", " sum"):
+        tokens = uncased.tokenize(text)
+        assert any(tokens[start:][: len(word)] == word for start in range(len(tokens))), text
+    assert uncased.tokenize("e\u0301") == uncased.tokenize("\u00e9"), "composed and decomposed letters"
+
+
+def test_uncased_tokens_have_no_unknown_and_keep_their_places_in_the_text(uncased, tmp_path):
+    text = f"The Sum_of (X):\n {UNSEEN}"
+    encoded = uncased(text, add_special_tokens=False, return_offsets_mapping=True)
+    assert uncased.unk_token_id not in encoded.input_ids
+    assert uncased.decode(encoded.input_ids).startswith(" the sum _ of ( x ) : na")
+    words = {text[start:end] for start, end in encoded.offset_mapping}
+    assert {"The", "Sum", "_", "(", "X", ")"} <= words
+    uncased.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path)(text).input_ids == uncased(text).input_ids
+
+
 def test_special_tokens_have_the_first_ids_and_agree_with_the_config(tokenizer):
     ids = [tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS.values()]
     assert ids == [0, 1, 2, 3, 4]
@@ -135,14 +159,15 @@ LONG = {
 }
 
 
+@pytest.mark.parametrize("kind", ["bpe", "uncased"])
 @pytest.mark.parametrize("name", LONG)
-def test_a_long_line_without_spaces_is_encoded_in_linear_time(name, tmp_path):
+def test_a_long_line_without_spaces_is_encoded_in_linear_time(name, kind, tmp_path):
     """Without a limit, 40,000 letters of DNA take a second, and 200,000 half a minute."""
     started = time.process_time()
-    tokenizer = train_tokenizer([LONG[name]], "bpe", 400)
+    tokenizer = train_tokenizer([LONG[name]], kind, 400)
     ids = tokenizer(LONG[name], add_special_tokens=False, verbose=False).input_ids
     assert time.process_time() - started < 8
-    assert tokenizer.decode(ids) == LONG[name]
+    assert kind == "uncased" or tokenizer.decode(ids) == LONG[name]
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded(LONG[name], add_special_tokens=False, verbose=False).input_ids == ids

@@ -152,10 +152,13 @@ def test_model_that_llama_cpp_cannot_run_is_refused(checkpoint, export, model_cl
         export(checkpoint(model_class, **overrides))
 
 
-def test_tokenizer_of_characters_is_refused(checkpoint, export):
+@pytest.mark.parametrize(
+    ("kind", "steps"), [("char", "WordLevel with Split"), ("uncased", "BPE with BertPreTokenizer, ByteLevel, Split")]
+)
+def test_tokenizer_of_another_kind_is_refused(checkpoint, export, kind, steps):
     folder = checkpoint()
-    train_tokenizer(["the quick brown fox"], "char").save_pretrained(folder)
-    with pytest.raises(UserError, match=r"llama.cpp has no tokenizer of this kind \(WordLevel with Split\)"):
+    train_tokenizer(["the quick brown fox"], kind, 300).save_pretrained(folder)
+    with pytest.raises(UserError, match=rf"llama.cpp has no tokenizer of this kind \({steps}\)"):
         export(folder)
 
 

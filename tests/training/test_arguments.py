@@ -9,6 +9,7 @@ import torch
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import evaluate
 from modeling_mini.presets import preset_names
+from modeling_mini.tasks import TASKS, task_class
 from modeling_mini.tasks.base import TaskArguments
 from modeling_mini.tasks.text_generation import TextGeneration
 from modeling_mini.training.arguments import ARGUMENT_CLASSES, parse_arguments
@@ -481,3 +482,14 @@ def test_a_recipe_that_cannot_be_read_is_refused_with_a_sentence(tmp_path, conte
     path.write_bytes(content)
     with pytest.raises(UserError, match=sentence):
         parse_arguments([str(path)])
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_an_uncased_tokenizer_is_for_models_that_write_no_text(name):
+    arguments = parse_arguments(["--task", name, "--dataset", "user/data", "--tokenizer_kind", "uncased"])
+    task = task_class(name)(arguments[1])
+    if task.needs_causal:
+        with pytest.raises(UserError, match=f"kind uncased: a model of {name} would write without capitals"):
+            load_config(arguments[0], task, arguments[2])
+    else:
+        load_config(arguments[0], task, arguments[2])

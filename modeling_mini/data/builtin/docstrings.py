@@ -259,7 +259,7 @@ def fields(records: Dataset | None = None, division: int = 0) -> DatasetDict:
     """`{"text", "label"}`: the first two paragraphs of prose of a docstring, and the field of its module.
 
     Texts have 80 to 600 characters. A field has at most 1300 training rows, 100 validation rows and 100 test rows.
-    `division` is as in `split_of`; a pretrained model has seen validation and test modules of all but the first.
+    `division` is as in `split_of`. Pretrained models have seen the validation and test modules of divisions above 0.
     """
     rows = [
         {"module": record["module"], "text": _prose(record["docstring"]), "label": field}
