@@ -39,7 +39,7 @@ PRETRAINED = {
     ),
 }
 
-FIELDS = "text-classification-scratch --num_train_epochs 5 --metric_for_best_model accuracy"
+FIELDS_FROM_SCRATCH = "text-classification-scratch --num_train_epochs 5 --metric_for_best_model accuracy"
 BAG_OF_WORDS = '--config_overrides {"classifier_pooling":"first_last_mean"}'
 
 # Name of a row -> arguments of train.py; {causal}, {masked} and {films} are the folders of the pretrained models.
@@ -57,8 +57,8 @@ RUNS = {
     "summarization, operations": "summarization --init_from {causal} --dataset {data}/operations",
     "fields": "text-classification --init_from {causal}",
     "fields, from the masked model": "text-classification --init_from {masked}",
-    "fields, from scratch": FIELDS,
-    **{f"fields, division {n}, from scratch": f"{FIELDS} --dataset {{data}}/fields-{n}" for n in (1, 2, 3, 4)},
+    "fields, from scratch": FIELDS_FROM_SCRATCH,
+    **{f"fields, fold {n}, from scratch": f"{FIELDS_FROM_SCRATCH} --dataset {{data}}/fields-{n}" for n in range(1, 5)},
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
     "supersenses, from scratch": "text-classification-scratch --dataset {data}/supersenses",
     "emotions, from scratch": "text-classification-scratch --dataset {data}/emotions",
@@ -144,10 +144,10 @@ def table(folder: Path) -> str:
     rows, missed = [], []
     for name in RUNS:
         finished = [path.parents[1] for path in sorted(folder_of(name, folder).glob("*/test/results.json"))]
-        for cells, better_baseline in compared(finished) if finished else ():
+        for cells, unbeaten in compared(finished) if finished else ():
             rows.append([name, *cells])
-            if better_baseline:
-                missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {better_baseline}")
+            if unbeaten:
+                missed.append(f"- {name}, {cells[1]}: {cells[2]}, but {unbeaten}")
     titles = ["run", "data", "metric", "mean (lowest to highest, seeds)", "minutes", "baselines", "verdict"]
     notes = ["Not above every baseline with every seed:", *missed, ""] if missed else []
     return "\n".join([*notes, markdown_table([titles, *rows])])
@@ -169,16 +169,16 @@ def compared(folders: list[Path]) -> list[tuple[list[str], str]]:
         mean_wins = wins or is_better(statistics.mean(scores), best, greater)
         digits = decimals(max(scores))
         low, high = f"{min(scores):.{digits}f}", f"{max(scores):.{digits}f}"
-        named = [f"{name} {score:.{digits}f}" for name, score in rivals.items()]
+        baseline_cells = [f"{name} {score:.{digits}f}" for name, score in rivals.items()]
         cells = [
             f"{Path(results[0]['dataset']).name}, {results[0]['split']}",
             metric.replace("_", " "),
             f"{statistics.mean(scores):.{digits}f} ({low} to {high}, {len(scores)})",
             f"{statistics.median(minutes):.1f}",
-            "; ".join(named),
+            "; ".join(baseline_cells),
             "" if not rivals else "above" if wins else "above on average" if mean_wins else "below",
         ]
-        rows.append((cells, "" if wins else named[0]))
+        rows.append((cells, "" if wins else baseline_cells[0]))
     return rows
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/data_sets.py supersenses package/dict --output runs/data/supersenses
 
-Nothing is downloaded. SOURCE is where the files are:
+Nothing is downloaded. SOURCE is where the files are, except for `fields`:
 
     supersenses   the nouns of WordNet 3.1: a definition, and which of 25 kinds of things it defines
     kinds         the same definitions, and "It is an animal.", which is true or false
@@ -22,7 +22,7 @@ Nothing is downloaded. SOURCE is where the files are:
     packages      descriptions of Debian's packages, English to German
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
     fields        the built-in fields of docstrings, with other modules to validate and test on
-                  SOURCE: the number of the division, 1 to 4
+                  SOURCE: the number of the fold, 1 to 4
 
 A text is in one split only. The treebank and the tweets have splits of their own. Elsewhere the split depends on a
 name (a definition, a sentence, a service, a package), so it is the same on each machine.
@@ -269,11 +269,11 @@ def descriptions(source: Path, language: str) -> dict[str, tuple[str, list[str]]
 # Docstrings
 
 
-def fields(division: Path) -> Iterator[Row]:
-    """The built-in data set `docstring-fields`, divided otherwise."""
-    if str(division) not in ("1", "2", "3", "4"):
-        raise SystemExit(f"SOURCE {division}: choose a division from 1 to 4.")
-    for split, rows in docstrings.fields(division=int(str(division))).items():
+def fields(source: Path) -> Iterator[Row]:
+    """Another fold of the built-in data set `docstring-fields`."""
+    if str(source) not in ("1", "2", "3", "4"):
+        raise SystemExit(f"SOURCE {source}: choose a fold from 1 to 4.")
+    for split, rows in docstrings.fields(fold=int(str(source))).items():
         names = rows.features["label"].names
         for row in rows:
             yield split, {"text": row["text"], "label": names[row["label"]]}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
+from types import FrameType
 
 from .errors import UserError, one_line, shortened
 from .streams import OutputError, check_arguments_are_text, draw_bars_rarely, prepared_streams
@@ -190,23 +191,36 @@ def stop_on_signals() -> Iterator[None]:
         if os.getpid() != process:  # a worker that was forked: its parent reports
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        if is_in_finalizer(frame):  # let it end first
+            stop_later(number)
+            return
         raise Stopped(number)
 
-    def stop_later(ignored):
-        """Python ignores exceptions of finalizers and of callbacks of weak references, and goes on."""
+    def stop_later(number):
+        threading.Timer(0.05, os.kill, (process, number)).start()
+
+    def report_ignored(ignored):
+        """Called for an exception that Python ignores, as in the callback of a weak reference."""
         if isinstance(ignored.exc_value, Stopped):
-            threading.Timer(0.05, os.kill, (process, ignored.exc_value.signal_number)).start()
+            stop_later(ignored.exc_value.signal_number)
         else:
             previous_hook(ignored)
 
-    previous_hook, sys.unraisablehook = sys.unraisablehook, stop_later
+    previous_hook, sys.unraisablehook = sys.unraisablehook, report_ignored
     previous = {number: signal.signal(number, stop) for number in _stopping_signals()}
     try:
         yield
     finally:
-        sys.unraisablehook = previous_hook
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = previous_hook
+
+
+def is_in_finalizer(frame: FrameType | None) -> bool:
+    """Whether a frame belongs to a `__del__`, whose exceptions Python ignores."""
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def exit_on_signals() -> None:

@@ -65,9 +65,10 @@ def train_tokenizer(
     Args:
         texts: the corpus, one document per item; it is read once.
         kind: `"bpe"` for byte-level byte-pair encoding (Radford et al. 2019), which encodes any text without an
-            unknown token; `"uncased"` for the same on lower-case words, as BERT's uncased models read them (Devlin et
-            al. 2019), so that a word has the same tokens at the start of a sentence and in brackets; `"char"` for one
-            token per character, with `<unk>` for unseen characters. Only `"uncased"` does not restore a text.
+            unknown token; `"uncased"` for the same on lower-case words and single punctuation marks, similar to BERT's
+            uncased models (Devlin et al. 2019), so that a word has the same tokens everywhere, while capitals, line
+            breaks and repeated spaces are lost; `"char"` for one token per character, with `<unk>` for unseen
+            characters.
         vocab_size: upper bound of the vocabulary, special tokens included; a small corpus yields fewer tokens.
         model_max_length: maximum length in tokens of an input of the model.
 
@@ -77,10 +78,13 @@ def train_tokenizer(
 
     Raises:
         TypeError: `texts` is a single string, such as a path.
+        ValueError: there is no such `kind`.
         UserError: a byte-level vocabulary is smaller than 256 bytes and the special tokens.
     """
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give an iterable of documents, such as [text] or an open file.")
+    if kind not in ("bpe", "uncased", "char"):
+        raise ValueError(f"There is no tokenizer {kind!r}; choose bpe, uncased or char.")
     if kind == "char":
         tokenizer = _train_characters(texts, vocab_size)
     else:

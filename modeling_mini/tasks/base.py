@@ -113,7 +113,7 @@ class Task(ExampleFormat, ABC):
         default_dataset: the built-in data set for training; without one, `--dataset` must be given.
         requires: packages that its metric and its baselines import, in addition to the `train` extra.
         needs_causal: whether the model must not attend to later tokens, because it predicts them.
-        predicts_tokens: whether the targets of the loss are tokens, so that their perplexity says something.
+        predicts_tokens: whether the targets of the loss are tokens, so that perplexity is meaningful.
         counts_bytes: whether its rows hold the whole text, so that bits per byte can be measured.
         metric: the key of `score` by which systems are compared.
         score_names: metrics that `score` computes for any examples, greater is better; a validation during training
@@ -254,8 +254,8 @@ class Task(ExampleFormat, ABC):
 
         `with_scores=False` leaves out those that are computed on a sample of examples.
         """
-        measured = {"token_loss": True, "perplexity": cls.predicts_tokens, "bits_per_byte": cls.counts_bytes}
-        losses = [name for name, is_measured in measured.items() if is_measured]
+        is_measured = {"token_loss": True, "perplexity": cls.predicts_tokens, "bits_per_byte": cls.counts_bytes}
+        losses = [name for name, measured in is_measured.items() if measured]
         return dict.fromkeys(losses, False) | dict.fromkeys(cls.score_names if with_scores else (), True)
 
     def sample_scores(

@@ -56,8 +56,8 @@ class ModelArguments:
     tokenizer_kind: Literal["bpe", "uncased", "char"] = field(
         default="bpe",
         metadata={
-            "help": "Tokenizer to train: byte-level BPE, the same on words in lower case (for labels, spans and "
-            "fill-mask), or one token per character."
+            "help": "Tokenizer to train. bpe: byte-level BPE. uncased: BPE on lower-case words, for labels, spans and "
+            "fill-mask. char: one token per character."
         },
     )
 
@@ -202,9 +202,11 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     _warn_of_new_weights(path.stem, model_arguments, training_arguments)
     if model_arguments.init_from:
         # The recipe's shape and attention mask are for a new model; the model to fine-tune has its own.
-        of_new = {"num_hidden_layers", "num_attention_heads", "is_causal"}
+        of_new_models = {"num_hidden_layers", "num_attention_heads", "is_causal"}
         overrides = {
-            name: value for name, value in overrides.items() if name not in of_new and not name.endswith("_size")
+            name: value
+            for name, value in overrides.items()
+            if name not in of_new_models and not name.endswith("_size")
         }
     if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)

@@ -52,9 +52,11 @@ def load_config(args: ModelArguments, task: Task, training_args: MiniTrainingArg
         config = read_config(folder, source, **overrides)
     else:
         config = read_shape(args.model, overrides)
-        if task.needs_causal and args.tokenizer_kind == "uncased" and args.tokenizer is None:
+        is_trained = args.tokenizer is None and not training_args.is_resumed
+        if task.needs_causal and args.tokenizer_kind == "uncased" and is_trained:
             raise UserError(
-                f"--tokenizer_kind uncased: a model of {task.name} would write without capitals; choose bpe."
+                f"--tokenizer_kind uncased: a model of {task.name} would write without capitals; choose "
+                "--tokenizer_kind bpe."
             )
     require_memory(config, args, training_args)
     if training_args.process_index == 0:
@@ -114,7 +116,7 @@ def load_tokenizer(
         if is_elsewhere and training_args.should_save:
             save_tokenizer(tokenizer, training_args.output_dir)  # where the next --resume looks for it
         return tokenizer
-    logger.info("Training a %s tokenizer of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
+    logger.info("Training a tokenizer (%s) of up to %d tokens", model_args.tokenizer_kind, config.vocab_size)
     if isinstance(examples, IterableDataset):
         examples = examples.take(TOKENIZER_DOCUMENTS)
     tokenizer = train_tokenizer(

@@ -116,6 +116,7 @@ def trained(kind, pre_tokenizer=None):
 
 TOKENIZERS = {
     "bpe": lambda: trained("bpe"),
+    "uncased": lambda: trained("uncased"),
     "char": lambda: trained("char"),
     "metaspace": lambda: trained("char", pre_tokenizer=pre_tokenizers.Metaspace()),
     "word": lambda: trained("char", pre_tokenizer=pre_tokenizers.Whitespace()),
@@ -436,8 +437,8 @@ def test_slices_of_text_hold_each_text_once_and_few_characters(documents, charac
     assert all(sum(map(len, part)) <= characters + longest for part in slices)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "char", "word", "metaspace"])
-@given(st.text("ab .\n\u00e9\u4f60", max_size=400))
+@pytest.mark.parametrize("kind", ["bpe", "uncased", "char", "word", "metaspace"])
+@given(st.text("abA .\n\u0301\u00e9\u4f60", max_size=400))
 @settings(deadline=None, max_examples=30)
 def test_a_long_document_is_tokenized_in_parts_without_another_token(kind, text):
     with pytest.MonkeyPatch.context() as patch:

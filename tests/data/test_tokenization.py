@@ -187,6 +187,11 @@ def test_a_vocabulary_too_small_for_bytes_is_refused_with_the_minimum():
         train_tokenizer([ENGLISH], "bpe", vocab_size=100)
 
 
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="no tokenizer 'words'; choose bpe, uncased or char"):
+        train_tokenizer([ENGLISH], "words")
+
+
 def test_a_path_in_place_of_documents_is_refused():
     with pytest.raises(TypeError, match="`texts` is one string; give an iterable of documents"):
         train_tokenizer("my_text.txt")

@@ -99,16 +99,16 @@ def test_emotions(data_sets, tmp_path):
     ]
 
 
-def test_fields_of_another_division(data_sets, monkeypatch):
+def test_fields_of_another_fold(data_sets, monkeypatch):
     text = "Compute the shortest path between two nodes of a graph and return its length, as part {} does."
     modules = [f"networkx.part{number}" for number in range(200)]
     records = [{"module": name, "docstring": text.format(number)} for number, name in enumerate(modules)]
     monkeypatch.setattr(data_sets.docstrings, "installed_docstrings", lambda: Dataset.from_list(records))
-    divisions = [list(data_sets.fields(Path(number))) for number in "1234"]
-    assert all(sum(split == "train" for split, _ in division) > 150 for division in divisions)
-    tested = [row["text"] for division in divisions for split, row in division if split == "test"]
+    folds = [list(data_sets.fields(Path(number))) for number in "1234"]
+    assert all(sum(split == "train" for split, _ in fold) > 150 for fold in folds)
+    tested = [row["text"] for fold in folds for split, row in fold if split == "test"]
     assert len(tested) == len(set(tested)) > 40, "a text is in one test split only"
-    with pytest.raises(SystemExit, match="SOURCE 5: choose a division from 1 to 4"):
+    with pytest.raises(SystemExit, match="SOURCE 5: choose a fold from 1 to 4"):
         list(data_sets.fields(Path("5")))
 
 

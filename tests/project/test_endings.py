@@ -269,12 +269,14 @@ def test_a_signal_ends_a_run_at_every_moment(run, arguments, number, moment, sec
 @pytest.mark.parametrize("ignored", ["__del__", "the callback of a weak reference"])
 def test_a_signal_where_python_ignores_exceptions_stops_the_command_soon(ignored, capfd):
     """Python would print the exception with a traceback, and go on."""
+    ended = []
 
     class Held:
         if ignored == "__del__":
 
             def __del__(self):
                 os.kill(os.getpid(), signal.SIGTERM)
+                ended.append(self)
 
     def command():
         held = Held()
@@ -286,6 +288,7 @@ def test_a_signal_where_python_ignores_exceptions_stops_the_command_soon(ignored
     with pytest.raises(Stopped), stop_on_signals():
         command()
     assert capfd.readouterr().err == ""
+    assert len(ended) == (ignored == "__del__"), "the finalizer ends first"
 
 
 def test_other_exceptions_that_python_ignores_are_still_reported(capfd):

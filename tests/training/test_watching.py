@@ -660,6 +660,8 @@ def test_a_classifier_is_chosen_by_its_accuracy_and_logs_one_loss(arguments, dat
     measured = [point for point in results["history"] if "validation_loss" in point]
     assert [point["update"] for point in measured] == [5, 10]
     assert all({"accuracy", "macro_f1", "mcc"} < point.keys() for point in measured)
+    assert "perplexity" not in {*results, *measured[0]}
+    assert "perplexity" not in (folder / "README.md").read_text()
     best = max(measured, key=lambda point: (point["accuracy"], -point["validation_loss"]))
     assert results["reported_update"] == best["update"]
     assert results["accuracy"] == pytest.approx(best["accuracy"]), "all examples fit into the sample"

@@ -255,11 +255,11 @@ def questions(records: Dataset | None = None) -> DatasetDict:
     return _dataset_dict(splits, Features({**dict.fromkeys(names_of_text, text), "answers": answers}))
 
 
-def fields(records: Dataset | None = None, division: int = 0) -> DatasetDict:
+def fields(records: Dataset | None = None, fold: int = 0) -> DatasetDict:
     """`{"text", "label"}`: the first two paragraphs of prose of a docstring, and the field of its module.
 
     Texts have 80 to 600 characters. A field has at most 1300 training rows, 100 validation rows and 100 test rows.
-    `division` is as in `split_of`. Pretrained models have seen the validation and test modules of divisions above 0.
+    `fold` is as in `split_of`. A model pretrained on `texts` has seen validation and test modules of folds 1 to 4.
     """
     rows = [
         {"module": record["module"], "text": _prose(record["docstring"]), "label": field}
@@ -267,7 +267,7 @@ def fields(records: Dataset | None = None, division: int = 0) -> DatasetDict:
         if (field := _field(record["module"]))
     ]
     splits = {}
-    for split, split_rows in _split_by_module(rows, "text", division=division).items():
+    for split, split_rows in _split_by_module(rows, "text", fold=fold).items():
         counts = Counter()
         splits[split] = []
         for row in split_rows:
@@ -377,11 +377,11 @@ def _prose(docstring: str) -> str:
     return " ".join(paragraphs)
 
 
-def _split_by_module(rows: Iterable[dict], *keys: str, division: int = 0) -> dict[str, list[dict]]:
+def _split_by_module(rows: Iterable[dict], *keys: str, fold: int = 0) -> dict[str, list[dict]]:
     """Split -> its shuffled rows, without rows whose text under one of `keys` is in an earlier split."""
     splits = {"train": [], "validation": [], "test": []}
     for row in rows:
-        splits[split_of(row["module"], division)].append(row)
+        splits[split_of(row["module"], fold)].append(row)
     seen = set()
     for split, candidates in splits.items():
         contents = [{_normalised(row[key]) for key in keys} for row in candidates]
@@ -404,12 +404,12 @@ def _normalised(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def split_of(name: str, division: int = 0) -> str:
+def split_of(name: str, fold: int = 0) -> str:
     """The split of everything that has this name: 86% train, 7% validation, 7% test.
 
-    Divisions 0 to 4 have five sets of validation names without overlap, and five such sets of test names.
+    The test names of folds 0 to 4 do not overlap, and neither do their validation names.
     """
-    share = (fraction(name) + division / 5) % 1
+    share = (fraction(name) + fold / 5) % 1
     return "train" if share < 0.86 else "validation" if share < 0.93 else "test"
 
 
