@@ -65,9 +65,11 @@ def panel(width: float, height: float) -> Axes:
 def table_of(page: str, title: str) -> list[list[str]]:
     """The rows of the table on a page whose first cell of the header is `title`, without the header."""
     lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith(f"| {title} |")) + 2
+    start = next((index for index, line in enumerate(lines) if line.startswith(f"| {title} |")), None)
+    if start is None:
+        raise SystemExit(f"docs/{page} has no table whose first column is {title!r}.")
     rows = []
-    for line in lines[start:]:
+    for line in lines[start + 2 :]:
         if not line.startswith("|"):
             break
         rows.append([re.sub(r"[*`]", "", cell).strip() for cell in line.strip("|").split("|")])
@@ -114,7 +116,7 @@ def applications() -> Figure:
         baselines = [float(score) for score in re.findall(r"\d+\.\d+", cell)]
         axes.plot(baselines, [index] * len(baselines), "|", color=RED, markersize=16, markeredgewidth=2)
     axes.plot([], [], "|", color=RED, markersize=10, markeredgewidth=2, label="baselines")
-    axes.set_yticks(range(len(rows)), [f"{recipe}, {data}\n{metric}" for recipe, data, metric, *_ in rows])
+    axes.set_yticks(range(len(rows)), [f"{recipe.split()[0]}, {data}\n{metric}" for recipe, data, metric, *_ in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("score (higher is better); in black, lowest to highest seed")

@@ -135,3 +135,17 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     page = (tmp_path / "site" / "theory" / "attention" / "index.html").read_text(encoding="utf-8")
     assert "<math" in page
     assert "```" not in page
+
+
+def test_the_figure_of_the_applications_shows_the_rows_of_their_table(monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import figures
+
+    axes = figures.applications().axes[0]
+    titles = [label.get_text().replace("\n", ", ") for label in axes.get_yticklabels()]
+    assert len(titles) == len(axes.patches) > 5
+    drawn = (ROOT / "docs" / "images" / "applications.svg").read_text(encoding="utf-8")
+    assert all(part in drawn for title in titles for part in title.split(", ")), "run benchmarks/figures.py"
+    with pytest.raises(SystemExit, match=r"docs/applications.md has no table whose first column is 'recipes'"):
+        figures.table_of("applications.md", "recipes")
