@@ -271,9 +271,10 @@ def descriptions(source: Path, language: str) -> dict[str, tuple[str, list[str]]
 
 def fields(source: Path) -> Iterator[Row]:
     """Another fold of the built-in data set `docstring-fields`."""
-    if str(source) not in ("1", "2", "3", "4"):
-        raise SystemExit(f"SOURCE {source}: choose a fold from 1 to 4.")
-    for split, rows in docstrings.fields(fold=int(str(source))).items():
+    fold = str(source)
+    if fold not in ("1", "2", "3", "4"):
+        raise SystemExit(f"SOURCE {fold}: choose a fold from 1 to 4.")
+    for split, rows in docstrings.fields(fold=int(fold)).items():
         names = rows.features["label"].names
         for row in rows:
             yield split, {"text": row["text"], "label": names[row["label"]]}

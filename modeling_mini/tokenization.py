@@ -78,13 +78,13 @@ def train_tokenizer(
 
     Raises:
         TypeError: `texts` is a single string, such as a path.
-        ValueError: there is no such `kind`.
+        ValueError: `kind` is another one.
         UserError: a byte-level vocabulary is smaller than 256 bytes and the special tokens.
     """
     if isinstance(texts, str):
         raise TypeError("`texts` is one string; give an iterable of documents, such as [text] or an open file.")
     if kind not in ("bpe", "uncased", "char"):
-        raise ValueError(f"There is no tokenizer {kind!r}; choose bpe, uncased or char.")
+        raise ValueError(f"`kind` is {kind!r}; choose bpe, uncased or char.")
     if kind == "char":
         tokenizer = _train_characters(texts, vocab_size)
     else:

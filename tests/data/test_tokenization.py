@@ -188,7 +188,7 @@ def test_a_vocabulary_too_small_for_bytes_is_refused_with_the_minimum():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="no tokenizer 'words'; choose bpe, uncased or char"):
+    with pytest.raises(ValueError, match="`kind` is 'words'; choose bpe, uncased or char"):
         train_tokenizer([ENGLISH], "words")
 
 
