@@ -211,17 +211,23 @@ def _with_underscores(argv: list[str]) -> list[str]:
 
 
 def _without_truth_values(words: list[str], commands: dict[str, argparse.ArgumentParser]) -> list[str]:
-    """The words without true or false after a flag: `--do_sample false` means that the flag is not given."""
+    """The words without true or false after a flag: false gives its `--no_` form, or leaves out a flag without one."""
     options = commands[words[0]]._option_string_actions if words and words[0] in commands else {}
+    flags = {name for name, action in options.items() if action.nargs == 0}
     end = words.index("--") if "--" in words else len(words)
-    kept, is_after_flag = [], False
+    kept, flag = [], None  # the flag before the word
     for word in words[:end]:
-        is_value = is_after_flag and word.lower() in ("true", "false")
+        name, _, value = word.partition("=")
+        is_value = flag is not None and word.lower() in ("true", "false")
+        if name in flags and value.lower() in ("true", "false"):
+            flag, is_value, word = name, True, value
+            kept.append(name)
         if not is_value:
             kept.append(word)
         elif word.lower() == "false":
             kept.pop()
-        is_after_flag = not is_value and word in options and options[word].nargs == 0
+            kept += [opposite] if (opposite := f"--no_{flag.removeprefix('--')}") in options else []
+        flag = word if word in flags else None
     return kept + words[end:]
 
 

@@ -52,8 +52,8 @@ class DecodingArguments:
     length_penalty: float | None = field(
         default=None, metadata={"help": "with beams: above 1 prefers long texts, below 1 short ones"}
     )
-    do_sample: bool = field(
-        default=False, metadata={"help": "draw each token at random; the default of `generate`, without beams"}
+    do_sample: bool = field(  # `bool`, so that the option needs no value; None is the default of the command
+        default=None, metadata={"help": "draw each token at random; the default of `generate`, without beams"}
     )
     temperature: float | None = field(
         default=None,
@@ -79,7 +79,7 @@ class DecodingArguments:
 
     def explicit(self) -> list[str]:
         """The names of the options that are set."""
-        return [name for name, value in asdict(self).items() if value is not None and value is not False]
+        return [name for name, value in asdict(self).items() if value is not None]
 
     def completed(self, defaults: dict[str, Any]) -> "DecodingArguments":
         """These options, and `defaults` for those that are None. A temperature of 0 switches sampling off.
@@ -106,8 +106,10 @@ class DecodingArguments:
 def _refuse_sampling_options(given: dict[str, Any]) -> None:
     """Raises `UserError` for options that have no effect, because nothing is sampled."""
     if given.get("temperature") == 0:
-        if unused := next((name for name in ("do_sample", "top_k", "top_p", "seed") if name in given), None):
+        if unused := next((name for name in ("top_k", "top_p", "seed") if name in given), None):
             raise UserError(f"--{unused} is for sampling, which --temperature 0 switches off; leave out one of them.")
+        if given.get("do_sample"):
+            raise UserError("--do_sample samples, which --temperature 0 switches off; leave out one of them.")
     elif unused := next((name for name in _OF_SAMPLING if name in given), None):
         raise UserError(f"--{unused} is for sampling; add --do_sample, or leave it out.")
 
@@ -116,11 +118,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options to a parser that is not made from dataclasses."""
     group = parser.add_argument_group("how the text is written")
     for option in fields(DecodingArguments):
-        if option.type is bool:
-            group.add_argument(f"--{option.name}", action="store_true", **option.metadata)
+        # HfArgumentParser changes the type `int | None` of the field to int.
+        value_type = (*get_args(option.type), option.type)[0]
+        if value_type is bool:
+            group.add_argument(f"--{option.name}", action="store_true", default=None, **option.metadata)
+            group.add_argument(f"--no_{option.name}", dest=option.name, action="store_false", help=argparse.SUPPRESS)
         else:
-            # HfArgumentParser changes the type `int | None` of the field to int.
-            value_type = (*get_args(option.type), option.type)[0]
             group.add_argument(f"--{option.name}", type=value_type, **option.metadata)
 
 

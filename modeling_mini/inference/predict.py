@@ -41,6 +41,8 @@ def predict(
     """
     if batch_size < 1:
         raise UserError(f"--batch_size is {batch_size}; give at least 1.")
+    if is_jsonl and texts:
+        raise UserError("--jsonl reads objects from standard input, but a text is given too; leave one of them out.")
     recorded = recorded_arguments(checkpoint)
     name = recorded.get("task", task_names[0])
     if name not in task_names:

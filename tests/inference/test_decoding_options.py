@@ -76,9 +76,10 @@ def test_eval_writes_and_records_the_options(saved, tokenizer, tmp_path, capsys)
     expected = task.predict(model, tokenizer, rows, decoding=DecodingArguments(**OPTIONS))
     assert [json.loads(line)["prediction"] for line in lines] == expected
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["decoding"] == OPTIONS
+    assert results["decoding"] == OPTIONS | {"do_sample": False}
     assert main(command) == 0
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["decoding"] == {"num_beams": 4}
+    decoding = json.loads((tmp_path / "out" / "results.json").read_text())["decoding"]
+    assert decoding == {"num_beams": 4, "do_sample": False}
     assert main([*command, "--do_sample", "--seed", "1"]) == 0
     decoding = json.loads((tmp_path / "out" / "results.json").read_text())["decoding"]
     assert decoding == {"num_beams": 1, "do_sample": True, "seed": 1}  # as it was sampled, without beams

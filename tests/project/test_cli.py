@@ -18,7 +18,7 @@ from modeling_mini.cli import _parse, main
 from modeling_mini.decoding import SAMPLE_PROMPT, DecodingArguments
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import EvalArguments
-from modeling_mini.inference.predict import _json_lines
+from modeling_mini.inference.predict import _json_lines, predict
 from modeling_mini.parsing import argument_names
 from modeling_mini.planning import PlanArguments
 from modeling_mini.presets import preset_names
@@ -434,17 +434,45 @@ def test_a_plan_states_its_assumptions(capsys):
     ("words", "do_sample", "prompt"),
     [
         (["--do_sample", "false", "a"], False, "a"),
+        (["--do_sample=false", "a"], False, "a"),
+        (["--do_sample=True", "a"], True, "a"),
         (["a", "--do-sample", "False"], False, "a"),
+        (["a", "--no_do_sample"], False, "a"),
         (["--do_sample", "true", "a"], True, "a"),
         (["--do_sample", "a"], True, "a"),
         (["--do_sample", "true", "false"], True, "false"),
         (["--do_sample", "True", "True"], True, "True"),
-        (["false"], False, "false"),
+        (["false"], None, "false"),
     ],
 )
 def test_a_flag_takes_true_and_false_as_in_train(words, do_sample, prompt):
     args = _parse(["generate", "run", *words])
     assert (args.do_sample, args.prompt) == (do_sample, prompt)
+
+
+@pytest.mark.parametrize("words", [["--jsonl", "false"], ["--jsonl=false"]])
+def test_false_leaves_out_a_flag_without_an_opposite(words):
+    args = _parse(["classify", "run", *words, "a"])
+    assert (args.jsonl, args.texts) == (False, ["a"])
+
+
+def test_without_sampling_generate_writes_the_most_likely_text(checkpoint, capsys):
+    texts = []
+    for words in (["--do_sample", "false"], ["--temperature", "0"], ["--no_do_sample", "--temperature", "0"]):
+        assert main(["generate", checkpoint, "the model", *words, "--max_new_tokens", "12"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert len(set(texts)) == 1
+    assert main(["generate", checkpoint, "the model", "--do_sample", "false", "--top_k", "5"]) == 1
+    assert "--top_k is for sampling" in capsys.readouterr().err
+    assert main(["generate", checkpoint, "the model", "--do_sample", "--temperature", "0"]) == 1
+    assert "--do_sample samples, which --temperature 0 switches off" in capsys.readouterr().err
+
+
+def test_a_text_next_to_jsonl_is_refused(capsys):
+    assert main(["classify", "runs/missing/run", "a text", "--jsonl"]) == 1
+    assert "runs/missing/run: there is no such folder" in capsys.readouterr().err
+    with pytest.raises(UserError, match="--jsonl reads objects from standard input, but a text is given too"):
+        next(predict("run", ["text-classification"], ["a text"], io.StringIO(), is_jsonl=True))
 
 
 def test_env_prints_the_versions(capsys):
