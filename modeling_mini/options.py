@@ -130,6 +130,13 @@ def check_data(given: Mapping[str, str | None]) -> None:
             check_path(f"--{name}", value)
 
 
+def is_same(name: str | None, other: str | None) -> bool:
+    """Whether two names mean the same data set or checkpoint, or the same file or folder."""
+    if name is None or other is None:
+        return False
+    return name == other or (os.path.exists(name) and os.path.realpath(name) == os.path.realpath(other))
+
+
 def names_a_path(dataset: str) -> bool:
     """Whether the name of a data set can only be a path: names on the Hub are shorter, and none ends in `.csv`."""
     return len(dataset) > 100 or _is_path(dataset) or _DATA_FILE.search(dataset) is not None

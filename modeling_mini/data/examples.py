@@ -11,7 +11,7 @@ from datasets import Dataset, IterableDataset
 
 from ..errors import UserError
 from .arguments import DataArguments
-from .columns import ColumnType, kind_of, name_some, quoted, spelling
+from .columns import ColumnType, WrongValue, column_names, kind_of, lookup, name_some, quoted, spelling
 from .fingerprint import code_hash
 from .formats import format_of, separated_by
 from .tables import FILE, ID, LINE, PLACE, place_of
@@ -112,18 +112,34 @@ def check_examples(
     else:
         if isinstance(examples, Dataset):
             examples = examples.flatten()
-        columns = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
-        sources = map_columns(columns, args, example_format)
-        examples = examples.select_columns(list(sources.values()))
-        renamed = {source: column for column, source in sources.items() if source != column}
-        if renamed:
-            examples = examples.rename_columns(renamed)
+            sources = map_columns(examples.column_names, args, example_format)
+            examples = examples.select_columns(list(sources.values()))
+            if renamed := {source: column for column, source in sources.items() if source != column}:
+                examples = examples.rename_columns(renamed)
+        else:
+            first = next(iter(examples), {})  # a stream may not know its columns, and cannot flatten nested ones
+            sources = map_columns(list(column_names(first)), args, example_format)
+            examples = examples.map(_Columns(sources, args.source_name), remove_columns=list(first))
     examples = example_format.prepare(examples)
     check = _CheckExample(example_format, args.source_name, split, sources, list(files))
     used = examples.filter(check, **map_options(args, f"Checking the {split} split"))
     if isinstance(examples, Dataset) and len(used) < len(examples):
         _report_skipped(examples, used, check, args)
     return used.remove_columns(list(PLACE)) if files else used
+
+
+@dataclass
+class _Columns:
+    """Map: a row of a stream -> the format's columns."""
+
+    sources: dict[str, str]
+    dataset: str
+
+    def __call__(self, row: dict) -> dict:
+        try:
+            return {column: lookup(row, source) for column, source in self.sources.items()}
+        except WrongValue as error:
+            raise UserError(f"{self.dataset}: {error}") from error
 
 
 def _report_skipped(examples: Dataset, used: Dataset, check: "_CheckExample", args: DataArguments) -> None:
@@ -163,11 +179,17 @@ def map_columns(columns: list[str], args: DataArguments, example_format: Example
     if len(set(named.values())) < len(args.columns):
         raise UserError(f"--columns {' '.join(args.columns)}: name each column once.")
     sources = {column: named.get(column, column) for column in example_format.columns}
-    optional = [column for column in example_format.optional_columns if column in {*named, *columns}]
+    present = {*named, *columns} - {*named.values()}  # a column that is read under another name has its own no more
+    optional = [column for column in example_format.optional_columns if column in named or column in present]
     sources |= {column: named.get(column, column) for column in optional}
     for column, source in sources.items():
         if columns and source not in columns:
             raise UserError(missing_column(args.source_name, column, source, columns))
+        if column not in named and source in named.values():
+            other = next(name for name in named if named[name] == source)
+            raise UserError(
+                f"--columns {other}={source}: the {column} is in the column {source!r} too; add {column}=NAME."
+            )
     return sources
 
 

@@ -121,6 +121,16 @@ def file_columns(path: Path, expand: Expand, delimiter: str | None = None) -> li
             return _header(path, _csv_reader(file, delimiter or delimiter_of(path)))
 
 
+def check_no_list_of_rows(path: Path, expand: Expand) -> None:
+    """Raises `UserError` for a JSON file that is one object with its rows in a list."""
+    if format_of(path) != "json":
+        return
+    rows = [row for _, (_, row) in zip(range(2), read_rows(path, (), "line", expand), strict=False)]
+    for name, value in rows[0].items() if len(rows) == 1 else ():
+        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+            raise UserError(f"{path} holds its rows in the list {name!r}; write that list alone into the file.")
+
+
 def class_names(path: Path, column: str) -> list[str] | None:
     """The names of the classes that a column of a Parquet file holds as numbers, if `datasets` has written them."""
     if format_of(path) != "parquet":

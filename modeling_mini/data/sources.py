@@ -23,7 +23,7 @@ from .columns import TEXT, WrongValue, column_names, name_some
 from .examples import ExampleFormat, Examples, map_columns, map_options, missing_column
 from .files import data_files, divide_into_splits
 from .fingerprint import code_hash
-from .formats import file_columns, format_of
+from .formats import check_no_list_of_rows, file_columns, format_of
 from .tables import WATCHED_VALUES, Table, cache_failure, warn_about_splits
 
 
@@ -162,7 +162,12 @@ class LocalSplits(Mapping):
         delimiter = self.args.cell_delimiter
         found = {path: file_columns(path, expand, delimiter) for _, path in files}
         columns = list(dict.fromkeys(name for names in found.values() for name in names))
-        sources = map_columns(columns, self.args, self.example_format)
+        try:
+            sources = map_columns(columns, self.args, self.example_format)
+        except UserError:
+            for path in found:
+                check_no_list_of_rows(path, expand)
+            raise
         for path, names in found.items() if columns else ():
             for column, source in sources.items():
                 is_optional = column in self.example_format.optional_columns
@@ -179,7 +184,11 @@ class LocalSplits(Mapping):
             files,
             sources,
             types={column: self.example_format.column_types.get(column, TEXT) for column in sources},
-            missing=[column for column in self.example_format.optional_columns if column not in sources],
+            missing=[
+                column
+                for column in self.example_format.optional_columns
+                if column not in sources and column not in sources.values()
+            ],
             text_unit=self.args.text_unit,
             expand=expand,
             code=self.example_format.code,

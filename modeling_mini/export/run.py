@@ -13,7 +13,7 @@ from pathlib import Path
 from ..commands import EXTRAS, require_packages
 from ..errors import UserError
 from ..json_files import read_object
-from ..options import check_checkpoint
+from ..options import check_checkpoint, is_same
 from ..writing import write_json
 from .staging import staging_folder
 
@@ -115,7 +115,8 @@ def _files(folder: Path) -> list[str]:
 def _kept(output: Path, args: Namespace, written: list[str]) -> list[str]:
     """The files of earlier exports of this checkpoint that stay: GGUF files of another type."""
     earlier = _report(output) or {}
-    if not (args.to == earlier.get("format") == "gguf" and earlier.get("source") == args.checkpoint):
+    is_of_checkpoint = args.output is None or is_same(args.checkpoint, str(earlier.get("source")))
+    if not (args.to == earlier.get("format") == "gguf" and is_of_checkpoint):
         return []
     return sorted({*map(str, earlier["files"])} & {*_files(output)} - {*written})
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import sys
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -16,7 +15,7 @@ from ..data.examples import Examples
 from ..data.splits import draw
 from ..decoding import DecodingArguments
 from ..errors import UserError
-from ..options import choice_hint
+from ..options import choice_hint, is_same
 from ..options import options as given_options
 from ..parsing import parse_dataclasses
 from ..streams import check_writable
@@ -33,6 +32,8 @@ from .verdict import verdict
 logger = logging.getLogger(__name__)
 
 SPLITS = ("test", "validation", "train")  # in order of preference
+# The arguments that decide which rows a run sets aside for validation.
+DIVIDING_ARGUMENTS = ("where", "split_column", "text_unit", "streaming", "validation_fraction", "split_seed")
 RESULT_FILES = ("results.json", "results.png", "predictions.jsonl")
 STREAMED_EXAMPLES = 500  # default number of evaluated examples of a stream
 STREAMED_TRAINING_EXAMPLES = 20_000  # of a stream, that the baselines are trained on
@@ -82,16 +83,13 @@ def evaluate(argv: list[str]) -> None:
         explicit.add("dataset")
         task_args.dataset = next(iter(task_args.split_files.values()))
     divide = "dataset" not in explicit or task_args.train_file is not None
+    changed = []
     if checkpoint is not None:
-        recorded = recorded_arguments(checkpoint)
-        check_same_task(checkpoint, recorded, task_args.task if "task" in explicit else None)
-        warn_about_training_data(task_args, recorded)
-        # Never test on the rows it was trained on.
-        if not task_args.split_files and is_same_data(task_args.dataset, recorded.get("dataset")):
-            divide, task_args.dataset = True, recorded["dataset"]
-        task_args = _completed(task_args, recorded, explicit, checkpoint)
+        task_args, divide, changed = _as_in_training(checkpoint, task_args, explicit, divide)
     task_args.check_stride(explicit)
     choose_dataset(task_args)
+    for name, reason in task_args.idle(explicit).items():
+        logger.warning("--%s has no effect: %s. Leave it out.", name, reason)
     task = task_class(task_args.task)(task_args)
 
     check_eval_arguments(args)
@@ -102,12 +100,12 @@ def evaluate(argv: list[str]) -> None:
     model = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint, task)
-    split, examples, train = _choose(task, args, divide)
+    split, examples, train = _choose(task, args, divide, changed)
     systems, predictions, comparison = {}, None, []
     if args.baselines:
         systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
     if model is not None:
-        folder = " ".join(Path(checkpoint).name.split())  # a name may hold a newline
+        folder = " ".join(Path(checkpoint).absolute().name.split())  # a name may hold a newline
         name = f"{folder} ({model.num_parameters():,} parameters)"
         scores, predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
         comparison = verdict(scores, systems, compared_metrics(task))
@@ -157,11 +155,29 @@ def check_same_task(checkpoint: str, recorded: dict, task: str | None) -> None:
         raise UserError(f"{checkpoint} was trained for {trained_task}, not for {task}; choose another checkpoint.")
 
 
-def is_same_data(dataset: str | None, recorded: str | None) -> bool:
-    """Whether two names mean the same data set or the same file."""
-    if dataset is None or recorded is None:
-        return False
-    return dataset == recorded or (os.path.exists(dataset) and os.path.realpath(dataset) == os.path.realpath(recorded))
+def _as_in_training(
+    checkpoint: str, task_args: TaskArguments, explicit: set[str], divide: bool
+) -> tuple[TaskArguments, bool, list[str]]:
+    """The arguments, completed by those of the run; whether rows are set aside; and `changed_division`."""
+    recorded = recorded_arguments(checkpoint)
+    check_same_task(checkpoint, recorded, task_args.task if "task" in explicit else None)
+    warn_about_training_data(task_args, recorded)
+    # Never test on the rows it was trained on.
+    if not task_args.split_files and is_same(task_args.dataset, recorded.get("dataset")):
+        divide, task_args.dataset = True, recorded["dataset"]
+    completed = _completed(task_args, recorded, explicit, checkpoint)
+    is_same_data = is_same(completed.dataset, recorded.get("dataset"))
+    return completed, divide, changed_division(completed, recorded, explicit) if is_same_data else []
+
+
+def changed_division(args: TaskArguments, recorded: dict, explicit: set[str]) -> list[str]:
+    """The explicit arguments that set other rows of the same data aside than the run that trained the checkpoint."""
+    defaults = TaskArguments()
+    return [
+        name
+        for name in DIVIDING_ARGUMENTS
+        if name in explicit and getattr(args, name) != recorded.get(name, getattr(defaults, name))
+    ]
 
 
 def heading(args: TaskArguments, split: str, divide: bool) -> str:
@@ -175,7 +191,7 @@ def warn_about_training_data(args: TaskArguments, recorded: dict) -> None:
     """Warn if a file to evaluate on is the one that the checkpoint was trained on."""
     for split in ("validation", "test"):
         path = args.split_files.get(split)
-        if is_same_data(path, recorded.get("train_file") or recorded.get("dataset")):
+        if is_same(path, recorded.get("train_file") or recorded.get("dataset")):
             logger.warning("The checkpoint was trained on %s: these scores say nothing about other data.", path)
 
 
@@ -201,11 +217,23 @@ def _is_ours(results: Path) -> bool:
         return False
 
 
-def _choose(task: Task, args: EvalArguments, divide: bool) -> tuple[str, Dataset, Dataset | None]:
-    """Name and examples of the split to evaluate on, and the training examples of the baselines."""
-    roles = SPLITS if args.split is None else tuple(dict.fromkeys(("train", args.split)))
-    splits = task.load(divide, roles, needs_train=False)
+def _choose(task: Task, args: EvalArguments, divide: bool, changed: list[str]) -> tuple[str, Dataset, Dataset | None]:
+    """Name and examples of the split to evaluate on, and the training examples of the baselines.
+
+    Raises:
+        UserError: there is no such split, or it would be set aside with `changed` arguments, so that it would hold
+            rows that the checkpoint was trained on.
+    """
+    # Without the validation split, one would be made from training rows.
+    roles = SPLITS if args.split is None else tuple(dict.fromkeys(("train", "validation", args.split)))
+    splits = task.load(divide and not changed, roles, needs_train=False)
     split = args.split or next(name for name in SPLITS if name in splits)
+    was_trained_on = split not in splits or "split_column" in changed or task.args.streaming or split == "train"
+    if changed and was_trained_on and args.split != "train":
+        raise UserError(
+            f"--{changed[0]} is not as in the training, so rows that the model was trained on would be scored; leave "
+            "it out, or give other rows with --test_file."
+        )
     if split not in splits:
         raise UserError(f"--split {split}: {task.args.dataset} has {', '.join(splits)}; choose one of them.")
     train = splits["train"] if split != "train" and "train" in splits else None

@@ -21,7 +21,7 @@ def recorded_arguments(checkpoint: str, **hub: str | None) -> dict:
     The folder of a run records all of them. A repository on the Hub records the `ENCODING_ARGUMENTS`; `hub` may hold
     `revision` and `token`.
     """
-    folder = Path(checkpoint)
+    folder = Path(checkpoint).resolve()  # also where the name is a link, or `.`
     paths = [folder / RUN_NAME]
     if folder.name.startswith("checkpoint-"):
         paths.append(folder.parent / RUN_NAME)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import torch
@@ -12,27 +13,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, default_data_
 
 from ..configuration_mini import MiniConfig
 from ..data.arguments import DataArguments
+from ..data.builtin import BUILTIN
 from ..data.examples import ExampleFormat, Examples
+from ..data.formats import format_of
 from ..data.packing import EncodedData
 from ..data.splits import USED_IN_TRAINING, load_splits
 from ..errors import UserError
 from ..metrics import TextLoss
-from . import TASKS
+from . import TASKS, task_class
 from .batches import forward_batches
 
 
 REPORTED_EXAMPLES = 500
 
+# Arguments that only some tasks use: `Task.options`.
+TASK_OPTIONS = ("max_source_tokens", "max_target_tokens", "stride", "unanswerable", "mask_probability")
 # The arguments that define how an input becomes token ids: a checkpoint is used with those it was trained with.
-ENCODING_ARGUMENTS = (
-    "task",
-    "block_size",
-    "max_source_tokens",
-    "max_target_tokens",
-    "stride",
-    "unanswerable",
-    "mask_probability",
-)
+ENCODING_ARGUMENTS = ("task", "text_unit", "block_size", *TASK_OPTIONS)
 
 
 @dataclass
@@ -92,6 +89,19 @@ class TaskArguments(DataArguments):
                 f"quarter; give at most {most}, or leave --stride out."
             )
 
+    def idle(self, given: Collection[str]) -> dict[str, str]:
+        """The given arguments, by name, that this task or this kind of data does not use, and why."""
+        used = task_class(self.task).options
+        idle = {name: f"{self.task} does not use it" for name in TASK_OPTIONS if name not in used}
+        if not self.streaming:
+            idle["shuffle_buffer"] = "only a stream (--streaming) is shuffled in parts"
+        paths = [Path(name) for name in self.split_files.values() or [self.dataset or ""]]
+        if self.dataset in BUILTIN or all(path.is_file() and format_of(path) != "text" for path in paths):
+            idle["text_unit"] = "only plain text files are divided into documents"
+        if all(path.exists() for path in paths):
+            idle["dataset_config"] = "files have no configurations"
+        return {name: reason for name, reason in idle.items() if name in given}
+
 
 def most_stride(block_size: int) -> int:
     """Tokens that windows of this length share at most, so that a context does not become too many of them."""
@@ -111,6 +121,7 @@ class Task(ExampleFormat, ABC):
         model_class: the model that is trained.
         input_columns: the columns that the model reads when it is used.
         default_dataset: the built-in data set for training; without one, `--dataset` must be given.
+        options: the arguments among `TASK_OPTIONS` that it uses.
         requires: packages that its metric and its baselines import, in addition to the `train` extra.
         needs_causal: whether the model must not attend to later tokens, because it predicts them.
         predicts_tokens: whether the targets of the loss are tokens, so that perplexity is meaningful.
@@ -131,6 +142,7 @@ class Task(ExampleFormat, ABC):
     model_class: ClassVar[type[PreTrainedModel]]
     input_columns: ClassVar[tuple[str, ...]]
     default_dataset: ClassVar[str | None] = None
+    options: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[str, ...]] = ()
     needs_causal: ClassVar[bool] = False
     predicts_tokens: ClassVar[bool] = True

@@ -13,13 +13,14 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from made_data import build, jsonl, questions
 
 from modeling_mini import MiniConfig
+from modeling_mini.data import sources
 from modeling_mini.data.arguments import DataArguments
 from modeling_mini.data.filters import Where
 from modeling_mini.data.sources import _filtered
 from modeling_mini.data.tables import Table
 from modeling_mini.errors import UserError
-from modeling_mini.inference.evaluate import heading, is_same_data
-from modeling_mini.options import check_data
+from modeling_mini.inference.evaluate import heading
+from modeling_mini.options import check_data, is_same
 from modeling_mini.tasks import choose_dataset, task_class
 from modeling_mini.tasks.base import TaskArguments
 
@@ -73,6 +74,29 @@ def test_a_path_is_a_path(tmp_path, name, streaming):
     folder.mkdir()
     jsonl(folder / "train.jsonl", lines)
     assert texts(folder, **arguments) == (expected[2:] if streaming else expected)
+
+
+def test_rows_in_a_list_of_an_object_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"version": 1, "data": [{"text": "a"}, {"text": "b"}]}))
+    assert refusal(path) == f"{path} holds its rows in the list 'data'; write that list alone into the file."
+    path.write_text(json.dumps([{"meta": [{"x": 1}], "body": "a"}, {"meta": [], "body": "b"}]))
+    assert "has no column 'text'; choose the text from meta.x, body" in refusal(path)
+
+
+@pytest.mark.parametrize("dataset", ["pairs.jsonl", "message-catalogues"])
+def test_two_columns_are_not_read_from_one(tmp_path, dataset):
+    path = jsonl(tmp_path / "pairs.jsonl", [{"source": "a", "target": "b"}] * 2)
+    dataset = path if dataset == "pairs.jsonl" else dataset
+    sentence = "--columns source=target: the target is in the column 'target' too; add target=NAME."
+    assert refusal(dataset, "translation", columns=["source=target"]) == sentence
+    both = rows(path, "translation", columns=["source=target", "target=source"])["train"]
+    assert both[0] == {"source": "b", "target": "a"}
+
+
+def test_an_optional_column_that_is_read_under_another_name_is_not_read_twice(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "a", "text_pair": "b", "label": "c"}] * 2)
+    assert rows(path, "text-classification", columns=["text=text_pair"])["train"][0] == {"text": "b", "label": "c"}
 
 
 def test_what_is_not_a_file_is_named(tmp_path):
@@ -592,11 +616,11 @@ def test_the_division_into_training_and_validation_never_changes(tmp_path):
 def test_two_names_of_a_file_are_the_same_data(tmp_path, monkeypatch):
     path = jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
     monkeypatch.chdir(tmp_path)
-    assert is_same_data("a.jsonl", path)
-    assert is_same_data("./a.jsonl", "a.jsonl")
-    assert not is_same_data("b.jsonl", path)
-    assert not is_same_data(None, path)
-    assert not is_same_data("x" * 5000, path)  # longer than a file name can be
+    assert is_same("a.jsonl", path)
+    assert is_same("./a.jsonl", "a.jsonl")
+    assert not is_same("b.jsonl", path)
+    assert not is_same(None, path)
+    assert not is_same("x" * 5000, path)  # longer than a file name can be
 
 
 def test_a_heading_names_the_file_that_is_evaluated(tmp_path):
@@ -707,6 +731,18 @@ def test_a_condition_on_a_nested_column_of_a_stream():
     stream = IterableDataset.from_generator(lambda: ({"text": str(i), "meta": {"year": i}} for i in range(3)))
     filtered = _filtered(stream, "train", DataArguments(dataset="a/b", streaming=True), Where("meta.year == 1"))
     assert [row["text"] for row in filtered] == ["1"]
+
+
+def test_a_nested_column_of_a_stream(monkeypatch):
+    rows = [{"m": {"content": f"text {i}"}, "n": i} for i in range(600)]
+    for features in (None, Dataset.from_list(rows).features):
+        stream = IterableDataset.from_generator(lambda: iter(rows), features=features)
+        monkeypatch.setattr(sources, "load_dataset", lambda *_, stream=stream, **__: DatasetDict(train=stream))
+        arguments = {"dataset": "a/b", "streaming": True}
+        loaded = build(GENERATION, **arguments, columns=["text=m.content"]).load()
+        assert next(iter(loaded["train"])) == {"text": "text 500"}
+        with pytest.raises(UserError, match="has no column 'm.text'; choose the text from m.content, n with"):
+            build(GENERATION, **arguments, columns=["text=m.text"]).load()
 
 
 @pytest.mark.parametrize("streaming", [False, True])

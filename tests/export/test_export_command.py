@@ -91,6 +91,17 @@ def test_gguf_file_of_another_type_stays(checkpoint, stand_in, tmp_path, capsys)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "export_report.json"}
 
 
+@pytest.mark.parametrize("output", [[], ["--output", "out"]])
+def test_gguf_file_stays_whatever_the_checkpoint_is_called(checkpoint, stand_in, tmp_path, monkeypatch, output):
+    folder = checkpoint()
+    monkeypatch.chdir(folder.parent)
+    for name, spelling in (("model-F16", folder.name), ("model-Q8_0", f"{folder.name}/"), ("model-F32", str(folder))):
+        stand_in({f"{name}.gguf": "weights"})
+        assert main(["export", spelling, *output, "--to", "gguf"]) == 0
+    place = folder.parent / "out" if output else folder / "gguf"
+    assert len(list(place.glob("*.gguf"))) == 3
+
+
 def test_files_in_folders_are_replaced_and_those_of_the_user_stay(checkpoint, stand_in, refusal, tmp_path):
     folder, output = checkpoint(), tmp_path / "out"
     words = [str(folder), "--to", "onnx", "--output", str(output)]

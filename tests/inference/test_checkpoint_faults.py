@@ -242,6 +242,17 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(checkpoint):
         open_tokenizer(checkpoint(), "x", 10)
 
 
+def test_a_checkpoint_is_known_through_a_link_and_as_the_current_folder(checkpoint, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    run.mkdir()
+    folder = checkpoint().rename(run / "checkpoint-2")
+    (run / "_run.json").write_text('{"data": {"task": "translation", "max_target_tokens": 9}}')
+    (tmp_path / "best").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for name in (folder, tmp_path / "best", "."):
+        assert recorded_arguments(str(name)) == {"task": "translation", "max_target_tokens": 9}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [

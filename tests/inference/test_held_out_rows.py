@@ -1,0 +1,90 @@
+"""Which rows `modeling-mini eval` scores, and which rows its baselines are trained on."""
+
+import json
+
+import pytest
+from made_data import build, jsonl
+
+from modeling_mini.cli import main
+from modeling_mini.errors import UserError
+from modeling_mini.inference.evaluate import EvalArguments, _choose, changed_division
+from modeling_mini.tasks.base import TaskArguments
+
+
+pytestmark = pytest.mark.usefixtures("datasets_cache")
+
+TASK = "text-classification"
+
+
+def labelled(path, count, **columns):
+    """A file of `count` rows with a text of their own."""
+    return jsonl(path, [{"text": f"{path.stem} {i}", "label": "ab"[i % 2], **columns} for i in range(count)])
+
+
+def chosen(args, task, changed=(), divide=True):
+    """Name, number of rows to score, and number of rows to train baselines on."""
+    split, examples, train = _choose(task, args, divide, list(changed))
+    return split, len(examples), train and len(train)
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        (None, ("test", 30, 100)),
+        ("test", ("test", 30, 100)),
+        ("validation", ("validation", 20, 100)),
+        ("train", ("train", 100, None)),
+    ],
+)
+def test_baselines_learn_from_all_training_rows_whichever_split_is_named(tmp_path, split, expected):
+    for name, count in (("train", 100), ("validation", 20), ("test", 30)):
+        labelled(tmp_path / f"{name}.jsonl", count)
+    assert chosen(EvalArguments(split=split), build(TASK, dataset=str(tmp_path))) == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"where": "text != ''"}, {"split_seed": 1}, {"validation_fraction": 0.2}, {"split_column": "part"}],
+    ids=lambda given: next(iter(given)),
+)
+def test_rows_of_the_training_are_not_scored_as_held_out(tmp_path, given):
+    path = labelled(tmp_path / "a.jsonl", 60, part="validation")
+    recorded = {"task": TASK, "dataset": path, "validation_fraction": 0.1}
+    arguments = TaskArguments(**{**recorded, **given})
+    changed = changed_division(arguments, recorded, set(given))
+    assert changed == list(given)
+    task = build(TASK, **{name: value for name, value in {**recorded, **given}.items() if name != "task"})
+    with pytest.raises(UserError, match=rf"^--{changed[0]} is not as in the training, so rows that the model was"):
+        chosen(EvalArguments(), task, changed)
+    assert changed_division(arguments, {**recorded, **given}, set(given)) == []
+    assert changed_division(arguments, recorded, set()) == []
+
+
+def test_rows_of_a_split_of_their_own_can_be_filtered(tmp_path):
+    for name, count in (("train", 40), ("test", 30)):
+        labelled(tmp_path / f"{name}.jsonl", count)
+    task = build(TASK, dataset=str(tmp_path), where="'1' in text")
+    split, count, _ = chosen(EvalArguments(), task, ["where"])
+    assert (split, count) == ("test", 12)
+    with pytest.raises(UserError, match="--where is not as in the training"):
+        chosen(EvalArguments(split="validation"), task, ["where"])
+    assert chosen(EvalArguments(split="train"), task, ["where"]) == ("train", 13, None)
+
+
+def test_the_command_refuses_them_and_keeps_the_unit_of_the_training(tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    lines = "".join(f"the {i}th line of the text\n" for i in range(60))
+    (tmp_path / "a.txt").write_text(lines)
+    (tmp_path / "b.txt").write_text(lines[:300])
+    run = str(tmp_path / "run")
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    options = f"--dataset {tmp_path}/a.txt --text_unit line --block_size 32 --max_steps 2 --output_dir {run}".split()
+    options += ["--config_overrides", json.dumps(shape | {"vocab_size": 300}), "--eval_strategy", "no"]
+    assert main(["train", "quickstart", *options, "--save_strategy", "no", "--validation_fraction", "0.1"]) == 0
+    capsys.readouterr()
+    assert main(["eval", run, "--split_seed", "1"]) == 1
+    assert "Error: --split_seed is not as in the training" in capsys.readouterr().err
+    assert main(["eval", run, "--split_seed", "0", "--validation_fraction", "0.1", "--no_baselines"]) == 0
+    assert "a.txt, validation, 6 examples" in capsys.readouterr().out
+    assert main(["eval", run, "--dataset", str(tmp_path / "b.txt"), "--no_baselines"]) == 0
+    assert f"b.txt, {lines[:300].count(chr(10)) + 1} examples" in capsys.readouterr().out
