@@ -38,6 +38,8 @@ class FillMask(TextGeneration):
     """
 
     name = "fill-mask"
+    usage = None
+    options = ("mask_probability",)
     model_class = MiniForMaskedLM
     default_dataset = "docstrings"
     needs_causal = counts_bytes = False
@@ -90,9 +92,9 @@ class FillMask(TextGeneration):
         prompt: str,
         batch_size: int = 32,
     ) -> tuple[dict, str]:
-        """The first row of the examples, with the guess and the truth at each masked token."""
-        rows = self.encode(examples.take(1), tokenizer, "validation").rows
-        batch = self.collator(tokenizer)([rows[0]])
+        """The first row with a masked token, with the guess and the truth at each of them."""
+        rows = self.encode(examples, tokenizer, "validation").rows
+        batch = self.collator(tokenizer)([next(row for row in rows if row["num_masked"])])
         with torch.no_grad():
             best = model.eval()(**{key: value.to(model.device) for key, value in batch.items()}).logits[0].argmax(-1)
         tokens, labels = (batch[key][0].tolist() for key in ("input_ids", "labels"))

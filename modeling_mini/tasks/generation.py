@@ -23,6 +23,7 @@ from ..errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_PROBE = "The Cat\n  sat."
 _FIRST_LETTERS = "taoswcTAS1("  # one of them is in a token after a space, if the tokenizer has such tokens
 
 
@@ -43,6 +44,17 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, context: int,
     if warns and (unknown := ids.count(tokenizer.unk_token_id)) > 0:
         logger.warning("%d tokens of the prompt are unknown to the tokenizer and will be missing.", unknown)
     return torch.tensor([ids])
+
+
+def warn_about_lost_text(tokenizer: PreTrainedTokenizerBase, cost: str = "") -> None:
+    """Warn of a tokenizer that loses capitals, line breaks or spaces; `cost` continues the sentence.
+
+    A tokenizer without one of the letters is not examined: unknown tokens have a warning of their own.
+    """
+    ids = tokenizer(_PROBE, add_special_tokens=False).input_ids
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
+    if text != _PROBE and tokenizer.unk_token_id not in ids:
+        logger.warning("The tokenizer makes %r of %r: the model cannot write what is lost%s.", text, _PROBE, cost)
 
 
 def heal(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[list[int], list[int]]:

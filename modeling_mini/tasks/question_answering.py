@@ -4,6 +4,7 @@ import copy
 import heapq
 import logging
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class QuestionAnswering(Task):
     group_column = "context"
     card_input = '"What is it?", {prompt!r}'
     default_dataset = "docstring-questions"
+    options = ("max_target_tokens", "stride", "unanswerable")
     predicts_tokens = False
     metric = "exact_match"
     score_names = ("exact_match", "f1")
@@ -84,6 +86,14 @@ class QuestionAnswering(Task):
 
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
         return question_and_context(texts, stream)
+
+    def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
+        super().check(tokenizer, prompt, context)
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"The tokenizer ({type(tokenizer).__name__}) does not say where its tokens are in the text, which "
+                f"{self.name} needs; choose one with a tokenizer.json."
+            )
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride)
@@ -224,18 +234,19 @@ def _questions_of(paragraph: dict) -> Iterator[dict]:
 
 
 def with_clean_answers(examples: Examples, dataset: str) -> Examples:
-    """The examples without blank answers, and with each answer at the character where the context has its text.
+    """The examples without blank answers, and with each answer, without spaces around it, where the context has it.
 
-    Published copies of SQuAD have answers that are off by a character or two. The log counts both.
+    Published copies of SQuAD have answers that are off by a character or two. The log counts blank and moved answers.
     """
     columns = [name for name in ("context", "answers.text", "answers.answer_start") if name in examples.column_names]
-    clean, num_blank, num_moved = CleanAnswers(), 0, 0
+    clean, num_blank, num_moved, is_changed = CleanAnswers(), 0, 0, False
     for example in examples.select_columns(columns):
         kept = clean(example)
         if kept.items() <= example.items():
             continue
+        is_changed = True
         places = zip(example["answers.text"], example.get("answers.answer_start", []), strict=False)
-        before = [start for text, start in places if text.strip()]
+        before = [without_spaces(text, start)[1] for text, start in places if text.strip()]
         num_moved += sum(new != old for new, old in zip(kept.get("answers.answer_start", []), before, strict=True))
         num_blank += len(example["answers.text"]) - len(kept["answers.text"])
     if num_moved:
@@ -243,14 +254,12 @@ def with_clean_answers(examples: Examples, dataset: str) -> Examples:
         logger.info(message, dataset, f"{num_moved:,}")
     if num_blank:
         logger.info("%s: blank answers left out: %s", dataset, f"{num_blank:,}")
-    if not (num_moved or num_blank):
-        return examples  # as nearly always; a copy would store all contexts again
-    return examples.map(clean)
+    return examples.map(clean) if is_changed else examples  # nearly always unchanged; a copy stores all contexts again
 
 
 @dataclass
 class CleanAnswers:
-    """Map: an example -> its answers without blank ones, each where `nearest_start` finds it."""
+    """Map: an example -> its answers without blank ones and without spaces, each where `nearest_start` finds it."""
 
     code: str = _THIS_CODE
 
@@ -258,15 +267,21 @@ class CleanAnswers:
         texts, starts = example["answers.text"], example.get("answers.answer_start")
         if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
             return {}
-        kept = [index for index, text in enumerate(texts) if text.strip()]
         if starts is None:
-            return {"answers.text": [texts[index] for index in kept]}
+            return {"answers.text": [text.strip() for text in texts if text.strip()]}
         if not (isinstance(starts, list) and len(starts) == len(texts) and isinstance(example["context"], str)):
             return {}
+        kept = [without_spaces(text, start) for text, start in zip(texts, starts, strict=True) if text.strip()]
         return {
-            "answers.text": [texts[index] for index in kept],
-            "answers.answer_start": [nearest_start(example["context"], texts[i], starts[i]) for i in kept],
+            "answers.text": [text for text, _ in kept],
+            "answers.answer_start": [nearest_start(example["context"], text, start) for text, start in kept],
         }
+
+
+def without_spaces(text: str, start: int) -> tuple[str, int]:
+    """An answer without the white space around it, and its first character."""
+    num_leading = len(text) - len(text.lstrip())
+    return text.strip(), start + num_leading if isinstance(start, int) and start >= 0 else start
 
 
 def nearest_start(context: str, text: str, start: int) -> int:
@@ -368,10 +383,10 @@ class EncodeWindows:
         examples = windows["overflow_to_sample_mapping"]
         spans = [
             [
-                list(span) if part == 1 else [-1, -1]
+                with_marks(*span, batch["context"][example]) if part == 1 else [-1, -1]
                 for span, part in zip(offsets, windows.sequence_ids(i), strict=True)
             ]
-            for i, offsets in enumerate(windows["offset_mapping"])
+            for i, (offsets, example) in enumerate(zip(windows["offset_mapping"], examples, strict=True))
         ]
         if self.keep_places:
             return {
@@ -388,25 +403,29 @@ class EncodeWindows:
         }
 
     def _tokenize(self, batch: dict) -> BatchEncoding:
+        # Every window contains some context.
+        available = self.length - self.tokenizer.num_special_tokens_to_add(pair=True)
+        longest_question = available // 2
         return self.tokenizer(
-            self._questions(batch["question"]),
+            self._truncated(batch["question"], longest_question),
             batch["context"],
             truncation="only_second",
             max_length=self.length,
-            stride=min(self.stride, most_stride(self.length)),
+            stride=min(self.stride, most_stride(self.length), available - longest_question - 1),
             split_special_tokens=True,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
 
-    def _questions(self, questions: list[str]) -> list[str]:
-        """The questions, truncated to half a row, so that every window contains some context."""
-        longest = self.length // 2
-        offsets = self.tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    def _truncated(self, questions: list[str], longest: int) -> list[str]:
+        """The questions, of at most `longest` tokens."""
+        encoded = self.tokenizer(
+            questions, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
+        )
         return [
             question if len(tokens) <= longest else question[: tokens[longest - 1][1]]
-            for question, tokens in zip(questions, offsets, strict=True)
+            for question, tokens in zip(questions, encoded["offset_mapping"], strict=True)
         ]
 
     @staticmethod
@@ -416,6 +435,13 @@ class EncodeWindows:
             return -1, -1
         start = batch["answers.answer_start"][example][0]
         return start, start + len(batch["answers.text"][example][0])
+
+
+def with_marks(start: int, end: int, context: str) -> list[int]:
+    """Start and end of a token with the combining marks after it, which a tokenizer that composes characters omits."""
+    while end < len(context) and unicodedata.combining(context[end]):
+        end += 1
+    return [start, end]
 
 
 def answer_tokens(character_spans: list[list[int]], start: int, end: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from .batches import forward_batches
 logger = logging.getLogger(__name__)
 
 _THIS_CODE = code_hash(__file__)
+SINGLE_LABEL = "single_label_classification"
 
 
 class TextClassification(Task):
@@ -95,14 +96,20 @@ class TextClassification(Task):
         if len(set(train["label"])) < 2:
             raise UserError(f"{self.args.dataset}: every training example has the same label; give two or more.")
         if set(self.labels) == set(config.label2id):  # a model with these labels keeps its numbers
-            self.read_config(config)
+            self.labels = names_of_labels(config)
         config.id2label = dict(enumerate(self.labels))
         config.label2id = {name: number for number, name in config.id2label.items()}
-        config.problem_type = "single_label_classification"
+        config.problem_type = SINGLE_LABEL
         logger.info("%d classes in the training examples: %s", len(self.labels), _counted(train["label"], self.labels))
 
     def read_config(self, config: MiniConfig) -> None:
-        self.labels = [config.id2label[number] for number in range(config.num_labels)]
+        if config.num_labels == 1 or config.problem_type not in (None, SINGLE_LABEL):
+            predicted = "a number" if config.num_labels == 1 else config.problem_type.replace("_", " ")
+            raise UserError(
+                f"The model does not choose one label for a text ({predicted}); use it with transformers: "
+                "pipeline('text-classification')."
+            )
+        self.labels = names_of_labels(config)
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         encode = EncodeTexts(tokenizer, self.args.block_size, self.labels)
@@ -182,6 +189,11 @@ class TextClassification(Task):
         return (
             " ".join(example[column] for column in ("text", "text_pair") if column in example) for example in examples
         )
+
+
+def names_of_labels(config: MiniConfig) -> list[str]:
+    """The names of a model's labels, in the order of their numbers."""
+    return [config.id2label[number] for number in range(config.num_labels)]
 
 
 def shared_words(examples: Dataset) -> np.ndarray:

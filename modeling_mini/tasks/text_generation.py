@@ -16,7 +16,7 @@ from ..metrics import TextLoss
 from ..modeling_mini import MiniForCausalLM
 from .base import REPORTED_EXAMPLES, Task
 from .batches import loss_by_position, next_token_nll
-from .generation import continue_text, encode_prompt
+from .generation import continue_text, encode_prompt, warn_about_lost_text
 from .ngram import NgramModel
 
 
@@ -55,6 +55,8 @@ class TextGeneration(Task):
 
     def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
         encode_prompt(tokenizer, prompt, context, warns=prompt != SAMPLE_PROMPT)
+        if self.needs_causal:
+            warn_about_lost_text(tokenizer, ", and bits per byte are too low")
         if tokenizer.bos_token_id is None:
             logger.warning(
                 "The tokenizer has no bos token, so the first token of a document is not predicted: bits per byte "

@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..modeling_mini import MiniForCausalLM
 from .base import Task
 from .batches import batches_of_like_length, next_token_nll
-from .generation import write
+from .generation import warn_about_lost_text, write
 
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class TextToTextTask(Task):
     model_class = MiniForCausalLM
     card_input = "{prompt!r} + tokenizer.eos_token"
     needs_causal = True
+    options = ("max_source_tokens", "max_target_tokens")
     eval_sample = 100  # generation is slow
     writes_text = True
     default_decoding: ClassVar[dict[str, Any]] = {}  # values of `DecodingArguments`, chosen by measurement
@@ -71,6 +72,10 @@ class TextToTextTask(Task):
     def targets(self, examples: Examples | dict) -> list[str]:
         """The texts that the model must write, one per example."""
         return list(examples[self.columns[1]])
+
+    def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
+        super().check(tokenizer, prompt, context)
+        warn_about_lost_text(tokenizer)
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         block_size = self.args.block_size

@@ -211,6 +211,9 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
+    for name, reason in data_arguments.idle(given).items():
+        if training_arguments.should_log:
+            logger.warning("--%s has no effect: %s. Leave it out.", name, reason)
     return arguments
 
 

@@ -25,6 +25,7 @@ from transformers.utils import is_liger_kernel_available
 from ..errors import UserError, first_line, one_line, shortened
 from ..json_files import parse
 from ..options import check_choice
+from ..tasks import task_class
 from .optim import optimizer_of
 
 
@@ -254,6 +255,10 @@ def check_unusable(data_args: "TaskArguments", args: "MiniTrainingArguments") ->
         "dataloader_persistent_workers": (
             args.dataloader_persistent_workers and args.dataloader_num_workers == 0,
             "needs --dataloader_num_workers of at least 1",
+        ),
+        "label_smoothing_factor": (
+            args.label_smoothing_factor > 0 and "labels" not in task_class(data_args.task).label_names,
+            f"has no effect on {data_args.task}, whose loss the Trainer does not smooth; leave it out",
         ),
         "length_column_name": (args.length_column_name != "length", "names a column that the rows do not have"),
         "debug": (

@@ -1,6 +1,7 @@
 """Fill-mask: which tokens are masked in training and in validation."""
 
 import random
+import re
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ from made_data import NUMBERS, build
 from torch.utils.data import DataLoader
 from transformers import TrainerState, TrainingArguments
 
-from modeling_mini import MiniConfig
+from modeling_mini import MiniConfig, MiniForMaskedLM
+from modeling_mini.errors import UserError
 from modeling_mini.loss_mini import IGNORED_LABEL
+from modeling_mini.tasks import task_class
 from modeling_mini.training.callbacks import SeedOfBatches
 
 
@@ -76,3 +79,18 @@ def test_a_causal_model_becomes_bidirectional():
     config = MiniConfig(is_causal=True)
     build("fill-mask", dataset="unused").configure(config)
     assert not config.is_causal
+
+
+def test_the_report_shows_a_row_with_a_masked_token(tokenizer, tiny_model):
+    """Few documents of one word have a masked token; the first has none."""
+    task = build("fill-mask", dataset="unused", block_size=8)
+    texts = Dataset.from_list([{"text": "one"}] * 40)
+    with pytest.raises(UserError, match="no token of the validation text is masked"):
+        task.encode(texts.take(1), tokenizer, "validation")
+    model = tiny_model(MiniForMaskedLM, vocab_size=len(tokenizer), max_position_embeddings=8)
+    _, shown = task.report(model, tokenizer, texts, "The ")
+    assert re.search(r"\[.*\|.*\]", shown.partition("\n")[2])
+
+
+def test_no_command_is_named_that_needs_a_causal_model():
+    assert task_class("fill-mask").usage is None

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from made_data import NUMBERS, build, jsonl, questions
+from transformers import ByT5Tokenizer
 
 from modeling_mini import MiniForQuestionAnswering
 from modeling_mini.errors import UserError
-from modeling_mini.tasks.question_answering import answer_tokens, best_spans
+from modeling_mini.tasks.question_answering import EncodeWindows, answer_tokens, best_spans
+from modeling_mini.tokenization import train_tokenizer
 
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -62,6 +64,49 @@ def test_moved_and_blank_answers_are_counted_in_the_log(tmp_path, caplog, name):
     caplog.clear()
     build(name, dataset=jsonl(tmp_path / "b.jsonl", rows[:1] * 2)).load(divide=False)
     assert "answers moved" not in caplog.text
+
+
+@pytest.mark.parametrize("answer", ["Paris ", " Paris", "\n Paris \n", "Cafe\u0301", " Cafe\u0301 "])
+@pytest.mark.parametrize("kind", ["bpe", "uncased"])
+def test_spaces_and_accents_at_the_edges_of_an_answer_do_not_hide_it(tmp_path, caplog, kind, answer):
+    caplog.set_level("INFO")
+    context = f"It is{answer}." if answer[0].isspace() else f"It is {answer}."
+    row = {
+        "question": "What?",
+        "context": context,
+        "answers": {"text": [answer], "answer_start": [context.index(answer)]},
+    }
+    task = build("question-answering", dataset=jsonl(tmp_path / "a.jsonl", [row] * 2))
+    examples = task.load(divide=False)["train"]
+    assert examples["answers.text"][0] == [answer.strip()]
+    tokenizer = train_tokenizer([context], kind, vocab_size=300)
+    rows = task.encode(examples, tokenizer, "training").rows
+    first, last = rows["start_positions"][0], rows["end_positions"][0]
+    places = EncodeWindows(tokenizer, 256, 64, keep_places=True)(examples[:1], [0])["character_spans"][0]
+    assert context[places[first][0] : places[last][1]].strip(" .\n") == answer.strip()
+    assert "answers moved" not in caplog.text
+
+
+@pytest.mark.parametrize("block_size", [8, 9, 12])
+def test_questions_of_special_tokens_and_short_rows_leave_room_for_the_context(tokenizer, block_size):
+    examples = {"question": ["<eos>" * 30, "one two three four five six"], "context": ["one two three four"] * 2}
+    windows = EncodeWindows(tokenizer, block_size, 64, keep_places=True)(examples, range(2))
+    assert all(len(ids) <= block_size for ids in windows["input_ids"])
+    for example in (0, 1):
+        spans = [
+            span
+            for index, spans in zip(windows["example"], windows["character_spans"])
+            for span in spans
+            if index == example and span[0] >= 0
+        ]
+        assert {place for first, last in spans for place in range(first, last)} == set(
+            range(len("one two three four"))
+        )
+
+
+def test_a_tokenizer_without_places_is_refused():
+    with pytest.raises(UserError, match=r"\(ByT5Tokenizer\) does not say where its tokens are in the text"):
+        build("question-answering").check(ByT5Tokenizer(), "a", 64)
 
 
 def test_the_log_tells_questions_from_windows(tokenizer):

@@ -79,6 +79,19 @@ def test_a_model_with_the_same_labels_keeps_their_numbers(tokenizer):
     assert config.id2label == {0: "no", 1: "so", 2: "yes"}
 
 
+@pytest.mark.parametrize(
+    ("config", "predicted"),
+    [
+        ({"num_labels": 1}, "a number"),
+        ({"num_labels": 2, "problem_type": "regression"}, "regression"),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"}, "multi label classification"),
+    ],
+)
+def test_a_model_that_does_not_choose_one_label_is_refused(config, predicted):
+    with pytest.raises(UserError, match=rf"does not choose one label for a text \({predicted}\); use it with"):
+        build("text-classification").read_config(MiniConfig(**config))
+
+
 def test_the_classes_and_their_counts_are_logged(caplog):
     caplog.set_level("INFO")
     for labels in (["no"] * 3 + ["NA"] + ["yes"] * 2, [f"{n:02}" for n in range(30) for _ in range(30 - n)]):

@@ -1,8 +1,10 @@
 """Text generation: the warning about bits per byte that are too low, and intervals."""
 
+import pytest
 from datasets import Dataset
 from made_data import build
 
+from modeling_mini.decoding import SAMPLE_PROMPT
 from modeling_mini.tokenization import train_tokenizer
 
 
@@ -30,3 +32,17 @@ def test_a_loss_of_zero_has_an_interval():
     examples = Dataset.from_dict({"text": ["aa", "aa"]})
     scores = build("text-generation").score([(0.0, 3), (0.0, 2)], examples)
     assert scores["bits_per_byte_interval"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["text-generation", "translation"])
+def test_a_tokenizer_that_loses_text_is_pointed_out_where_text_is_written(name, caplog):
+    texts = ["The Cat sat on the mat."]
+    task = build(name, dataset="unused")
+    for kind in ("bpe", "char"):  # of the second, letters of the probe are unknown
+        task.check(train_tokenizer(texts, kind, vocab_size=300), SAMPLE_PROMPT, 64)
+        assert "cannot write what is lost" not in caplog.text
+    tokenizer = train_tokenizer(texts, "uncased", vocab_size=300)
+    build("fill-mask", dataset="unused").check(tokenizer, SAMPLE_PROMPT, 64)
+    assert "cannot write what is lost" not in caplog.text
+    task.check(tokenizer, SAMPLE_PROMPT, 64)
+    assert "The tokenizer makes 'the cat sat .' of 'The Cat\\n  sat.': the model cannot write what is" in caplog.text

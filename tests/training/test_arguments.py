@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from made_data import jsonl
 
 from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import evaluate
@@ -277,6 +278,42 @@ def test_processes_without_an_accelerator_communicate_through_gloo(monkeypatch, 
     assert args.ddp_backend == (None if processes == 1 else "gloo")
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--max_source_tokens 3", "--max_source_tokens has no effect: text-generation does not use it. Leave it out."),
+        ("--task translation --unanswerable false", "--unanswerable has no effect: translation does not use it."),
+        ("--task text-classification --mask_probability 0.9", "--mask_probability has no effect: text-class"),
+        ("--shuffle_buffer 3", "--shuffle_buffer has no effect: only a stream"),
+        ("--dataset FILE --text_unit line", "--text_unit has no effect: only plain text files"),
+        ("--train_file FILE --text_unit line", "--text_unit has no effect: only plain text files"),
+        ("--text_unit line", "--text_unit has no effect: only plain text files"),
+        ("--dataset FILE --dataset_config fr", "--dataset_config has no effect: files have no configurations."),
+    ],
+)
+def test_an_option_that_the_task_or_the_data_do_not_use_gives_a_warning(tmp_path, options, sentence, caplog):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
+    parse_arguments(options.replace("FILE", path).split())
+    assert sentence in caplog.text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--task translation --max_source_tokens 3 --max_target_tokens 3",
+        "--task question-answering --max_target_tokens 3 --stride 3 --no_unanswerable",
+        "--task generative-question-answering --max_source_tokens 3 --unanswerable false",
+        "--task fill-mask --mask_probability 0.2",
+        "--dataset a/b --streaming --max_steps 2 --shuffle_buffer 3 --text_unit line --dataset_config fr",
+        "--dataset FOLDER --text_unit line",
+        "--task translation --dataset message-catalogues --dataset_config fr",
+    ],
+)
+def test_options_that_are_used_give_no_warning(tmp_path, options, caplog):
+    parse_arguments(options.replace("FOLDER", str(tmp_path)).split())
+    assert "has no effect" not in caplog.text
+
+
 # Values, before any data are read
 
 
@@ -359,6 +396,10 @@ def checked(arguments):
         (["--torch_compile_mode", "nosuch"], "--torch_compile_mode: Unrecognized mode=nosuch"),
         (["--use_liger_kernel", "true"], "--use_liger_kernel: the package is not installed"),
         (["--dataloader_persistent_workers", "true"], "needs --dataloader_num_workers of at least 1"),
+        (
+            ["--task", "question-answering", "--label_smoothing_factor", "0.1"],
+            "--label_smoothing_factor has no effect on question-answering, whose loss the Trainer does not smooth",
+        ),
         (["--save_strategy", "best"], "--save_strategy best needs --metric_for_best_model"),
         (["--debug", "underflow_overflow"], "--debug underflow_overflow cannot read"),
         (["--config_overrides", "[" * 100_000], "--config_overrides is not JSON"),
