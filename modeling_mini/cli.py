@@ -225,8 +225,8 @@ def _without_truth_values(words: list[str], commands: dict[str, argparse.Argumen
         if not is_value:
             kept.append(word)
         elif word.lower() == "false":
-            kept.pop()
-            kept += [opposite] if (opposite := f"--no_{flag.removeprefix('--')}") in options else []
+            opposite = f"--{flag[5:]}" if flag.startswith("--no_") else f"--no_{flag[2:]}"
+            kept[-1:] = [opposite] if opposite in options else []
         flag = word if word in flags else None
     return kept + words[end:]
 

@@ -122,9 +122,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         value_type = (*get_args(option.type), option.type)[0]
         if value_type is bool:
             group.add_argument(f"--{option.name}", action="store_true", default=None, **option.metadata)
-            group.add_argument(f"--no_{option.name}", dest=option.name, action="store_false", help=argparse.SUPPRESS)
+            add_opposite(group)
         else:
             group.add_argument(f"--{option.name}", type=value_type, **option.metadata)
+
+
+def add_opposite(parser: argparse._ActionsContainer) -> None:
+    """Add `--no_do_sample`."""
+    parser.add_argument(
+        "--no_do_sample", dest="do_sample", action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
 
 
 def from_namespace(args: argparse.Namespace) -> DecodingArguments:

@@ -744,7 +744,13 @@ DEFECTS = {
     ],
     ("data/examples.py", "data/test_files.py"): [
         ("columns: one is read as two", "map_columns", "source in named.values():", "False:"),
-        ("columns: nested ones of a stream are not found", "check_examples", "column_names(first)", "first"),
+        ("columns: nested ones of a stream are not found", "_with_columns", "source not in top_level", "False"),
+        (
+            "columns: all of a stream are decoded",
+            "_with_columns",
+            "select_columns(parents)",
+            "select_columns(top_level)",
+        ),
     ],
     ("data/formats.py", "data/test_files.py"): [
         ("JSON: rows in a list of an object", "check_no_list_of_rows", "if len(rows) == 1", "if False"),
@@ -779,7 +785,7 @@ DEFECTS = {
         ),
     ],
     ("inference/evaluate.py", "inference/test_held_out_rows.py"): [
-        ("eval: rows of the training are scored as held out", "_choose", "if changed and", "if False and"),
+        ("eval: rows of the training are scored as held out", "_choose", "if changed_division and", "if False and"),
         (
             "eval: baselines learn from fewer rows where a split is named",
             "_choose",
@@ -940,7 +946,7 @@ DEFECTS = {
         (
             "spans: <eos> in a question is one token",
             "EncodeWindows._truncated",
-            "split_special_tokens=True, ",
+            '"split_special_tokens": True, ',
             "",
         ),
         (

@@ -1,11 +1,14 @@
 """Where examples come from and how they become rows, as command-line arguments."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
 from ..options import FILE_ARGUMENTS, check_data
 from .builtin import BUILTIN
+from .formats import format_of
 
 
 @dataclass
@@ -111,6 +114,20 @@ class DataArguments:
     def source_name(self) -> str:
         """The data as errors and reports name them."""
         return self.dataset or ", ".join(self.split_files.values())
+
+    def idle(self, given: Collection[str]) -> dict[str, str]:
+        """The given arguments, by name, that have no effect on this kind of data, and why."""
+        given = {name.removeprefix("no_") for name in given}
+        paths = [Path(name) for name in self.split_files.values() or [self.dataset]]
+        is_builtin = self.dataset in BUILTIN and not self.split_files
+        idle = {}
+        if not self.streaming:
+            idle["shuffle_buffer"] = "only a stream (--streaming) is shuffled in parts"
+        if is_builtin or all(not path.exists() or format_of(path) not in ("text", None) for path in paths):
+            idle["text_unit"] = "only plain text files are divided into documents"
+        if not is_builtin and all(path.exists() for path in paths):
+            idle["dataset_config"] = "files have no configurations"
+        return {name: reason for name, reason in idle.items() if name in given}
 
     def check(self) -> None:
         """Refuse values that no task can use, before anything is read. Raises `UserError`."""

@@ -112,20 +112,35 @@ def check_examples(
     else:
         if isinstance(examples, Dataset):
             examples = examples.flatten()
-            sources = map_columns(examples.column_names, args, example_format)
-            examples = examples.select_columns(list(sources.values()))
-            if renamed := {source: column for column, source in sources.items() if source != column}:
-                examples = examples.rename_columns(renamed)
-        else:
-            first = next(iter(examples), {})  # a stream may not know its columns, and cannot flatten nested ones
-            sources = map_columns(list(column_names(first)), args, example_format)
-            examples = examples.map(_Columns(sources, args.source_name), remove_columns=list(first))
+        sources = map_columns(columns_of(examples), args, example_format)
+        examples = _with_columns(examples, sources, args.source_name)
     examples = example_format.prepare(examples)
     check = _CheckExample(example_format, args.source_name, split, sources, list(files))
     used = examples.filter(check, **map_options(args, f"Checking the {split} split"))
     if isinstance(examples, Dataset) and len(used) < len(examples):
         _report_skipped(examples, used, check, args)
     return used.remove_columns(list(PLACE)) if files else used
+
+
+def columns_of(examples: Examples) -> list[str]:
+    """The names of the columns, nested ones with dots; of a stream that does not know them, those of its first row."""
+    return list(examples.features.flatten() if examples.features else column_names(next(iter(examples), {})))
+
+
+def _with_columns(examples: Examples, sources: dict[str, str], dataset: str) -> Examples:
+    """The examples with only the columns of the format, which are read from `sources`."""
+    top_level = examples.column_names or list(next(iter(examples), {}))
+    if any(
+        source not in top_level for source in sources.values()
+    ):  # nested columns of a stream, which has no `flatten`
+        parents = [
+            name for name in top_level if any(f"{source}.".startswith(f"{name}.") for source in sources.values())
+        ]
+        examples = examples.select_columns(parents).map(_Columns(sources, dataset))
+        return examples.select_columns(list(sources))
+    examples = examples.select_columns(list(sources.values()))
+    renamed = {source: column for column, source in sources.items() if source != column}
+    return examples.rename_columns(renamed) if renamed else examples
 
 
 @dataclass
@@ -179,8 +194,8 @@ def map_columns(columns: list[str], args: DataArguments, example_format: Example
     if len(set(named.values())) < len(args.columns):
         raise UserError(f"--columns {' '.join(args.columns)}: name each column once.")
     sources = {column: named.get(column, column) for column in example_format.columns}
-    present = {*named, *columns} - {*named.values()}  # a column that is read under another name has its own no more
-    optional = [column for column in example_format.optional_columns if column in named or column in present]
+    unnamed = {*columns} - {*named.values()}  # a column that is read under another name is not read under its own
+    optional = [column for column in example_format.optional_columns if column in named or column in unnamed]
     sources |= {column: named.get(column, column) for column in optional}
     for column, source in sources.items():
         if columns and source not in columns:

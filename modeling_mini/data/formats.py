@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,13 +122,14 @@ def file_columns(path: Path, expand: Expand, delimiter: str | None = None) -> li
             return _header(path, _csv_reader(file, delimiter or delimiter_of(path)))
 
 
-def check_no_list_of_rows(path: Path, expand: Expand) -> None:
-    """Raises `UserError` for a JSON file that is one object with its rows in a list."""
-    if format_of(path) != "json":
+def check_no_list_of_rows(path: Path, columns: Collection[str]) -> None:
+    """Raises `UserError` for a JSON file that is one object with its rows, with a column that it lacks, in a list."""
+    if not path.name.lower().endswith((".json", ".json.gz")):
         return
-    rows = [row for _, (_, row) in zip(range(2), read_rows(path, (), "line", expand), strict=False)]
+    rows = [row for _, row in islice(read_rows(path, columns, "line", lambda _: None), 2)]
     for name, value in rows[0].items() if len(rows) == 1 else ():
-        if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        objects = [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+        if any(({*columns} - {*rows[0]}) & {*item} for item in objects):
             raise UserError(f"{path} holds its rows in the list {name!r}; write that list alone into the file.")
 
 

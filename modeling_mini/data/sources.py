@@ -19,8 +19,8 @@ from ..options import check_path, names_a_path
 from . import filters
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
-from .columns import TEXT, WrongValue, column_names, name_some
-from .examples import ExampleFormat, Examples, map_columns, map_options, missing_column
+from .columns import TEXT, WrongValue, name_some
+from .examples import ExampleFormat, Examples, columns_of, map_columns, map_options, missing_column
 from .files import data_files, divide_into_splits
 from .fingerprint import code_hash
 from .formats import check_no_list_of_rows, file_columns, format_of
@@ -165,8 +165,9 @@ class LocalSplits(Mapping):
         try:
             sources = map_columns(columns, self.args, self.example_format)
         except UserError:
+            named = dict(item.partition("=")[::2] for item in self.args.columns)
             for path in found:
-                check_no_list_of_rows(path, expand)
+                check_no_list_of_rows(path, {named.get(name, name) for name in self.example_format.columns})
             raise
         for path, names in found.items() if columns else ():
             for column, source in sources.items():
@@ -281,8 +282,7 @@ class _Matches:
 
 
 def _filtered(split: Examples, name: str, args: DataArguments, where: filters.Where) -> Examples:
-    columns = list(split.features.flatten() if split.features else column_names(next(iter(split), {})))
-    where.check_columns(columns, f"{args.dataset}, split {name!r},")
+    where.check_columns(columns_of(split), f"{args.dataset}, split {name!r},")
     remaining = split.filter(_Matches(where, args.dataset), **map_options(args, f"Filtering the {name} split"))
     if isinstance(split, Dataset):
         logger.info(

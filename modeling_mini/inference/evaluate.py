@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..data.examples import Examples
 from ..data.splits import draw
-from ..decoding import DecodingArguments
+from ..decoding import DecodingArguments, add_opposite
 from ..errors import UserError
 from ..options import choice_hint, is_same
 from ..options import options as given_options
@@ -21,7 +21,7 @@ from ..parsing import parse_dataclasses
 from ..streams import check_writable
 from ..tables import decimals, markdown_table
 from ..tasks import choose_dataset, task_class
-from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show
+from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments, show, warn_of_idle
 from ..tasks.batches import describe_positions
 from ..writing import complete_files, write_json
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
@@ -32,8 +32,9 @@ from .verdict import verdict
 logger = logging.getLogger(__name__)
 
 SPLITS = ("test", "validation", "train")  # in order of preference
-# The arguments that decide which rows a run sets aside for validation.
-DIVIDING_ARGUMENTS = ("where", "split_column", "text_unit", "streaming", "validation_fraction", "split_seed")
+# The arguments that decide which rows a run sets aside for validation; of a stream, and of other data.
+DIVIDING_ARGUMENTS = ("where", "split_column", "text_unit", "streaming")
+DIVIDING_STREAMS, DIVIDING_OTHERS = ("max_validation_documents",), ("validation_fraction", "split_seed")
 RESULT_FILES = ("results.json", "results.png", "predictions.jsonl")
 STREAMED_EXAMPLES = 500  # default number of evaluated examples of a stream
 STREAMED_TRAINING_EXAMPLES = 20_000  # of a stream, that the baselines are trained on
@@ -74,6 +75,7 @@ def evaluate(argv: list[str]) -> None:
         (TaskArguments, EvalArguments, DecodingArguments),
         options,
         "modeling-mini eval [CHECKPOINT]",
+        add_opposite,
         about="CHECKPOINT is the folder of a trained model, or its name on the Hub. Without it, only the baselines of "
         "--task are scored. Task and data are by default those that the checkpoint was trained with.",
     )
@@ -83,13 +85,12 @@ def evaluate(argv: list[str]) -> None:
         explicit.add("dataset")
         task_args.dataset = next(iter(task_args.split_files.values()))
     divide = "dataset" not in explicit or task_args.train_file is not None
-    changed = []
+    changed_division = []
     if checkpoint is not None:
-        task_args, divide, changed = _as_in_training(checkpoint, task_args, explicit, divide)
+        task_args, divide, changed_division = _as_in_training(checkpoint, task_args, explicit, divide)
     task_args.check_stride(explicit)
     choose_dataset(task_args)
-    for name, reason in task_args.idle(explicit).items():
-        logger.warning("--%s has no effect: %s. Leave it out.", name, reason)
+    warn_of_idle(task_args.idle(explicit))
     task = task_class(task_args.task)(task_args)
 
     check_eval_arguments(args)
@@ -100,7 +101,7 @@ def evaluate(argv: list[str]) -> None:
     model = None
     if checkpoint is not None:
         model, tokenizer = load_checkpoint(checkpoint, task)
-    split, examples, train = _choose(task, args, divide, changed)
+    split, examples, train = _choose(task, args, divide, changed_division)
     systems, predictions, comparison = {}, None, []
     if args.baselines:
         systems = {name: task.score(answers, examples) for name, answers in task.baselines(examples, train)}
@@ -158,7 +159,7 @@ def check_same_task(checkpoint: str, recorded: dict, task: str | None) -> None:
 def _as_in_training(
     checkpoint: str, task_args: TaskArguments, explicit: set[str], divide: bool
 ) -> tuple[TaskArguments, bool, list[str]]:
-    """The arguments, completed by those of the run; whether rows are set aside; and `changed_division`."""
+    """The arguments, completed by those of the run; whether rows are set aside; and `division_changes`."""
     recorded = recorded_arguments(checkpoint)
     check_same_task(checkpoint, recorded, task_args.task if "task" in explicit else None)
     warn_about_training_data(task_args, recorded)
@@ -167,17 +168,15 @@ def _as_in_training(
         divide, task_args.dataset = True, recorded["dataset"]
     completed = _completed(task_args, recorded, explicit, checkpoint)
     is_same_data = is_same(completed.dataset, recorded.get("dataset"))
-    return completed, divide, changed_division(completed, recorded, explicit) if is_same_data else []
+    return completed, divide, division_changes(completed, recorded) if is_same_data else []
 
 
-def changed_division(args: TaskArguments, recorded: dict, explicit: set[str]) -> list[str]:
-    """The explicit arguments that set other rows of the same data aside than the run that trained the checkpoint."""
-    defaults = TaskArguments()
-    return [
-        name
-        for name in DIVIDING_ARGUMENTS
-        if name in explicit and getattr(args, name) != recorded.get(name, getattr(defaults, name))
-    ]
+def division_changes(args: TaskArguments, recorded: dict) -> list[str]:
+    """The arguments that set other rows of the same data aside than the run that trained the checkpoint."""
+    names = DIVIDING_ARGUMENTS + (DIVIDING_STREAMS if args.streaming else DIVIDING_OTHERS)
+    idle, defaults = args.idle(names), TaskArguments()
+    changed = [name for name in names if getattr(args, name) != recorded.get(name, getattr(defaults, name))]
+    return [name for name in changed if name not in idle]
 
 
 def heading(args: TaskArguments, split: str, divide: bool) -> str:
@@ -217,22 +216,24 @@ def _is_ours(results: Path) -> bool:
         return False
 
 
-def _choose(task: Task, args: EvalArguments, divide: bool, changed: list[str]) -> tuple[str, Dataset, Dataset | None]:
+def _choose(
+    task: Task, args: EvalArguments, divide: bool, changed_division: list[str]
+) -> tuple[str, Dataset, Dataset | None]:
     """Name and examples of the split to evaluate on, and the training examples of the baselines.
 
     Raises:
-        UserError: there is no such split, or it would be set aside with `changed` arguments, so that it would hold
-            rows that the checkpoint was trained on.
+        UserError: there is no such split, or it would be set aside in another way than in the training, so that it
+            could hold rows that the checkpoint was trained on.
     """
     # Without the validation split, one would be made from training rows.
     roles = SPLITS if args.split is None else tuple(dict.fromkeys(("train", "validation", args.split)))
-    splits = task.load(divide and not changed, roles, needs_train=False)
-    split = args.split or next(name for name in SPLITS if name in splits)
-    was_trained_on = split not in splits or "split_column" in changed or task.args.streaming or split == "train"
-    if changed and was_trained_on and args.split != "train":
+    splits = task.load(divide and not changed_division, roles, needs_train=False)
+    split = args.split or next((name for name in SPLITS[:2] if name in splits), "validation" if divide else "train")
+    is_set_aside = split == "validation" and (split not in splits or task.args.streaming)
+    if changed_division and (is_set_aside or ("split_column" in changed_division and split != "train")):
         raise UserError(
-            f"--{changed[0]} is not as in the training, so rows that the model was trained on would be scored; leave "
-            "it out, or give other rows with --test_file."
+            f"--{changed_division[0]} is not as in the training, so rows that the model was trained on could be "
+            "scored; leave it out, or give other rows with --test_file."
         )
     if split not in splits:
         raise UserError(f"--split {split}: {task.args.dataset} has {', '.join(splits)}; choose one of them.")
@@ -251,8 +252,11 @@ def _stored(examples: Examples, limit: int | None, limit_of_stream: int, seed: i
 def _completed(task_args: TaskArguments, recorded: dict, explicit: set[str], checkpoint: str) -> TaskArguments:
     """The explicit arguments, completed by the recorded arguments of the run that trained the checkpoint."""
     recorded = {"task": recorded.get("task") or checkpoint_task(checkpoint), **recorded}
-    changed = [name for name in ("task", "dataset") if getattr(task_args, name) != recorded.get(name)]
-    if explicit.intersection(changed):  # the recorded columns and splits do not apply
+    is_other = {
+        "task": task_args.task != recorded["task"],
+        "dataset": not is_same(task_args.dataset, recorded.get("dataset")),
+    }
+    if any(is_other[name] for name in explicit.intersection(is_other)):  # the recorded columns and splits do not apply
         recorded = {name: value for name, value in recorded.items() if name in ENCODING_ARGUMENTS}
     return TaskArguments(**{**asdict(task_args), **{k: v for k, v in recorded.items() if k not in explicit}})
 

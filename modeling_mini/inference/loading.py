@@ -21,10 +21,11 @@ def recorded_arguments(checkpoint: str, **hub: str | None) -> dict:
     The folder of a run records all of them. A repository on the Hub records the `ENCODING_ARGUMENTS`; `hub` may hold
     `revision` and `token`.
     """
-    folder = Path(checkpoint).resolve()  # also where the name is a link, or `.`
-    paths = [folder / RUN_NAME]
-    if folder.name.startswith("checkpoint-"):
-        paths.append(folder.parent / RUN_NAME)
+    paths = []
+    for folder in (Path(checkpoint).absolute(), Path(checkpoint).resolve()):  # the name may be a link, or `.`
+        paths.append(folder / RUN_NAME)
+        if folder.name.startswith("checkpoint-"):
+            paths.append(folder.parent / RUN_NAME)
     run_file = next(filter(Path.is_file, paths), None)
     if run_file is not None:
         recorded = _object_in(read_object(run_file), "data", run_file)

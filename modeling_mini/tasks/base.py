@@ -1,10 +1,10 @@
 """Base class of an application: its examples, their rows, the model's predictions, and their score."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
 import torch
@@ -13,9 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, default_data_
 
 from ..configuration_mini import MiniConfig
 from ..data.arguments import DataArguments
-from ..data.builtin import BUILTIN
 from ..data.examples import ExampleFormat, Examples
-from ..data.formats import format_of
 from ..data.packing import EncodedData
 from ..data.splits import USED_IN_TRAINING, load_splits
 from ..errors import UserError
@@ -24,11 +22,14 @@ from . import TASKS, task_class
 from .batches import forward_batches
 
 
+logger = logging.getLogger(__name__)
+
 REPORTED_EXAMPLES = 500
 
 # Arguments that only some tasks use: `Task.options`.
 TASK_OPTIONS = ("max_source_tokens", "max_target_tokens", "stride", "unanswerable", "mask_probability")
-# The arguments that define how an input becomes token ids: a checkpoint is used with those it was trained with.
+# The arguments that define how a file becomes documents, and an input becomes token ids: a checkpoint is used with
+# those it was trained with.
 ENCODING_ARGUMENTS = ("task", "text_unit", "block_size", *TASK_OPTIONS)
 
 
@@ -90,17 +91,16 @@ class TaskArguments(DataArguments):
             )
 
     def idle(self, given: Collection[str]) -> dict[str, str]:
-        """The given arguments, by name, that this task or this kind of data does not use, and why."""
         used = task_class(self.task).options
         idle = {name: f"{self.task} does not use it" for name in TASK_OPTIONS if name not in used}
-        if not self.streaming:
-            idle["shuffle_buffer"] = "only a stream (--streaming) is shuffled in parts"
-        paths = [Path(name) for name in self.split_files.values() or [self.dataset or ""]]
-        if self.dataset in BUILTIN or all(path.is_file() and format_of(path) != "text" for path in paths):
-            idle["text_unit"] = "only plain text files are divided into documents"
-        if all(path.exists() for path in paths):
-            idle["dataset_config"] = "files have no configurations"
-        return {name: reason for name, reason in idle.items() if name in given}
+        given = {name.removeprefix("no_") for name in given}
+        return super().idle(given) | {name: reason for name, reason in idle.items() if name in given}
+
+
+def warn_of_idle(arguments: dict[str, str]) -> None:
+    """Warn of arguments without effect: `TaskArguments.idle`."""
+    for name, reason in arguments.items():
+        logger.warning("--%s has no effect: %s. Leave it out.", name, reason)
 
 
 def most_stride(block_size: int) -> int:

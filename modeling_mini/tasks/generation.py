@@ -54,7 +54,7 @@ def warn_about_lost_text(tokenizer: PreTrainedTokenizerBase, cost: str = "") -> 
     ids = tokenizer(_PROBE, add_special_tokens=False).input_ids
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
     if text != _PROBE and tokenizer.unk_token_id not in ids:
-        logger.warning("The tokenizer makes %r of %r: the model cannot write what is lost%s.", text, _PROBE, cost)
+        logger.warning("The tokenizer turns %r into %r: the model cannot write what is lost%s.", _PROBE, text, cost)
 
 
 def heal(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[list[int], list[int]]:

@@ -279,7 +279,7 @@ class CleanAnswers:
 
 
 def without_spaces(text: str, start: int) -> tuple[str, int]:
-    """An answer without the white space around it, and its first character."""
+    """An answer without the white space around it, and the index of its first character."""
     num_leading = len(text) - len(text.lstrip())
     return text.strip(), start + num_leading if isinstance(start, int) and start >= 0 else start
 
@@ -420,13 +420,15 @@ class EncodeWindows:
 
     def _truncated(self, questions: list[str], longest: int) -> list[str]:
         """The questions, of at most `longest` tokens."""
-        encoded = self.tokenizer(
-            questions, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True
-        )
-        return [
-            question if len(tokens) <= longest else question[: tokens[longest - 1][1]]
-            for question, tokens in zip(questions, encoded["offset_mapping"], strict=True)
-        ]
+        options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
+        places = self.tokenizer(questions, **options)["offset_mapping"]
+        truncated = []
+        for question, tokens in zip(questions, places, strict=True):
+            while len(tokens) > longest:  # the last character may have several tokens, and the rest other ones
+                question = question[: min(tokens[longest - 1][1], len(question) - 1)]
+                tokens = self.tokenizer(question, **options)["offset_mapping"]
+            truncated.append(question)
+        return truncated
 
     @staticmethod
     def _answer(batch: dict, example: int) -> tuple[int, int]:

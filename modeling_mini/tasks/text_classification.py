@@ -104,9 +104,9 @@ class TextClassification(Task):
 
     def read_config(self, config: MiniConfig) -> None:
         if config.num_labels == 1 or config.problem_type not in (None, SINGLE_LABEL):
-            predicted = "a number" if config.num_labels == 1 else config.problem_type.replace("_", " ")
+            predicted = "several labels" if config.problem_type == "multi_label_classification" else "numbers"
             raise UserError(
-                f"The model does not choose one label for a text ({predicted}); use it with transformers: "
+                f"The model predicts {predicted}, not one label for a text; use it with transformers: "
                 "pipeline('text-classification')."
             )
         self.labels = names_of_labels(config)

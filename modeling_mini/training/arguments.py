@@ -18,7 +18,7 @@ from ..json_files import parse
 from ..options import options as given_options
 from ..parsing import arguments_holding, parse_dataclasses
 from ..tasks import choose_dataset
-from ..tasks.base import TaskArguments
+from ..tasks.base import TaskArguments, warn_of_idle
 from .optim import OPTIMIZERS
 from .overrides import canonical_overrides
 from .recipes import DEFAULT_RECIPE, read_recipe, recipe_names, split_recipe, to_argv, without_winners
@@ -211,9 +211,8 @@ def parse_arguments(argv: list[str]) -> tuple[ModelArguments, TaskArguments, Min
     if overrides := overrides | canonical_overrides(model_arguments.overrides()):
         model_arguments.config_overrides = json.dumps(overrides)
     choose_dataset(data_arguments)
-    for name, reason in data_arguments.idle(given).items():
-        if training_arguments.should_log:
-            logger.warning("--%s has no effect: %s. Leave it out.", name, reason)
+    if (idle := data_arguments.idle(given)) and training_arguments.should_log:
+        warn_of_idle(idle)
     return arguments
 
 

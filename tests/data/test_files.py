@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict, Features, Image, IterableDataset, Value
 from made_data import build, jsonl, questions
 
 from modeling_mini import MiniConfig
@@ -80,8 +80,10 @@ def test_rows_in_a_list_of_an_object_are_named(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"version": 1, "data": [{"text": "a"}, {"text": "b"}]}))
     assert refusal(path) == f"{path} holds its rows in the list 'data'; write that list alone into the file."
-    path.write_text(json.dumps([{"meta": [{"x": 1}], "body": "a"}, {"meta": [], "body": "b"}]))
+    path.write_text(json.dumps([{"meta": [{"x": 1}], "body": "a"}]))
     assert "has no column 'text'; choose the text from meta.x, body" in refusal(path)
+    path = Path(jsonl(tmp_path / "a.jsonl", [{"data": [{"text": "a"}]}]))
+    assert "has no column 'text'; choose the text from data.text" in refusal(path)
 
 
 @pytest.mark.parametrize("dataset", ["pairs.jsonl", "message-catalogues"])
@@ -733,6 +735,19 @@ def test_a_condition_on_a_nested_column_of_a_stream():
     assert [row["text"] for row in filtered] == ["1"]
 
 
+@pytest.mark.parametrize("column", ["text", "m.content"])
+def test_a_stream_is_read_by_its_used_columns_alone(monkeypatch, column):
+    """Rows may have columns that the first row does not have, and pictures that cannot be opened."""
+    rows = [{"text": f"text {i}", "m": {"content": f"text {i}"}, **({"extra": 1} if i else {})} for i in range(600)]
+    pictures = [{"text": row["text"], "m": row["m"], "picture": {"bytes": b"none", "path": None}} for row in rows]
+    features = Features({"text": Value("string"), "m": {"content": Value("string")}, "picture": Image()})
+    for made, known in ((rows, None), (pictures, features)):
+        stream = IterableDataset.from_generator(lambda made=made: iter(made), features=known)
+        monkeypatch.setattr(sources, "load_dataset", lambda *_, stream=stream, **__: DatasetDict(train=stream))
+        loaded = build(GENERATION, dataset="a/b", streaming=True, columns=[f"text={column}"]).load()["train"]
+        assert next(iter(loaded.batch(2))) == {"text": ["text 500", "text 501"]}
+
+
 def test_a_nested_column_of_a_stream(monkeypatch):
     rows = [{"m": {"content": f"text {i}"}, "n": i} for i in range(600)]
     for features in (None, Dataset.from_list(rows).features):
@@ -741,7 +756,9 @@ def test_a_nested_column_of_a_stream(monkeypatch):
         arguments = {"dataset": "a/b", "streaming": True}
         loaded = build(GENERATION, **arguments, columns=["text=m.content"]).load()
         assert next(iter(loaded["train"])) == {"text": "text 500"}
-        with pytest.raises(UserError, match="has no column 'm.text'; choose the text from m.content, n with"):
+        with pytest.raises(
+            UserError, match="has no column 'm.text'; choose the text from (m.content, n|n, m.content) with"
+        ):
             build(GENERATION, **arguments, columns=["text=m.text"]).load()
 
 

@@ -249,7 +249,8 @@ def test_a_checkpoint_is_known_through_a_link_and_as_the_current_folder(checkpoi
     (run / "_run.json").write_text('{"data": {"task": "translation", "max_target_tokens": 9}}')
     (tmp_path / "best").symlink_to(folder)
     monkeypatch.chdir(folder)
-    for name in (folder, tmp_path / "best", "."):
+    (run / "checkpoint-3").symlink_to(tmp_path)
+    for name in (folder, tmp_path / "best", ".", run / "checkpoint-3"):
         assert recorded_arguments(str(name)) == {"task": "translation", "max_target_tokens": 9}
 
 

@@ -80,6 +80,7 @@ def test_eval_writes_and_records_the_options(saved, tokenizer, tmp_path, capsys)
     assert main(command) == 0
     decoding = json.loads((tmp_path / "out" / "results.json").read_text())["decoding"]
     assert decoding == {"num_beams": 4, "do_sample": False}
+    assert main([*command, "--no_do_sample"]) == 0
     assert main([*command, "--do_sample", "--seed", "1"]) == 0
     decoding = json.loads((tmp_path / "out" / "results.json").read_text())["decoding"]
     assert decoding == {"num_beams": 1, "do_sample": True, "seed": 1}  # as it was sampled, without beams

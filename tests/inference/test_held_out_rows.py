@@ -7,7 +7,7 @@ from made_data import build, jsonl
 
 from modeling_mini.cli import main
 from modeling_mini.errors import UserError
-from modeling_mini.inference.evaluate import EvalArguments, _choose, changed_division
+from modeling_mini.inference.evaluate import EvalArguments, _choose, division_changes
 from modeling_mini.tasks.base import TaskArguments
 
 
@@ -42,6 +42,25 @@ def test_baselines_learn_from_all_training_rows_whichever_split_is_named(tmp_pat
     assert chosen(EvalArguments(split=split), build(TASK, dataset=str(tmp_path))) == expected
 
 
+def test_a_stream_is_divided_by_its_first_documents(tmp_path):
+    (tmp_path / "a.txt").write_text("a line\n" * 60)
+    recorded = {"dataset": f"{tmp_path}/a.txt", "text_unit": "line", "streaming": True, "max_validation_documents": 20}
+    given = {"max_validation_documents": 40, "split_seed": 1}
+    changed = division_changes(TaskArguments(**{**recorded, **given}), recorded)
+    assert changed == ["max_validation_documents"]
+    with pytest.raises(UserError, match="^--max_validation_documents is not as in the training"):
+        chosen(EvalArguments(), build("text-generation", **{**recorded, **given}), changed)
+    assert division_changes(TaskArguments(**{**recorded, "text_unit": "paragraph"}), recorded) == ["text_unit"]
+
+
+def test_an_argument_without_effect_and_a_missing_split_are_no_other_division(tmp_path):
+    path = labelled(tmp_path / "a.jsonl", 60)
+    recorded = {"task": TASK, "dataset": path}
+    assert division_changes(TaskArguments(**recorded, text_unit="line"), recorded) == []
+    with pytest.raises(UserError, match="--split test: .*a.jsonl has train; choose"):
+        chosen(EvalArguments(split="test"), build(TASK, dataset=path, split_seed=1), ["split_seed"])
+
+
 @pytest.mark.parametrize(
     "given",
     [{"where": "text != ''"}, {"split_seed": 1}, {"validation_fraction": 0.2}, {"split_column": "part"}],
@@ -51,13 +70,12 @@ def test_rows_of_the_training_are_not_scored_as_held_out(tmp_path, given):
     path = labelled(tmp_path / "a.jsonl", 60, part="validation")
     recorded = {"task": TASK, "dataset": path, "validation_fraction": 0.1}
     arguments = TaskArguments(**{**recorded, **given})
-    changed = changed_division(arguments, recorded, set(given))
+    changed = division_changes(arguments, recorded)
     assert changed == list(given)
     task = build(TASK, **{name: value for name, value in {**recorded, **given}.items() if name != "task"})
     with pytest.raises(UserError, match=rf"^--{changed[0]} is not as in the training, so rows that the model was"):
         chosen(EvalArguments(), task, changed)
-    assert changed_division(arguments, {**recorded, **given}, set(given)) == []
-    assert changed_division(arguments, recorded, set()) == []
+    assert division_changes(arguments, {**recorded, **given}) == []
 
 
 def test_rows_of_a_split_of_their_own_can_be_filtered(tmp_path):
@@ -86,5 +104,9 @@ def test_the_command_refuses_them_and_keeps_the_unit_of_the_training(tmp_path, c
     assert "Error: --split_seed is not as in the training" in capsys.readouterr().err
     assert main(["eval", run, "--split_seed", "0", "--validation_fraction", "0.1", "--no_baselines"]) == 0
     assert "a.txt, validation, 6 examples" in capsys.readouterr().out
+    (tmp_path / "link.txt").symlink_to(tmp_path / "a.txt")
+    for name in (f"{tmp_path}/./a.txt", f"{tmp_path}/link.txt"):  # the same file, with the division of the run
+        assert main(["eval", run, "--dataset", name, "--no_baselines"]) == 0
+        assert "validation, 6 examples" in capsys.readouterr().out
     assert main(["eval", run, "--dataset", str(tmp_path / "b.txt"), "--no_baselines"]) == 0
     assert f"b.txt, {lines[:300].count(chr(10)) + 1} examples" in capsys.readouterr().out

@@ -13,7 +13,6 @@ from transformers import TrainerState, TrainingArguments
 from modeling_mini import MiniConfig, MiniForMaskedLM
 from modeling_mini.errors import UserError
 from modeling_mini.loss_mini import IGNORED_LABEL
-from modeling_mini.tasks import task_class
 from modeling_mini.training.callbacks import SeedOfBatches
 
 
@@ -90,7 +89,3 @@ def test_the_report_shows_a_row_with_a_masked_token(tokenizer, tiny_model):
     model = tiny_model(MiniForMaskedLM, vocab_size=len(tokenizer), max_position_embeddings=8)
     _, shown = task.report(model, tokenizer, texts, "The ")
     assert re.search(r"\[.*\|.*\]", shown.partition("\n")[2])
-
-
-def test_no_command_is_named_that_needs_a_causal_model():
-    assert task_class("fill-mask").usage is None

@@ -82,13 +82,13 @@ def test_a_model_with_the_same_labels_keeps_their_numbers(tokenizer):
 @pytest.mark.parametrize(
     ("config", "predicted"),
     [
-        ({"num_labels": 1}, "a number"),
-        ({"num_labels": 2, "problem_type": "regression"}, "regression"),
-        ({"num_labels": 3, "problem_type": "multi_label_classification"}, "multi label classification"),
+        ({"num_labels": 1}, "numbers"),
+        ({"num_labels": 2, "problem_type": "regression"}, "numbers"),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"}, "several labels"),
     ],
 )
 def test_a_model_that_does_not_choose_one_label_is_refused(config, predicted):
-    with pytest.raises(UserError, match=rf"does not choose one label for a text \({predicted}\); use it with"):
+    with pytest.raises(UserError, match=f"predicts {predicted}, not one label for a text; use it with"):
         build("text-classification").read_config(MiniConfig(**config))
 
 

@@ -45,4 +45,4 @@ def test_a_tokenizer_that_loses_text_is_pointed_out_where_text_is_written(name, 
     build("fill-mask", dataset="unused").check(tokenizer, SAMPLE_PROMPT, 64)
     assert "cannot write what is lost" not in caplog.text
     task.check(tokenizer, SAMPLE_PROMPT, 64)
-    assert "The tokenizer makes 'the cat sat .' of 'The Cat\\n  sat.': the model cannot write what is" in caplog.text
+    assert r"The tokenizer turns 'The Cat\n  sat.' into 'the cat sat .': the model cannot write what is" in caplog.text
