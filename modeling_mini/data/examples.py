@@ -130,9 +130,7 @@ def columns_of(examples: Examples) -> list[str]:
 def _with_columns(examples: Examples, sources: dict[str, str], dataset: str) -> Examples:
     """The examples with only the columns of the format, which are read from `sources`."""
     top_level = examples.column_names or list(next(iter(examples), {}))
-    if any(
-        source not in top_level for source in sources.values()
-    ):  # nested columns of a stream, which has no `flatten`
+    if not {*sources.values()} <= {*top_level}:  # nested columns of a stream, which has no `flatten`
         parents = [
             name for name in top_level if any(f"{source}.".startswith(f"{name}.") for source in sources.values())
         ]

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 REPORTED_EXAMPLES = 500
 
-# Arguments that only some tasks use: `Task.options`.
+# Arguments that only some tasks use: `Task.used_options`.
 TASK_OPTIONS = ("max_source_tokens", "max_target_tokens", "stride", "unanswerable", "mask_probability")
 # The arguments that define how a file becomes documents, and an input becomes token ids: a checkpoint is used with
 # those it was trained with.
@@ -91,7 +91,7 @@ class TaskArguments(DataArguments):
             )
 
     def idle(self, given: Collection[str]) -> dict[str, str]:
-        used = task_class(self.task).options
+        used = task_class(self.task).used_options
         idle = {name: f"{self.task} does not use it" for name in TASK_OPTIONS if name not in used}
         given = {name.removeprefix("no_") for name in given}
         return super().idle(given) | {name: reason for name, reason in idle.items() if name in given}
@@ -121,7 +121,7 @@ class Task(ExampleFormat, ABC):
         model_class: the model that is trained.
         input_columns: the columns that the model reads when it is used.
         default_dataset: the built-in data set for training; without one, `--dataset` must be given.
-        options: the arguments among `TASK_OPTIONS` that it uses.
+        used_options: the arguments among `TASK_OPTIONS` that it uses.
         requires: packages that its metric and its baselines import, in addition to the `train` extra.
         needs_causal: whether the model must not attend to later tokens, because it predicts them.
         predicts_tokens: whether the targets of the loss are tokens, so that perplexity is meaningful.
@@ -142,7 +142,7 @@ class Task(ExampleFormat, ABC):
     model_class: ClassVar[type[PreTrainedModel]]
     input_columns: ClassVar[tuple[str, ...]]
     default_dataset: ClassVar[str | None] = None
-    options: ClassVar[tuple[str, ...]] = ()
+    used_options: ClassVar[tuple[str, ...]] = ()
     requires: ClassVar[tuple[str, ...]] = ()
     needs_causal: ClassVar[bool] = False
     predicts_tokens: ClassVar[bool] = True

@@ -39,7 +39,7 @@ class FillMask(TextGeneration):
 
     name = "fill-mask"
     usage = None
-    options = ("mask_probability",)
+    used_options = ("mask_probability",)
     model_class = MiniForMaskedLM
     default_dataset = "docstrings"
     needs_causal = counts_bytes = False

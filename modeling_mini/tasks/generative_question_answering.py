@@ -27,7 +27,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
     """
 
     name = "generative-question-answering"
-    options = (*TextToTextTask.options, "unanswerable")
+    used_options = (*TextToTextTask.used_options, "unanswerable")
     usage = 'answer {folder} "QUESTION" < DOCUMENT.txt'
     pipeline_tag = "text-generation"  # the Hub's question-answering finds spans
     card_input = '{prompt!r} + "\\nWhat is it?" + tokenizer.eos_token'

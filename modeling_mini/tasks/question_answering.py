@@ -51,7 +51,7 @@ class QuestionAnswering(Task):
     group_column = "context"
     card_input = '"What is it?", {prompt!r}'
     default_dataset = "docstring-questions"
-    options = ("max_target_tokens", "stride", "unanswerable")
+    used_options = ("max_target_tokens", "stride", "unanswerable")
     predicts_tokens = False
     metric = "exact_match"
     score_names = ("exact_match", "f1")

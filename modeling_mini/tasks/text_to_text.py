@@ -46,7 +46,7 @@ class TextToTextTask(Task):
     model_class = MiniForCausalLM
     card_input = "{prompt!r} + tokenizer.eos_token"
     needs_causal = True
-    options = ("max_source_tokens", "max_target_tokens")
+    used_options = ("max_source_tokens", "max_target_tokens")
     eval_sample = 100  # generation is slow
     writes_text = True
     default_decoding: ClassVar[dict[str, Any]] = {}  # values of `DecodingArguments`, chosen by measurement
