@@ -55,7 +55,7 @@ class QuestionAnswering(Task):
     predicts_tokens = False
     metric = "exact_match"
     score_names = ("exact_match", "f1")
-    pretrained_result = "exact match 70.8"
+    pretrained_result = "exact match 61.3"
     logit_names = ("start_logits", "end_logits")
     label_names = ("start_positions", "end_positions")
 
