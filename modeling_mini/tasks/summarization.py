@@ -22,7 +22,7 @@ class Summarization(TextToTextTask):
     requires = ("rouge_score",)
     metric = "rougel"
     score_names = ("rouge1", "rouge2", "rougel")
-    pretrained_result = "ROUGE-L 18.9"
+    pretrained_result = "ROUGE-L 18.5"
     default_decoding = {"repetition_penalty": 1.3}
 
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
