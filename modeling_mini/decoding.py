@@ -106,10 +106,11 @@ class DecodingArguments:
 def _refuse_sampling_options(given: dict[str, Any]) -> None:
     """Raises `UserError` for options that have no effect, because nothing is sampled."""
     if given.get("temperature") == 0:
-        if unused := next((name for name in ("top_k", "top_p", "seed") if name in given), None):
-            raise UserError(f"--{unused} is for sampling, which --temperature 0 switches off; leave out one of them.")
-        if given.get("do_sample"):
-            raise UserError("--do_sample samples, which --temperature 0 switches off; leave out one of them.")
+        of_sampling = [name for name in ("do_sample", "top_k", "top_p", "seed") if given.get(name, False) is not False]
+        if of_sampling:
+            raise UserError(
+                f"--{of_sampling[0]} is for sampling, which --temperature 0 switches off; leave out one of them."
+            )
     elif unused := next((name for name in _OF_SAMPLING if name in given), None):
         raise UserError(f"--{unused} is for sampling; add --do_sample, or leave it out.")
 

@@ -115,9 +115,18 @@ class DataArguments:
         """The data as errors and reports name them."""
         return self.dataset or ", ".join(self.split_files.values())
 
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Column of the task -> column of the data set, as `columns` names them."""
+        return dict(item.partition("=")[::2] for item in self.columns)
+
     def idle(self, given: Collection[str]) -> dict[str, str]:
-        """The given arguments, by name, that have no effect on this kind of data, and why."""
+        """The given arguments, by name, that have no effect, and why."""
         given = {name.removeprefix("no_") for name in given}
+        return {name: reason for name, reason in self._idle().items() if name in given}
+
+    def _idle(self) -> dict[str, str]:
+        """All arguments that have no effect on this kind of data, and why."""
         paths = [Path(name) for name in self.split_files.values() or [self.dataset]]
         is_builtin = self.dataset in BUILTIN and not self.split_files
         idle = {}
@@ -127,7 +136,7 @@ class DataArguments:
             idle["text_unit"] = "only plain text files are divided into documents"
         if not is_builtin and all(path.exists() for path in paths):
             idle["dataset_config"] = "files have no configurations"
-        return {name: reason for name, reason in idle.items() if name in given}
+        return idle
 
     def check(self) -> None:
         """Refuse values that no task can use, before anything is read. Raises `UserError`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset
 
 from ..errors import UserError
 from .arguments import DataArguments
@@ -107,13 +107,14 @@ def check_examples(
         UserError: a column is missing, an example of a local file is wrong, or too many examples are.
     """
     if files:
-        named = dict(item.partition("=")[::2] for item in args.columns)
+        named = args.named_columns
         sources = {column: named.get(column, column) for column in examples.column_names if column not in PLACE}
     else:
         if isinstance(examples, Dataset):
             examples = examples.flatten()
-        sources = map_columns(columns_of(examples), args, example_format)
-        examples = _with_columns(examples, sources, args.source_name)
+        row = features_or_row(examples)
+        sources = map_columns(columns_of(row), args, example_format)
+        examples = _with_columns(examples, sources, list(row), args.source_name)
     examples = example_format.prepare(examples)
     check = _CheckExample(example_format, args.source_name, split, sources, list(files))
     used = examples.filter(check, **map_options(args, f"Checking the {split} split"))
@@ -122,14 +123,18 @@ def check_examples(
     return used.remove_columns(list(PLACE)) if files else used
 
 
-def columns_of(examples: Examples) -> list[str]:
-    """The names of the columns, nested ones with dots; of a stream that does not know them, those of its first row."""
-    return list(examples.features.flatten() if examples.features else column_names(next(iter(examples), {})))
+def features_or_row(examples: Examples) -> Features | dict:
+    """The features of the examples, or the first row of a stream that does not know them."""
+    return examples.features or next(iter(examples), {})
 
 
-def _with_columns(examples: Examples, sources: dict[str, str], dataset: str) -> Examples:
+def columns_of(row: Features | dict) -> list[str]:
+    """The names of the columns, nested ones with dots, of what `features_or_row` returns."""
+    return list(row.flatten() if isinstance(row, Features) else column_names(row))
+
+
+def _with_columns(examples: Examples, sources: dict[str, str], top_level: list[str], dataset: str) -> Examples:
     """The examples with only the columns of the format, which are read from `sources`."""
-    top_level = examples.column_names or list(next(iter(examples), {}))
     if not {*sources.values()} <= {*top_level}:  # nested columns of a stream, which has no `flatten`
         parents = [
             name for name in top_level if any(f"{source}.".startswith(f"{name}.") for source in sources.values())

@@ -20,7 +20,7 @@ from . import filters
 from .arguments import DataArguments
 from .builtin import BUILTIN, load_builtin
 from .columns import TEXT, WrongValue, name_some
-from .examples import ExampleFormat, Examples, columns_of, map_columns, map_options, missing_column
+from .examples import ExampleFormat, Examples, columns_of, features_or_row, map_columns, map_options, missing_column
 from .files import data_files, divide_into_splits
 from .fingerprint import code_hash
 from .formats import check_no_list_of_rows, file_columns, format_of
@@ -165,7 +165,7 @@ class LocalSplits(Mapping):
         try:
             sources = map_columns(columns, self.args, self.example_format)
         except UserError:
-            named = dict(item.partition("=")[::2] for item in self.args.columns)
+            named = self.args.named_columns
             for path in found:
                 check_no_list_of_rows(path, {named.get(name, name) for name in self.example_format.columns})
             raise
@@ -186,9 +186,7 @@ class LocalSplits(Mapping):
             sources,
             types={column: self.example_format.column_types.get(column, TEXT) for column in sources},
             missing=[
-                column
-                for column in self.example_format.optional_columns
-                if column not in sources and column not in sources.values()
+                name for name in self.example_format.optional_columns if name not in {*sources, *sources.values()}
             ],
             text_unit=self.args.text_unit,
             expand=expand,
@@ -282,7 +280,7 @@ class _Matches:
 
 
 def _filtered(split: Examples, name: str, args: DataArguments, where: filters.Where) -> Examples:
-    where.check_columns(columns_of(split), f"{args.dataset}, split {name!r},")
+    where.check_columns(columns_of(features_or_row(split)), f"{args.dataset}, split {name!r},")
     remaining = split.filter(_Matches(where, args.dataset), **map_options(args, f"Filtering the {name} split"))
     if isinstance(split, Dataset):
         logger.info(

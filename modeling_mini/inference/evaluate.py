@@ -222,8 +222,8 @@ def _choose(
     """Name and examples of the split to evaluate on, and the training examples of the baselines.
 
     Raises:
-        UserError: there is no such split, or it would be set aside in another way than in the training, so that it
-            could hold rows that the checkpoint was trained on.
+        UserError: the split does not exist, or its rows would be chosen in another way than in the training, so that
+            the checkpoint could have been trained on them.
     """
     # Without the validation split, one would be made from training rows.
     roles = SPLITS if args.split is None else tuple(dict.fromkeys(("train", "validation", args.split)))

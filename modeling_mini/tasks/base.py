@@ -90,11 +90,9 @@ class TaskArguments(DataArguments):
                 f"quarter; give at most {most}, or leave --stride out."
             )
 
-    def idle(self, given: Collection[str]) -> dict[str, str]:
+    def _idle(self) -> dict[str, str]:
         used = task_class(self.task).used_options
-        idle = {name: f"{self.task} does not use it" for name in TASK_OPTIONS if name not in used}
-        given = {name.removeprefix("no_") for name in given}
-        return super().idle(given) | {name: reason for name, reason in idle.items() if name in given}
+        return super()._idle() | {name: f"{self.task} does not use it" for name in TASK_OPTIONS if name not in used}
 
 
 def warn_of_idle(arguments: dict[str, str]) -> None:

@@ -466,7 +466,7 @@ def test_without_sampling_generate_writes_the_most_likely_text(checkpoint, capsy
     assert main(["generate", checkpoint, "the model", "--do_sample", "false", "--top_k", "5"]) == 1
     assert "--top_k is for sampling" in capsys.readouterr().err
     assert main(["generate", checkpoint, "the model", "--do_sample", "--temperature", "0"]) == 1
-    assert "--do_sample samples, which --temperature 0 switches off" in capsys.readouterr().err
+    assert "--do_sample is for sampling, which --temperature 0 switches off" in capsys.readouterr().err
 
 
 def test_a_text_next_to_jsonl_is_refused():

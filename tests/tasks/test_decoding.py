@@ -57,7 +57,7 @@ def model(words, tiny_model):
         ({"num_beams": 2, "seed": 1}, "--seed is for sampling; add --do_sample"),
         ({"temperature": 0, "seed": 1}, "--seed is for sampling, which --temperature 0 switches off"),
         ({"temperature": 0, "top_k": 5}, "--top_k is for sampling, which --temperature 0"),
-        ({"do_sample": True, "temperature": 0}, "--do_sample samples, which --temperature 0"),
+        ({"do_sample": True, "temperature": 0}, "--do_sample is for sampling, which --temperature 0"),
         ({"max_new_tokens": 0}, "--max_new_tokens is 0; give at least 1"),
         ({"do_sample": True, "seed": -1}, "--seed is -1; give 0 to"),
         ({"do_sample": True, "seed": 10**20}, "--seed is 1"),
