@@ -99,6 +99,7 @@ class MiniConfig(PretrainedConfig):
             with a newer format than this code knows is refused.
         problem_type (`str`, *optional*): What a sequence classifier predicts: `"regression"`,
             `"single_label_classification"` or `"multi_label_classification"`. By default the labels decide.
+        text_pair (`bool`, *optional*): Whether a sequence classifier was trained on pairs of texts. Training sets it.
 
     Example:
         >>> from modeling_mini import MiniConfig, MiniForCausalLM
@@ -159,6 +160,7 @@ class MiniConfig(PretrainedConfig):
     format_version: int = FORMAT_VERSION
     # transformers declares it too, but newer releases do so in a file whose annotations `@strict` cannot read.
     problem_type: Literal["regression", "single_label_classification", "multi_label_classification"] | None = None
+    text_pair: bool | None = None
 
     def __post_init__(self, **kwargs):
         self.auto_map = {**_AUTO_MAP, **(kwargs.pop("auto_map", None) or {})}

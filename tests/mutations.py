@@ -418,6 +418,7 @@ DEFECTS = {
         ),
     ],
     ("training/resuming.py", "training/test_checkpoints.py"): [
+        ("run: a checkpoint need not exist", "check_run_of_checkpoint", "checkpoint is not None and", "False and"),
         (
             "resuming: a run of an older version goes on with another optimizer",
             "fixed_arguments",
@@ -466,11 +467,36 @@ DEFECTS = {
         ("states: a schedule of another length passes", "_is_like", "and len(value) == len(own)", ""),
     ],
     ("training/watching.py", "training/test_watching.py"): [
+        ("run: a better score is not pointed out", "log_best", "> CLEARLY_BETTER", "> 1000"),
+        ("run: a score as good is pointed out", "log_best", "> CLEARLY_BETTER", ">= 0"),
         (
             "a stop leaves no checkpoint with --save_strategy best",
             "choose_best_metric",
             "args.save_strategy, args.save_steps = SaveStrategy.STEPS, NEVER",
             "pass",
+        ),
+    ],
+    ("training/building.py", "tasks/test_text_classification.py"): [
+        ("labels: a head for other labels is used", "has_other_labels", "start.id2label == config.id2label", "True"),
+    ],
+    ("data/examples.py", "tasks/test_text_classification.py"): [
+        ("labels: single texts where pairs were trained", "require_same_columns", "trained - present", "set()"),
+        ("labels: pairs where single texts were trained", "require_same_columns", "present - trained", "set()"),
+    ],
+    ("inference/predict.py", "tasks/test_text_classification.py"): [
+        (
+            "labels: a pair for a model of texts",
+            "require_columns_of_training",
+            "name in columns and name not",
+            "name not",
+        ),
+    ],
+    ("tasks/generative_question_answering.py", "tasks/test_question_answering.py"): [
+        (
+            "answers: a text is a list",
+            "GenerativeQuestionAnswering.prepare",
+            '["answers.text"], Value)',
+            '["question"], List)',
         ),
     ],
     ("training/building.py", "training/test_context.py"): [
@@ -583,6 +609,7 @@ DEFECTS = {
         ("JSON is written in place", "write_json", 'path.with_name(f"{path.name}.{os.getpid()}.part")', "path"),
     ],
     ("training/callbacks.py", "training/test_watching.py"): [
+        ("run: one row has a margin", "WarnOfRisingLoss.on_evaluate", "(margin or math.inf)", "margin"),
         ("early stopping says nothing", "EarlyStopping.on_evaluate", "if is_over and", "if False and"),
         ("a resumed epoch has another order", "OrderOfEpoch.on_epoch_begin", " + int(state.epoch or 0)", ""),
         (
@@ -775,6 +802,7 @@ DEFECTS = {
         ("data: a key may occur twice", "_Decoder.decode", "> 1:", "> 99:"),
     ],
     ("data/formats.py", "data/test_separated_values.py"): [
+        ("files: a line sep=; is a header", "_csv_reader", "_SEP_LINE.fullmatch(first)", "None"),
         ("data: TSV is divided at commas", "delimiter_of", 'return "\\t" if', 'return "," if'),
     ],
     ("data/filters.py", "data/test_split_columns.py"): [
@@ -790,6 +818,8 @@ DEFECTS = {
         ),
     ],
     ("inference/evaluate.py", "inference/test_held_out_rows.py"): [
+        ("eval: a named file is divided by a column", "_completed", 'recorded.pop("split_column", None)', "pass"),
+        ("eval: a named file is a part", "_choose", "and split not in task.args.split_files", ""),
         ("eval: rows of the training are scored as held out", "_choose", "if changed_division and", "if False and"),
         (
             "eval: baselines learn from fewer rows where a split is named",
@@ -926,6 +956,9 @@ DEFECTS = {
         ("task: validation is masked anew", "FillMask.encode", 'if name != "training":', "if False:"),
     ],
     ("tasks/text_classification.py", "tasks/test_text_classification.py"): [
+        ("labels: the config does not record pairs", "TextClassification.configure", '"text_pair" in', '"other" in'),
+        ("labels: any model reads pairs", "TextClassification.read_config", "is not None", "is None"),
+        ("labels: no text is truncated", "EncodeTexts.__call__", "if len(ids) > self.length", "if False"),
         (
             "labels: a model of a number is used",
             "TextClassification.read_config",
@@ -946,11 +979,24 @@ DEFECTS = {
         ),
     ],
     ("tasks/question_answering.py", "tasks/test_question_answering.py"): [
+        (
+            "spans: a lost answer is not counted",
+            "EncodeWindows.__call__",
+            "bool(texts) and example not in found",
+            "False",
+        ),
+        ("spans: each window counts a question", "EncodeWindows.__call__", "example != before", "True"),
+        (
+            "spans: the longest answer is too long",
+            "QuestionAnswering._warn_of_limits",
+            "pc.greater_equal",
+            "pc.greater",
+        ),
         ("spans: spaces around an answer stay", "without_spaces", "return text.strip(), ", "return text, "),
         ("spans: accents after a token are cut off", "with_marks", "unicodedata.combining(context[end])", "False"),
         (
             "spans: <eos> in a question is one token",
-            "EncodeWindows._truncated",
+            "EncodeWindows.truncated",
             '"split_special_tokens": True, ',
             "",
         ),

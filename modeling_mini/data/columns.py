@@ -121,6 +121,15 @@ def _to_texts(value: Any) -> list[str]:
     return [_to_text(item) for item in value]
 
 
+def _to_answers(value: Any) -> list[str]:
+    return one_answer(value) if value is None or isinstance(value, str) else _to_texts(value)
+
+
+def one_answer(text: str | None) -> list[str]:
+    """The answers of a column with one plain text per row; blank is no answer."""
+    return [text] if text and text.strip() else []
+
+
 def _to_numbers(value: Any) -> list[int]:
     numbers = value if isinstance(value, list) else [None]
     numbers = [int(n) if isinstance(n, float) and n.is_integer() else n for n in numbers]
@@ -137,4 +146,5 @@ def _to_numbers(value: Any) -> list[int]:
 TEXT = ColumnType(Value("string"), _to_text)
 LABEL = ColumnType(Value("string"), _to_label)
 TEXTS = ColumnType(List(Value("string")), _to_texts)
+ANSWERS = ColumnType(List(Value("string")), _to_answers)
 NUMBERS = ColumnType(List(Value("int64")), _to_numbers)

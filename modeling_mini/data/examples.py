@@ -36,17 +36,21 @@ class ExampleFormat:
         columns: columns of an example; those in `text_columns` must hold text that is not blank.
         optional_columns: columns that it may also hold.
         column_types: what a column of a local file holds, if it is not text.
+        advice_on_missing: for columns that many data sets lack, what to do without them.
         group_column: examples with the same value in it are never split between training and validation.
+        present_columns: those of the optional columns that the training examples have; None until they are known.
     """
 
     columns: ClassVar[tuple[str, ...]]
     text_columns: ClassVar[tuple[str, ...]]
     optional_columns: ClassVar[tuple[str, ...]] = ()
     column_types: ClassVar[dict[str, ColumnType]] = {}
+    advice_on_missing: ClassVar[dict[str, str]] = {}
     group_column: ClassVar[str | None] = None
 
     def __init__(self, args: DataArguments):
         self.args = args
+        self.present_columns: set[str] | None = None
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -104,7 +108,8 @@ def check_examples(
     `SkippableProblem` are.
 
     Raises:
-        UserError: a column is missing, an example of a local file is wrong, or too many examples are.
+        UserError: a column is missing, or an optional one is not as in the training examples; an example of a local
+            file is wrong, or too many examples are.
     """
     if files:
         named = args.named_columns
@@ -115,12 +120,31 @@ def check_examples(
         row = features_or_row(examples)
         sources = map_columns(columns_of(row), args, example_format)
         examples = _with_columns(examples, sources, list(row), args.source_name)
+    require_same_columns(sources, args.split_files.get(split, f"{args.source_name}, split {split!r}"), example_format)
     examples = example_format.prepare(examples)
     check = _CheckExample(example_format, args.source_name, split, sources, list(files))
     used = examples.filter(check, **map_options(args, f"Checking the {split} split"))
     if isinstance(examples, Dataset) and len(used) < len(examples):
         _report_skipped(examples, used, check, args)
     return used.remove_columns(list(PLACE)) if files else used
+
+
+def require_same_columns(columns: Iterable[str], source: str, example_format: ExampleFormat) -> None:
+    """Refuse optional columns that the training examples do not have, and the lack of one that they have.
+
+    The first call defines which ones these are, if the model does not. Raises `UserError`.
+    """
+    present = {name for name in example_format.optional_columns if name in columns}
+    trained = example_format.present_columns
+    if trained is None:
+        example_format.present_columns = trained = present
+    for name in sorted(trained - present):
+        raise UserError(
+            f"{source} has no {name}, but the training examples have one; add it, or name its column with --columns "
+            f"{name}=NAME."
+        )
+    for name in sorted(present - trained):
+        raise UserError(f"{source} has a {name}, but the training examples have none; rename or remove the column.")
 
 
 def features_or_row(examples: Examples) -> Features | dict:
@@ -202,7 +226,7 @@ def map_columns(columns: list[str], args: DataArguments, example_format: Example
     sources |= {column: named.get(column, column) for column in optional}
     for column, source in sources.items():
         if columns and source not in columns:
-            raise UserError(missing_column(args.source_name, column, source, columns))
+            raise UserError(missing_column(args.source_name, column, source, columns, example_format))
         if column not in named and source in named.values():
             other = next(name for name in named if named[name] == source)
             raise UserError(
@@ -211,15 +235,16 @@ def map_columns(columns: list[str], args: DataArguments, example_format: Example
     return sources
 
 
-def missing_column(where: str, column: str, source: str, columns: Sequence[str]) -> str:
-    """The sentence about a data set or file without a column."""
-    hint = ""
+def missing_column(where: str, column: str, source: str, columns: Sequence[str], example_format: ExampleFormat) -> str:
+    """The sentence about a data set or file without a column of the format, which it calls `source`."""
+    advice = example_format.advice_on_missing.get(column)
+    hint = "" if advice is None else f" {advice}"
     is_csv = format_of(Path(where)) in ("csv", None)
     if is_csv and len(columns) == 1 and (mark := next((mark for mark in ";\t|," if mark in columns[0]), None)):
         return f"{where} has the one column {columns[0]!r}: its cells seem to be {separated_by(mark)}."
     if alike := next((name for name in columns if spelling(name) == spelling(source)), None):
         wanted, other = quoted([source, alike])
-        hint = f" {other} differs from {wanted} only in spaces, capital letters or Unicode form."
+        hint += f" {other} differs from {wanted} only in spaces, capital letters or Unicode form."
     return (
         f"{where} has no column {source!r}; choose the {column} from {name_some(columns)} with --columns "
         f"{column}=NAME.{hint}"

@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,6 +38,7 @@ FORMATS = {
     ".parquet": "parquet",
 }
 _START = 4096  # bytes that show the kind of a file
+_SEP_LINE = re.compile(r"sep=([^\r\n])[\r\n]+")
 _DELIMITER_NAMES = {",": "commas", "\t": "tabs"}
 _CHARACTERS = 10 << 20  # of a text file that are read at a time
 _PARQUET_ROWS = 1000  # that are in memory as Python objects at a time
@@ -100,7 +101,7 @@ def read_rows(
             if kind == "json":
                 yield from _read_json(path, file, columns, expand)
             elif kind == "csv":
-                yield from _read_csv(path, file, columns, delimiter or delimiter_of(path))
+                yield from _read_csv(path, file, columns, delimiter)
             else:
                 yield from _read_text(file, text_unit)
 
@@ -119,7 +120,7 @@ def file_columns(path: Path, expand: Expand, delimiter: str | None = None) -> li
                 return [leaf for field in file.schema_arrow for leaf in _leaves(field)]
         _check_beginning(path)
         with _open(path) as file:
-            return _header(path, _csv_reader(file, delimiter or delimiter_of(path)))
+            return _header(path, _csv_reader(path, file, delimiter))
 
 
 def check_no_list_of_rows(path: Path, columns: Collection[str]) -> None:
@@ -245,10 +246,15 @@ def separated_by(delimiter: str) -> str:
     return f"separated by {_DELIMITER_NAMES.get(delimiter, argument)}; read them with --delimiter {argument}"
 
 
-def _csv_reader(file: BinaryIO, delimiter: str):
+def _csv_reader(path: Path, file: BinaryIO, delimiter: str | None):
+    """A reader with the given delimiter; or that of a first line `sep=;`, as Excel writes it; or the extension's."""
     csv.field_size_limit(2**31 - 1)
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+    first = lines.readline()
+    if stated := _SEP_LINE.fullmatch(first):
+        first, delimiter = "\n", delimiter or stated[1]
     # Strict: otherwise a quote that is never closed would make one cell of the rest of the file.
-    return csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    return csv.reader(chain([first], lines), delimiter=delimiter or delimiter_of(path), strict=True)
 
 
 def _check_unique(path: Path, header: list[str], columns: Iterable[str]) -> None:
@@ -273,8 +279,8 @@ def _other_delimiter(path: Path, delimiter: str) -> str | None:
     return cell[1] if cell and cell[1] != delimiter else None
 
 
-def _read_csv(path: Path, file: BinaryIO, columns: Collection[str], delimiter: str) -> Iterator[Row]:
-    reader = _csv_reader(file, delimiter)
+def _read_csv(path: Path, file: BinaryIO, columns: Collection[str], delimiter: str | None) -> Iterator[Row]:
+    reader = _csv_reader(path, file, delimiter)
     header = _header(path, reader)
     _check_unique(path, header, columns)
     places = [(name, header.index(name)) for name in {*columns, *_only_id(header)} if name in header]
@@ -282,9 +288,10 @@ def _read_csv(path: Path, file: BinaryIO, columns: Collection[str], delimiter: s
         line = reader.line_num + 1
         for cells in reader:
             if len(cells) > len(header):
+                mark = reader.dialect.delimiter
                 raise UserError(
                     f"{path}, line {line} has {len(cells)} cells, but the header has {len(header)}; put quotes around "
-                    f"text with {_DELIMITER_NAMES.get(delimiter, repr(delimiter))}."
+                    f"text with {_DELIMITER_NAMES.get(mark, repr(mark))}."
                 )
             if cells:
                 yield line, {name: cells[place] for name, place in places if place < len(cells)}

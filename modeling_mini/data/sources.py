@@ -173,7 +173,7 @@ class LocalSplits(Mapping):
             for column, source in sources.items():
                 is_optional = column in self.example_format.optional_columns
                 if names and source not in names and not is_optional:
-                    raise UserError(missing_column(str(path), column, source, names))
+                    raise UserError(missing_column(str(path), column, source, names, self.example_format))
         name = str(files[0][1]) if len(files) == 1 else self.args.source_name
         if self.where is not None and columns:
             self.where.check_columns(columns, name)

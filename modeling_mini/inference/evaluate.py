@@ -230,7 +230,8 @@ def _choose(
     splits = task.load(divide and not changed_division, roles, needs_train=False)
     split = args.split or next((name for name in SPLITS[:2] if name in splits), "validation" if divide else "train")
     is_set_aside = split == "validation" and (split not in splits or task.args.streaming)
-    if changed_division and (is_set_aside or ("split_column" in changed_division and split != "train")):
+    is_part = "split_column" in changed_division and split != "train" and split not in task.args.split_files
+    if changed_division and (is_set_aside or is_part):
         raise UserError(
             f"--{changed_division[0]} is not as in the training, so rows that the model was trained on could be "
             "scored; leave it out, or give other rows with --test_file."
@@ -258,6 +259,8 @@ def _completed(task_args: TaskArguments, recorded: dict, explicit: set[str], che
     }
     if any(is_other[name] for name in explicit.intersection(is_other)):  # the recorded columns and splits do not apply
         recorded = {name: value for name, value in recorded.items() if name in ENCODING_ARGUMENTS}
+    if task_args.split_files:  # each of which is one split
+        recorded.pop("split_column", None)
     return TaskArguments(**{**asdict(task_args), **{k: v for k, v in recorded.items() if k not in explicit}})
 
 

@@ -11,6 +11,7 @@ from ..configuration_mini import MiniConfig
 from ..errors import UserError
 from ..json_files import read_object
 from ..model_folders import config_folder, local_folder, open_model, open_tokenizer, read_config, require_model_folder
+from ..modeling_mini import MiniForCausalLM
 from ..tasks import TASKS, task_class
 from ..tasks.base import Task, TaskArguments
 
@@ -92,11 +93,14 @@ def load_checkpoint(checkpoint: str, task: Task) -> tuple[PreTrainedModel, PreTr
 
 def check_head(checkpoint: str, model_class: type, purpose: str) -> None:
     """Refuse a checkpoint with the head of another task, instead of adding an untrained head. Raises `UserError`."""
-    architectures = _architectures(_config(checkpoint))
+    config = _config(checkpoint)
+    architectures = _architectures(config)
     if model_class.__name__ not in architectures:
+        is_possible = config.is_causal or model_class is not MiniForCausalLM
+        remedy = f"fine-tune it with --init_from {checkpoint}, or choose" if is_possible else "choose"
         raise UserError(
-            f"{checkpoint} holds a {' and '.join(architectures)}, but {purpose} needs a "
-            f"{model_class.__name__}; fine-tune it with --init_from {checkpoint}, or choose another checkpoint."
+            f"{checkpoint} holds a {' and '.join(architectures)}, but {purpose} needs a {model_class.__name__}; "
+            f"{remedy} another checkpoint."
         )
 
 

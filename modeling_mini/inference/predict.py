@@ -58,6 +58,7 @@ def predict(
     if any(has_lone_surrogate(text) for example in inputs for text in example.values()):
         raise UserError("The text is not UTF-8; convert it.")
     model, tokenizer = load_checkpoint(checkpoint, task)
+    require_columns_of_training(columns, task, checkpoint)
     rows = Dataset.from_list(inputs)
     if inputs and (truncated := task.num_truncated(tokenizer, rows)):
         logger.warning("%d of %d texts are longer than the model reads, and are truncated.", truncated, len(inputs))
@@ -68,6 +69,20 @@ def predict(
             yield json.dumps({**example, "prediction": prediction}, ensure_ascii=as_ascii)
         else:
             yield " ".join(prediction.splitlines())
+
+
+def require_columns_of_training(columns: list[str], task: Task, checkpoint: str) -> None:
+    """Refuse inputs with other optional columns than the training examples of the model. Raises `UserError`."""
+    if task.present_columns is None:
+        return
+    for name in task.optional_columns:
+        if name in task.present_columns and name not in columns:
+            raise UserError(
+                f"{checkpoint} was trained on examples with a {name}, and the input has none; give one for each text, "
+                f'as JSON with --jsonl: {{"{task.input_columns[0]}": ..., "{name}": ...}}.'
+            )
+        if name in columns and name not in task.present_columns:
+            raise UserError(f"{checkpoint} was trained on examples without a {name}; leave it out of the input.")
 
 
 def decoding_options(

@@ -349,7 +349,8 @@ def classification_form(opened: Opened) -> None:
         "text-classification", model=opened.model, tokenizer=opened.tokenizer, device=opened.model.device, top_k=None
     )
     text = _source_box("Text")
-    with gr.Accordion("A second text, for a model of pairs", open=False):
+    reads_pairs = opened.model.config.text_pair  # None for a checkpoint that does not say
+    with gr.Accordion("A second text, for a model of pairs", open=bool(reads_pairs), visible=reads_pairs is not False):
         pair = gr.Textbox(label="Second text", lines=2)
     button = gr.Button("Classify", variant="primary")
     output = gr.Label(label="Labels", elem_id="output", num_top_classes=opened.model.config.num_labels)
@@ -359,7 +360,7 @@ def classification_form(opened: Opened) -> None:
 def _classify(opened: Opened, classify: Callable, text: str, pair: str) -> dict[str, float]:
     with errors_in_page():
         inputs = {"text": check_text(text, "The text")}
-        if (pair or "").strip():
+        if opened.model.config.text_pair or (pair or "").strip():
             inputs["text_pair"] = check_text(pair, "The second text")
         length = opened.task.args.block_size
         ids = opened.tokenizer(inputs["text"], inputs.get("text_pair"), split_special_tokens=True, verbose=False)

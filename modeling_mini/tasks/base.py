@@ -113,7 +113,8 @@ class Task(ExampleFormat, ABC):
         name: the task's name in `TASKS`; as the Hub names the task, where it does.
         pipeline_tag: the Hub's name, if it is another.
         usage: arguments of `modeling-mini` that use a model, with `{folder}` and `{prompt}`; None if no command does.
-        card_input: what a model card passes to the tokenizer, as Python, with `{prompt!r}` for a text.
+        card_input: what a model card passes to the tokenizer, as Python, with `{prompt!r}` for a text. Both may depend
+            on the training examples.
         has_prediction_per_example: whether `predict` returns something to show for each example.
         writes_text: whether `predict` writes texts token by token, and takes `decoding`.
         model_class: the model that is trained.
@@ -133,8 +134,8 @@ class Task(ExampleFormat, ABC):
 
     name: ClassVar[str]
     pipeline_tag: ClassVar[str | None] = None
-    usage: ClassVar[str | None] = None
-    card_input: ClassVar[str] = "{prompt!r}"
+    usage: str | None = None
+    card_input: str = "{prompt!r}"
     has_prediction_per_example: ClassVar[bool] = True
     writes_text: ClassVar[bool] = False
     model_class: ClassVar[type[PreTrainedModel]]
@@ -298,6 +299,13 @@ class Task(ExampleFormat, ABC):
         examples = random_sample(examples, REPORTED_EXAMPLES)
         predictions = self.predict(model, tokenizer, examples, batch_size)
         return {**self.score(predictions, examples), "scored_examples": len(examples)}, show(examples, predictions)
+
+
+def log_truncated(truncated: int, total: int, name: str, part: str, length: int, remedy: str) -> None:
+    """Say which share of the examples of the split `name` is truncated, if any."""
+    if truncated:
+        message = "%.1f%% of the %s examples have their %s truncated to %d tokens (%s)"
+        logger.warning(message, 100 * truncated / total, name, part, length, remedy)
 
 
 def random_sample(examples: Dataset, size: int) -> Dataset:

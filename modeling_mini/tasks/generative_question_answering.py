@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from datasets import Dataset
+from datasets import Dataset, Value
 
 from .. import metrics
-from ..data.columns import TEXTS
+from ..data.columns import ANSWERS, one_answer
 from ..data.examples import Examples
 from .question_answering import (
     NO_ANSWER,
@@ -33,7 +33,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
     card_input = '{prompt!r} + "\\nWhat is it?" + tokenizer.eos_token'
     columns = ("question", "context", "answers.text")
     text_columns = input_columns = ("question", "context")
-    column_types = {"answers.text": TEXTS}
+    column_types = {"answers.text": ANSWERS}
     group_column = "context"
     truncation_side = "left"
     default_dataset = "docstring-questions"
@@ -44,7 +44,10 @@ class GenerativeQuestionAnswering(TextToTextTask):
     def expand_row(self, row: dict) -> Iterable[dict] | None:
         return squad_questions(row)
 
-    def prepare(self, examples: Examples) -> Examples:
+    def prepare(self, examples: Dataset) -> Dataset:
+        if isinstance(examples.features["answers.text"], Value):  # one plain text for each question
+            answers = [one_answer(text) for text in examples["answers.text"]]
+            examples = examples.remove_columns("answers.text").add_column("answers.text", answers)
         return with_clean_answers(examples, self.args.source_name)
 
     def find_problem(self, example: dict) -> str | None:

@@ -8,22 +8,32 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TextIO
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Features, List
+from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
 from ..data.columns import NUMBERS, TEXTS, WrongValue
 from ..data.examples import Examples, SkippableProblem
 from ..data.fingerprint import code_hash
-from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
+from ..data.packing import (
+    EncodedData,
+    column_sum,
+    encode_batches,
+    encoded_examples,
+    smallest_type,
+    text_bytes,
+    token_type,
+)
 from ..errors import UserError
 from ..metrics.scripts import sentences, words
 from ..modeling_mini import MiniForQuestionAnswering
-from .base import Task, most_stride
+from .base import Task, log_truncated, most_stride
 from .batches import forward_batches
 
 
@@ -32,6 +42,10 @@ logger = logging.getLogger(__name__)
 _THIS_CODE = code_hash(__file__)
 
 NO_ANSWER = "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
+WITHOUT_PLACES = (
+    "If the data do not say at which character an answer begins, train generative-question-answering, which needs "
+    "only its text (--columns answers.text=NAME)."
+)
 BEST_ENDS = 20  # best starts, and best ends, that are combined into spans
 
 
@@ -48,6 +62,7 @@ class QuestionAnswering(Task):
     columns = ("question", "context", "answers.text", "answers.answer_start")
     text_columns = input_columns = ("question", "context")
     column_types = {"answers.text": TEXTS, "answers.answer_start": NUMBERS}
+    advice_on_missing = dict.fromkeys(column_types, WITHOUT_PLACES)
     group_column = "context"
     card_input = '"What is it?", {prompt!r}'
     default_dataset = "docstring-questions"
@@ -97,11 +112,38 @@ class QuestionAnswering(Task):
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride)
-        positions = dict.fromkeys(self.label_names, smallest_type(self.args.block_size))
-        features = Features({"input_ids": List(token_type(tokenizer)), **positions})
+        columns = {"input_ids": List(token_type(tokenizer))}
+        columns |= dict.fromkeys(self.label_names, smallest_type(self.args.block_size))
+        features = Features({**columns, "question_is_cut": Value("bool"), "answer_is_lost": Value("bool")})
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
+        self._warn_of_limits(rows, len(examples), name, encode.longest_question)
+        rows = rows.select_columns(list(columns))
         num_bytes = text_bytes(examples, list(self.text_columns))
         return encoded_examples(rows, len(examples), num_bytes, "questions", "windows of on average")
+
+    def _warn_of_limits(self, rows: Dataset, num_questions: int, name: str, longest_question: int) -> None:
+        """Say how many questions are truncated, and how many answers a model with these options cannot give."""
+        truncated, remedy = column_sum(rows, "question_is_cut"), "half of --block_size"
+        log_truncated(truncated, num_questions, name, "question", longest_question, remedy)
+        if lost := column_sum(rows, "answer_is_lost"):
+            logger.warning(
+                "%s of %s %s questions have an answer that no window of %d tokens contains, so the model learns that "
+                "they have none; raise --block_size or --stride.",
+                *(f"{lost:,}", f"{num_questions:,}", name, self.args.block_size),
+            )
+        spans = rows.select_columns(list(self.label_names)).with_format("arrow").iter(100_000)
+        lengths = (pc.subtract(span["end_positions"], span["start_positions"]) for span in spans)
+        longest = self.args.max_target_tokens
+        if long := sum(pc.sum(pc.greater_equal(length, longest)).as_py() or 0 for length in lengths):
+            logger.warning(
+                "%s of %s %s windows contain an answer of more than %d tokens, which is the longest that the model "
+                "gives; raise --max_target_tokens.",
+                *(f"{long:,}", f"{len(rows):,}", name, longest),
+            )
+
+    def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
+        encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride)
+        return sum(encode.truncated(examples["question"][:])[1])
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         padding_right = copy.deepcopy(tokenizer)  # start and end positions count from the left
@@ -368,8 +410,11 @@ class EncodeWindows:
     """Batched map: question, context and, unless `keep_places`, answers -> windows of at most `length` tokens.
 
     Training rows have `start_positions` and `end_positions`: the tokens of the first answer, or the window's first
-    token if the answer is not in the window. With `keep_places`, rows have instead the index of their `example`, and
-    `character_spans`: where each token is in the context, `[-1, -1]` for tokens outside it.
+    token if the answer is not in the window. The first window of an example says whether its question is truncated
+    (`question_is_cut`), and whether none of its windows contains its answer (`answer_is_lost`).
+
+    With `keep_places`, rows have instead the index of their `example`, and `character_spans`: where each token is in
+    the context, `[-1, -1]` for tokens outside it.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -379,7 +424,8 @@ class EncodeWindows:
     code: str = _THIS_CODE
 
     def __call__(self, batch: dict, indices: list[int] | None = None) -> dict:
-        windows = self._tokenize(batch)
+        questions, is_truncated = self.truncated(batch["question"])
+        windows = self._tokenize(questions, batch["context"])
         examples = windows["overflow_to_sample_mapping"]
         spans = [
             [
@@ -396,39 +442,51 @@ class EncodeWindows:
             }
         answers = [self._answer(batch, example) for example in examples]
         positions = [answer_tokens(span, *answer) for span, answer in zip(spans, answers, strict=True)]
+        found = {example for example, place in zip(examples, positions, strict=True) if place != (0, 0)}
+        is_first = [example != before for before, example in pairwise([-1, *examples])]
+        is_lost = [bool(texts) and example not in found for example, texts in enumerate(batch["answers.text"])]
         return {
             "input_ids": windows["input_ids"],
             "start_positions": [first for first, _ in positions],
             "end_positions": [last for _, last in positions],
+            "question_is_cut": [f and is_truncated[example] for f, example in zip(is_first, examples, strict=True)],
+            "answer_is_lost": [f and is_lost[example] for f, example in zip(is_first, examples, strict=True)],
         }
 
-    def _tokenize(self, batch: dict) -> BatchEncoding:
-        # Every window contains some context.
-        available = self.length - self.tokenizer.num_special_tokens_to_add(pair=True)
-        longest_question = available // 2
+    def _tokenize(self, questions: list[str], contexts: list[str]) -> BatchEncoding:
         return self.tokenizer(
-            self._truncated(batch["question"], longest_question),
-            batch["context"],
+            questions,
+            contexts,
             truncation="only_second",
             max_length=self.length,
-            stride=min(self.stride, most_stride(self.length), available - longest_question - 1),
+            stride=min(self.stride, most_stride(self.length), self._available - self.longest_question - 1),
             split_special_tokens=True,
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
 
-    def _truncated(self, questions: list[str], longest: int) -> list[str]:
-        """The questions, of at most `longest` tokens."""
-        options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
-        places = self.tokenizer(questions, **options)["offset_mapping"]
+    @property
+    def _available(self) -> int:
+        return self.length - self.tokenizer.num_special_tokens_to_add(pair=True)
+
+    @property
+    def longest_question(self) -> int:
+        """Tokens that a question has at most: every window contains some context."""
+        return self._available // 2
+
+    def truncated(self, questions: list[str]) -> tuple[list[str], list[bool]]:
+        """The questions, of at most `longest_question` tokens, and whether each was longer."""
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        options["return_offsets_mapping"] = True
+        places, longest = self.tokenizer(questions, **options)["offset_mapping"], self.longest_question
         truncated = []
         for question, tokens in zip(questions, places, strict=True):
             while len(tokens) > longest:  # the last character may have several tokens, and the rest other ones
                 question = question[: min(tokens[longest - 1][1], len(question) - 1)]
                 tokens = self.tokenizer(question, **options)["offset_mapping"]
             truncated.append(question)
-        return truncated
+        return truncated, [len(tokens) > longest for tokens in places]
 
     @staticmethod
     def _answer(batch: dict, example: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, Features, List
+from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
@@ -15,11 +15,19 @@ from ..configuration_mini import MiniConfig
 from ..data.columns import LABEL, kind_of, name_some, quoted, spelling
 from ..data.examples import Examples, column_texts
 from ..data.fingerprint import code_hash
-from ..data.packing import EncodedData, encode_batches, encoded_examples, smallest_type, text_bytes, token_type
+from ..data.packing import (
+    EncodedData,
+    column_sum,
+    encode_batches,
+    encoded_examples,
+    smallest_type,
+    text_bytes,
+    token_type,
+)
 from ..errors import UserError, shortened
 from ..metrics.scripts import words
 from ..modeling_mini import MiniForSequenceClassification
-from .base import Task, TaskArguments
+from .base import Task, TaskArguments, log_truncated
 from .batches import forward_batches
 
 
@@ -93,6 +101,9 @@ class TextClassification(Task):
         super().configure(config, train)
         if train is None:
             return
+        config.text_pair = "text_pair" in train.column_names
+        if config.text_pair:
+            self.usage, self.card_input = "classify {folder} --jsonl < PAIRS.jsonl", '{prompt!r}, "A second text."'
         if len(set(train["label"])) < 2:
             raise UserError(f"{self.args.dataset}: every training example has the same label; give two or more.")
         if set(self.labels) == set(config.label2id):  # a model with these labels keeps its numbers
@@ -110,13 +121,19 @@ class TextClassification(Task):
                 "pipeline('text-classification')."
             )
         self.labels = names_of_labels(config)
+        if config.text_pair is not None:
+            self.present_columns = {"text_pair"} if config.text_pair else set()
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         encode = EncodeTexts(tokenizer, self.args.block_size, self.labels)
-        features = Features({"input_ids": List(token_type(tokenizer)), "labels": smallest_type(len(self.labels))})
+        columns = {"input_ids": List(token_type(tokenizer)), "labels": smallest_type(len(self.labels))}
+        features = Features({**columns, "is_truncated": Value("bool")})
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
+        remedy = "--block_size sets the length; the rest is not read"
+        truncated = column_sum(rows, "is_truncated")
+        log_truncated(truncated, len(examples), name, "text", self.args.block_size, remedy)
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
-        return encoded_examples(rows, len(examples), text_bytes(examples, texts))
+        return encoded_examples(rows.select_columns(list(columns)), len(examples), text_bytes(examples, texts))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
         return DataCollatorWithPadding(tokenizer)
@@ -127,8 +144,7 @@ class TextClassification(Task):
         return torch.stack([nll, torch.ones_like(nll)], dim=-1)
 
     def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
-        encoded = EncodeTexts(tokenizer, self.args.block_size + 1)(examples[:])
-        return sum(len(ids) > self.args.block_size for ids in encoded["input_ids"])
+        return sum(EncodeTexts(tokenizer, self.args.block_size)(examples[:])["is_truncated"])
 
     def predict(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Dataset, batch_size: int = 32
@@ -140,8 +156,8 @@ class TextClassification(Task):
     ) -> list[tuple[str, float]]:
         """The most likely label of each text, and its probability."""
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
-        encode = EncodeTexts(tokenizer, self.args.block_size)
-        rows = Dataset.from_dict(encode(examples.select_columns(texts)[:]))
+        encoded = EncodeTexts(tokenizer, self.args.block_size)(examples.select_columns(texts)[:])
+        rows = Dataset.from_dict({"input_ids": encoded["input_ids"]})
         predictions = [None] * len(rows)
         for indices, _, outputs in forward_batches(model, rows, self.collator(tokenizer), batch_size, self.name):
             best = outputs.logits.float().softmax(-1).max(-1)
@@ -207,7 +223,10 @@ def shared_words(examples: Dataset) -> np.ndarray:
 
 @dataclass
 class EncodeTexts:
-    """Batched map: `text`, optional `text_pair` and `label` -> at most `length` `input_ids`, and `labels` if set."""
+    """Batched map: `text`, optional `text_pair` and `label` -> `input_ids`, `is_truncated`, and `labels` if set.
+
+    A text has at most `length` tokens.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     length: int
@@ -215,16 +234,17 @@ class EncodeTexts:
     code: str = _THIS_CODE
 
     def __call__(self, batch: dict) -> dict:
-        encoded = self.tokenizer(
-            batch["text"],
-            batch.get("text_pair"),
-            truncation=True,
-            max_length=self.length,
-            split_special_tokens=True,
-            return_attention_mask=False,
-        )
+        columns = [batch[name] for name in ("text", "text_pair") if name in batch]
+        input_ids = self._tokenize(columns, self.length)
+        full = [i for i, ids in enumerate(input_ids) if len(ids) == self.length]
+        longer = self._tokenize([[texts[i] for i in full] for texts in columns], self.length + 1) if full else []
+        truncated = {i for i, ids in zip(full, longer, strict=True) if len(ids) > self.length}
         labels = {} if self.labels is None else {"labels": [self.labels.index(name) for name in batch["label"]]}
-        return {"input_ids": encoded["input_ids"], **labels}
+        return {"input_ids": input_ids, "is_truncated": [i in truncated for i in range(len(input_ids))], **labels}
+
+    def _tokenize(self, columns: list[list[str]], length: int) -> list[list[int]]:
+        options = {"truncation": True, "max_length": length, "split_special_tokens": True}
+        return self.tokenizer(*columns, **options, return_attention_mask=False)["input_ids"]
 
 
 def _counted(examples: Iterable[str], labels: list[str], most: int = 20) -> str:

@@ -22,7 +22,7 @@ from ..data.packing import (
 from ..decoding import DecodingArguments
 from ..errors import UserError
 from ..modeling_mini import MiniForCausalLM
-from .base import Task
+from .base import Task, log_truncated
 from .batches import batches_of_like_length, next_token_nll
 from .generation import warn_about_lost_text, write
 
@@ -85,11 +85,8 @@ class TextToTextTask(Task):
         steps = EncodePairs(self, tokenizer), PackExamples(block_size, tokenizer.pad_token_id)
         rows = encode_batches(examples, steps, features, self.args, f"Encoding {name} examples")
         for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
-            if truncated := column_sum(rows, f"{part}_is_cut"):
-                share = 100 * truncated / len(examples)
-                cost = _COST_OF_TRUNCATION[part]
-                message = "%.1f%% of the %s examples have their %s truncated to %d tokens (%s)"
-                logger.info(message, share, name, part, limit, cost)
+            truncated = column_sum(rows, f"{part}_is_cut")
+            log_truncated(truncated, len(examples), name, part, limit, _COST_OF_TRUNCATION[part])
         num_bytes, num_tokens = (column_sum(rows, column) for column in ("num_bytes", "num_tokens"))
         return EncodedData(rows, block_size, len(examples), num_bytes, num_tokens, unit="examples")
 

@@ -13,6 +13,7 @@ from transformers.integrations import is_fsdp_enabled
 
 from ..checkpoints import checkpoints
 from ..configuration_mini import MiniConfig
+from ..data.columns import name_some
 from ..data.examples import Examples
 from ..data.packing import EncodedData
 from ..errors import UserError, one_line
@@ -264,15 +265,33 @@ def _backend(args: ModelArguments) -> dict[str, str]:
 
 
 def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTrainedModel:
-    """The task's model with the weights of a checkpoint. Raises `UserError` if a layer does not get its weights."""
-    folder = local_folder(args.init_from)
+    """The task's model with the weights of a checkpoint, without its head if that is for other labels.
+
+    Raises:
+        UserError: a layer does not get its weights.
+    """
+    folder, source = local_folder(args.init_from), f"--init_from {args.init_from}"
     try:
-        model = open_model(folder, task.model_class, f"--init_from {args.init_from}", config, **_backend(args))
-    except UserError as error:
-        if "size mismatch" not in str(error.__cause__) and "ignore_mismatched_sizes" not in str(error.__cause__):
+        if not has_other_labels(folder, source, task, config):
+            return open_model(folder, task.model_class, source, config, **_backend(args)).train()
+        model = task.model_class._from_config(config, attn_implementation=args.attn_implementation)
+        model.base_model.load_state_dict(open_model(folder, task.model_class, source).base_model.state_dict())
+        return model
+    except (UserError, RuntimeError) as error:
+        reason = f"{error} {error.__cause__}"
+        if "size mismatch" not in reason and "ignore_mismatched_sizes" not in reason:
             raise
-        raise UserError(
-            f"--init_from {args.init_from} holds weights of other shapes; leave sizes out of --config_overrides, and "
-            "start a classifier with other labels from the language model it was fine-tuned from."
-        ) from error
-    return model.train()
+        raise UserError(f"{source} holds weights of other shapes; leave sizes out of --config_overrides.") from error
+
+
+def has_other_labels(folder: Path, source: str, task: Task, config: MiniConfig) -> bool:
+    """Whether the checkpoint in a folder has the head of the task for other labels than the config; logs them."""
+    start = read_config(folder, source)
+    if task.model_class.__name__ not in (start.architectures or []) or start.id2label == config.id2label:
+        return False
+    labels, new_labels = (name_some(names.values()) for names in (start.id2label, config.id2label))
+    logger.warning(
+        "%s predicts the labels %s; the training examples have %s. The head starts from new weights.",
+        *(source, labels, new_labels),
+    )
+    return True

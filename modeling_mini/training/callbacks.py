@@ -390,7 +390,8 @@ class WarnOfRisingLoss(TrainerCallback):
     def on_evaluate(self, args, state, control, metrics, **kwargs):
         points = [entry for entry in state.log_history if "eval_token_loss" in entry]
         best = min(points, key=lambda point: point["eval_token_loss"])
-        highest = best["eval_token_loss"] + best["eval_token_loss_margin"]
+        margin = best["eval_token_loss_margin"]  # 0 for a single row, which says nothing about others
+        highest = best["eval_token_loss"] + (margin or math.inf)
         if args.should_log and [point["eval_token_loss"] > highest for point in points[-3:]] == [False, True, True]:
             logger.warning(
                 "The validation loss rises: %.4f at update %d, but %.4f at update %d. A model that memorizes its "

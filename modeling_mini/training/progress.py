@@ -107,13 +107,14 @@ def _speed(shown: ProgressLines | ProgressBar) -> str:
 
 def evaluation(logs: dict[str, float], metrics: Iterable[str]) -> str:
     """`validation loss 1.234 +- 0.012, accuracy 71.20`, from the entry that the Trainer logs."""
-    margin = f" +- {logs['eval_token_loss_margin']:.3f}" if "eval_token_loss_margin" in logs else ""
+    margin = logs.get("eval_token_loss_margin")  # 0 for a single row
+    shown_margin = f" +- {margin:.3f}" if margin else ""
     scores = [
         f"{name.replace('_', ' ')} {value:.{decimals(value)}f}"
         for name in metrics
         if name != "token_loss" and (value := logs.get(f"eval_{name}")) is not None
     ]
-    return ", ".join([f"validation loss {logs['eval_token_loss']:.3f}{margin}", *scores])
+    return ", ".join([f"validation loss {logs['eval_token_loss']:.3f}{shown_margin}", *scores])
 
 
 def duration(seconds: float) -> str:

@@ -18,8 +18,7 @@ from ..data.builtin import BUILTIN, BuiltinData
 from ..data.packing import EncodedData
 from ..hub.model_card import RunFacts, write_model_card
 from ..tables import code_span
-from ..tasks import task_class
-from ..tasks.base import ENCODING_ARGUMENTS, TaskArguments
+from ..tasks.base import ENCODING_ARGUMENTS, Task, TaskArguments
 from ..tasks.batches import describe_positions
 from ..writing import write_json
 from .arguments import MiniTrainingArguments, ModelArguments
@@ -33,24 +32,21 @@ logger = logging.getLogger(__name__)
 
 def write_report(
     trainer: Trainer,
-    model_class: str,
+    task: Task,
     reported: Reported,
     metrics: dict[str, float],
     scores: dict,
     sample: str,
     model_args: ModelArguments,
-    data_args: TaskArguments,
     training_args: MiniTrainingArguments,
     train_data: EncodedData,
 ) -> None:
     """Write metrics.json, loss.png and README.md into the output folder, and log the result.
 
-    `model_class` is the name of the task's model class, because FSDP2 changes the class of the model. `metrics` come
-    from the Trainer's evaluation and `scores` from the task; both are computed on the validation examples, with the
-    weights of the update in `reported`.
+    `metrics` come from the Trainer's evaluation and `scores` from the task; both are computed on the validation
+    examples, with the weights of the update in `reported`.
     """
     folder = Path(training_args.output_dir)
-    task = task_class(data_args.task)
     losses = [name for name in task.metric_directions(with_scores=False) if name != "token_loss"]
     history, patience = trainer.state.log_history, training_args.early_stopping_patience
     results = {
@@ -70,7 +66,7 @@ def write_report(
             (entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), None
         ),
         "hardware": hardware(training_args.world_size),
-        "encoding": {name: getattr(data_args, name) for name in ENCODING_ARGUMENTS},
+        "encoding": {name: getattr(task.args, name) for name in ENCODING_ARGUMENTS},
         "train_documents": train_data.num_documents,
         "train_bytes": train_data.num_bytes,
         "train_tokens": train_data.num_tokens,
@@ -79,15 +75,15 @@ def write_report(
         "history": learning_curve(history, task.score_names),
     }
     plot_curve(results, task.metric, training_args.label_smoothing_factor, folder / "loss.png")
-    facts = card_facts(model_class, results, scores, model_args, data_args, training_args)
+    facts = card_facts(task, results, scores, model_args, training_args)
     facts.training["checkpoint"] = f"of update {reported.update:,} of {reported.last:,}, {reported.choice}"
     write_model_card(folder, facts)
     # Written last: its presence marks the run as finished.
     write_json(folder / "metrics.json", results)
-    log_results(results, scores, data_args, training_args)
+    log_results(results, scores, task, training_args)
 
 
-def log_results(results: dict, scores: dict, data_args: TaskArguments, args: MiniTrainingArguments) -> None:
+def log_results(results: dict, scores: dict, task: Task, args: MiniTrainingArguments) -> None:
     """Log the sample, the scores and useful next commands."""
     folder, quoted = args.output_dir, shlex.quote(args.output_dir)
     logger.info("\n%s\n", results["sample"])
@@ -108,9 +104,9 @@ def log_results(results: dict, scores: dict, data_args: TaskArguments, args: Min
     if results["tokens_per_second"] is not None:
         logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
-    if usage := task_class(data_args.task).usage:
-        logger.info("  modeling-mini %s", usage.format(folder=quoted, prompt=shlex.quote(args.prompt)))
-    if data_args.task == "text-generation" and data_args.dataset in BUILTIN:
+    if task.usage:
+        logger.info("  modeling-mini %s", task.usage.format(folder=quoted, prompt=shlex.quote(args.prompt)))
+    if task.name == "text-generation" and task.args.dataset in BUILTIN:
         logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
     logger.info("  modeling-mini eval %s", quoted)
     if not args.push_to_hub:
@@ -118,18 +114,17 @@ def log_results(results: dict, scores: dict, data_args: TaskArguments, args: Min
 
 
 def card_facts(
-    model_class: str,
+    task: Task,
     results: dict,
     scores: dict,
     model_args: ModelArguments,
-    data_args: TaskArguments,
     training_args: MiniTrainingArguments,
 ) -> RunFacts:
     """The facts for the model card. `scores` are the metrics that the task computed itself."""
+    data_args = task.args
     builtin = BUILTIN.get(data_args.dataset)
     dataset = _public_name(data_args.dataset)
-    task = task_class(data_args.task)
-    is_generator = data_args.task == "text-generation"
+    is_generator = task.name == "text-generation"
     sampling = f"Sample (temperature 0.8, top 50, seed {training_args.seed})"
     shape = _public_name(model_args.model)
     if model_args.config_overrides:
@@ -138,11 +133,11 @@ def card_facts(
     if model_args.init_from:
         origin = f"fine-tuned from {code_span(_public_name(model_args.init_from))}"
     return RunFacts(
-        model_class=model_class,
+        model_class=task.model_class.__name__,  # FSDP2 changes the class of the model
         parameters=results["parameters"],
         context=results["context"],
         vocabulary=results["vocabulary"],
-        task=data_args.task,
+        task=task.name,
         pipeline_tag=task.pipeline_tag or task.name,
         card_input=task.card_input,
         prompt=training_args.prompt,

@@ -24,6 +24,7 @@ from ..checkpoints import (
     trainer_state,
     written_by,
 )
+from ..data.columns import name_some
 from ..errors import UserError
 from ..json_files import parse, read_object
 from ..model_folders import TOKENIZER_FILES, WEIGHT_FILES, matches, require_model_folder
@@ -206,7 +207,10 @@ def _word(value: object) -> str:
 
 
 def check_run_of_checkpoint(args: MiniTrainingArguments, arguments: dict[str, dict]) -> None:
-    """Refuse to continue a checkpoint of another folder with other arguments than its run had. Raises `UserError`."""
+    """Refuse a checkpoint that does not exist, or that is of another run with other arguments. Raises `UserError`."""
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint is not None and not Path(checkpoint).is_dir():
+        raise UserError(_no_checkpoint(checkpoint))
     if record := record_of_other_folder(args):
         compare_with_record(record, arguments)
 
@@ -371,6 +375,13 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
             f"{checkpoint} was written by {processes} processes with DeepSpeed, which cannot reshard it for "
             f"{args.world_size}; start {processes} processes."
         )
+
+
+def _no_checkpoint(path: str | Path) -> str:
+    """The sentence about a checkpoint that does not exist."""
+    others = [folder.name for folder in reversed(checkpoints(Path(path).parent))]
+    hint = f"one of {name_some(others)} in {Path(path).parent}" if others else "the folder of a checkpoint"
+    return f"--resume_from_checkpoint {path}: there is no such folder; give {hint}, or --resume for the last one."
 
 
 def require_resumable(checkpoint: Path) -> None:

@@ -150,9 +150,8 @@ def run(
     reported_on = trainer.model, data.tokenizer, data.examples["validation"], training_args.prompt
     scores, sample = task.report(*reported_on, training_args.per_device_eval_batch_size)
     if trainer.is_world_process_zero():
-        log_best(trainer.state, training_args, reported)
-        name, all_args = task.model_class.__name__, (model_args, data_args, training_args)
-        write_report(trainer, name, reported, metrics, scores, sample, *all_args, data.train)
+        log_best(trainer.state, training_args, reported, task)
+        write_report(trainer, task, reported, metrics, scores, sample, model_args, training_args, data.train)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
     trainer.accelerator.wait_for_everyone()  # a process that exits early may abort the report

@@ -142,3 +142,15 @@ def test_a_column_with_another_spelling_is_pointed_out(tmp_path, header):
     if name != "\ufb02abel":  # "fl" as one character: another word
         assert f"{name!r} differs from 'label' only in spaces, capital letters or Unicode form." in sentence
     assert load(path, columns=[f"label={name}"]) == [{"text": "a", "label": "yes"}]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"delimiter": ";"}])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_first_line_of_excel_names_the_delimiter(tmp_path, end, arguments):
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"\ufeffsep=;{end}text;label{end}a, b;yes{end}c;no{end}".encode())
+    assert load(path, **arguments) == [{"text": "a, b", "label": "yes"}, {"text": "c", "label": "no"}]
+    path.write_text("sep=;\ntext;label\na;b\na;b;c\n")
+    assert "a.csv, line 4 has 3 cells, but the header has 2; put quotes around text with ';'" in refusal(path)
+    path.write_text("sep=;,label\na,b\n")  # a column of that name
+    assert load(path, columns=["text=sep=;"]) == [{"text": "a", "label": "b"}]

@@ -10,6 +10,7 @@ from modeling_mini.errors import UserError
 from modeling_mini.hub import push as sharing
 from modeling_mini.hub.model_card import REPOSITORY, write_model_card
 from modeling_mini.tasks.base import TaskArguments
+from modeling_mini.tasks.text_generation import TextGeneration
 from modeling_mini.training.arguments import MiniTrainingArguments, ModelArguments
 from modeling_mini.training.report import card_facts
 
@@ -67,11 +68,10 @@ def run_card(tmp_path):
         results |= dict.fromkeys(("parameters", "context", "vocabulary", "updates", "tokens_per_update"), 1000)
         results |= {"train_tokens": None, "train_seconds": 12.3, "hardware": "an abacus", "seed": 1, "sample": sample}
         facts = card_facts(
-            "MiniForCausalLM",
+            TextGeneration(TaskArguments(dataset=dataset or str(tmp_path / "text.txt"))),
             results,
             {},
             ModelArguments(model=str(tmp_path / "shape.json"), config_overrides=overrides),
-            TaskArguments(dataset=dataset or str(tmp_path / "text.txt")),
             MiniTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **training),
         )
         write_model_card(tmp_path / folder, facts)

@@ -7,7 +7,8 @@ from made_data import build, jsonl
 
 from modeling_mini.cli import main
 from modeling_mini.errors import UserError
-from modeling_mini.inference.evaluate import EvalArguments, _choose, division_changes
+from modeling_mini.inference.evaluate import EvalArguments, _choose, _completed, division_changes
+from modeling_mini.tasks import task_class
 from modeling_mini.tasks.base import TaskArguments
 
 
@@ -87,6 +88,17 @@ def test_rows_of_a_split_of_their_own_can_be_filtered(tmp_path):
     with pytest.raises(UserError, match="--where is not as in the training"):
         chosen(EvalArguments(split="validation"), task, ["where"])
     assert chosen(EvalArguments(split="train"), task, ["where"]) == ("train", 13, None)
+
+
+def test_a_file_that_is_named_is_scored_as_a_whole_whatever_column_divided_it(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"a {i}", "label": "ab"[i % 2], "part": "train"} for i in range(30)])
+    recorded = {"task": TASK, "dataset": path, "split_column": "part"}
+    given = TaskArguments(task=TASK, dataset=path, test_file=path)
+    completed = _completed(given, recorded, {"dataset", "test_file"}, "runs/a")
+    assert completed.split_column is None
+    changed = division_changes(completed, recorded)
+    task = task_class(TASK)(completed)
+    assert chosen(EvalArguments(), task, changed, divide=False)[:2] == ("test", 30)
 
 
 def test_the_command_refuses_them_and_keeps_the_unit_of_the_training(tmp_path, capsys, caplog):

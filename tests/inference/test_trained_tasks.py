@@ -148,6 +148,8 @@ def test_pretraining_fine_tuning_and_wrong_heads(tmp_path, capsys, caplog, monke
     capsys.readouterr()
     assert command(["eval", pretrained, "--task", "text-classification", "--dataset", labelled]) == 1
     assert "holds a MiniForMaskedLM, but text-classification needs a MiniForSequenceC" in capsys.readouterr().err
+    assert command(["generate", tuned, "one"]) == 1
+    assert "but generate needs a MiniForCausalLM; choose another checkpoint." in capsys.readouterr().err
     check_classify(tuned, capsys, monkeypatch)
     check_eval(tuned, labelled, jsonl(tmp_path / "other.jsonl", rows), capsys)
 
@@ -160,6 +162,9 @@ def check_classify(tuned, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(pair) + "\n" for pair in pairs)))
     assert command(["classify", tuned, "--jsonl"]) == 1
     assert "line 2: give text_pair in every line, or in none" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(pairs[1])))
+    assert command(["classify", tuned, "--jsonl"]) == 1
+    assert "was trained on examples without a text_pair; leave it out of the input" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(pairs[0])))
     assert command(["classify", tuned, "--jsonl"]) == 0
     assert json.loads(capsys.readouterr().out)["id"] == 7

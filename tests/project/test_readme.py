@@ -53,6 +53,12 @@ def test_links_to_files_lead_somewhere(name):
         assert target.startswith("http") or ((ROOT / name).parent / target).exists(), target
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", *PAGES])
+def test_no_shell_runs_a_word_between_backticks(name):
+    for line in "".join(blocks(name, "bash")).splitlines():
+        assert not re.search(r'"[^"]*`[^"]*"', re.sub(r"'[^']*'", "''", line)), line
+
+
 @pytest.mark.parametrize("name", ["SECURITY.md", "docs/robustness.md"])
 def test_promises_name_tests_that_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")

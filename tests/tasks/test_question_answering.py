@@ -105,6 +105,59 @@ def test_questions_of_special_tokens_and_short_rows_leave_room_for_the_context(t
         )
 
 
+def test_answers_that_a_model_cannot_give_and_long_questions_are_counted(tokenizer, caplog):
+    context = " ".join(NUMBERS * 4)
+    long = " ".join(NUMBERS * 3)
+    rows = [
+        {
+            "question": "one",
+            "context": context,
+            "answers.text": [text] * bool(text),
+            "answers.answer_start": [0] * bool(text),
+        }
+        for text in (long, "one two three", "one", "")
+    ]
+    rows += [{**rows[2], "question": long}]
+    task, examples = build("question-answering", block_size=24, stride=6, max_target_tokens=2), Dataset.from_list(rows)
+    data = task.encode(examples, tokenizer, "training")
+    assert data.rows.column_names == ["input_ids", "start_positions", "end_positions"]
+    assert "1 of 5 training questions have an answer that no window of 24 tokens contains" in caplog.text
+    assert f"1 of {len(data.rows)} training windows contain an answer of more than 2 tokens" in caplog.text
+    limit = EncodeWindows(tokenizer, 24, 6).longest_question
+    assert f"20.0% of the training examples have their question truncated to {limit} tokens" in caplog.text
+    assert task.num_truncated(tokenizer, examples) == 1
+    caplog.clear()
+    build("question-answering", block_size=24, stride=6).encode(examples.select([1, 2, 3]), tokenizer, "training")
+    assert not caplog.text
+
+
+def test_answers_without_their_place_are_for_the_generative_task(tmp_path):
+    row = {"question": "What?", "context": "It is red.", "answers": {"text": ["red"]}}
+    path = jsonl(tmp_path / "a.jsonl", [row] * 2)
+    sentence = "an answer begins, train generative-question-answering, which needs only"
+    with pytest.raises(UserError, match=rf"has no column 'answers\.answer_start'; .*{sentence}"):
+        build("question-answering", dataset=path).load()
+    assert build("generative-question-answering", dataset=path).load(divide=False)["train"]["answers.text"][0] == [
+        "red"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_column_of_plain_answers_has_one_for_each_question(tmp_path, name):
+    answers = ["red", " ", "", "It is, red"]
+    rows = [{"question": "What?", "context": "It is red.", "answer": answer} for answer in answers]
+    if name == "a.csv":
+        lines = [",".join(f'"{value}"' for value in row.values()) for row in rows]
+        (tmp_path / name).write_text("\n".join(["question,context,answer", *lines]))
+    else:
+        jsonl(tmp_path / name, [*rows, {**rows[0], "answer": None}])
+    task = build("generative-question-answering", dataset=str(tmp_path / name), columns=["answers.text=answer"])
+    read = task.load(divide=False)["train"]["answers.text"][:4]
+    assert read == [["red"], [], [], ["It is, red"]]
+    on_hub = Dataset.from_list([{**row, "answers.text": row["answer"]} for row in rows]).remove_columns("answer")
+    assert task.prepare(on_hub)["answers.text"][:] == read
+
+
 def test_a_tokenizer_without_places_is_refused():
     with pytest.raises(UserError, match=r"\(ByT5Tokenizer\) does not say where its tokens are in the text"):
         build("question-answering").check(ByT5Tokenizer(), "a", 64)

@@ -1,11 +1,15 @@
 """Text classification: labels in every form, their numbers, and pairs of texts."""
 
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from made_data import NUMBERS, build, jsonl
 
 from modeling_mini import MiniConfig, MiniForSequenceClassification
 from modeling_mini.errors import UserError
+from modeling_mini.inference.predict import require_columns_of_training
+from modeling_mini.training.arguments import ModelArguments
+from modeling_mini.training.building import load_weights
 
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -77,6 +81,79 @@ def test_a_model_with_the_same_labels_keeps_their_numbers(tokenizer):
     task = build("text-classification")
     task.configure(config, task.prepare(Dataset.from_list([*texts, {"text": "c", "label": "so"}])))
     assert config.id2label == {0: "no", 1: "so", 2: "yes"}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "sentence"),
+    [
+        (
+            True,
+            False,
+            r"validation\.jsonl has no text_pair, but the training examples have one; add it, or name",
+        ),
+        (False, True, r"validation\.jsonl has a text_pair, but the training examples have none; rename or remove the"),
+    ],
+)
+def test_a_model_of_pairs_reads_pairs_in_every_split_and_in_use(tmp_path, tiny_model, train, validation, sentence):
+    for name, has_pair in (("train", train), ("validation", validation)):
+        pair = {"text_pair": "two"} if has_pair else {}
+        jsonl(tmp_path / f"{name}.jsonl", [{"text": "one", "label": label, **pair} for label in "ab"])
+    files = {f"{name}_file": str(tmp_path / f"{name}.jsonl") for name in ("train", "validation")}
+    with pytest.raises(UserError, match=sentence):
+        build("text-classification", **files).load()
+
+    task, config = build("text-classification", dataset=files["train_file"]), MiniConfig()
+    task.configure(config, task.load(divide=False)["train"])
+    assert config.text_pair is train
+    assert ("--jsonl" in task.usage, "second text" in task.card_input) == (train, train)
+    tiny_model(MiniForSequenceClassification, **config.to_diff_dict()).save_pretrained(tmp_path / "model")
+    used = build("text-classification", test_file=files["validation_file"])
+    used.read_config(MiniConfig.from_pretrained(tmp_path / "model"))
+    with pytest.raises(UserError, match=sentence):
+        used.load(roles=("test",), divide=False, needs_train=False)
+    wrong = ["text", "text_pair"] if validation else ["text"]
+    with pytest.raises(UserError, match="^runs/a was trained on examples with"):
+        require_columns_of_training(wrong, used, "runs/a")
+    require_columns_of_training(["text", "text_pair"] if train else ["text"], used, "runs/a")
+    require_columns_of_training(wrong, build("text-classification"), "a checkpoint that does not say")
+
+
+@pytest.mark.parametrize("pair", [{}, {"text_pair": "six seven eight"}], ids=["text", "pair"])
+def test_the_share_of_truncated_texts_is_logged(tokenizer, caplog, pair):
+    texts = ["one two three four five " * 4, "one two three", "one", "two"]
+    rows = [{"text": text, "label": label, **pair} for text, label in zip(texts, "abab")]
+    task = build("text-classification", block_size=12)
+    examples = task.prepare(Dataset.from_list(rows))
+    data = task.encode(examples, tokenizer, "training")
+    assert data.rows.column_names == ["input_ids", "labels"]
+    assert "25.0% of the training examples have their text truncated to 12 tokens (--block_size" in caplog.text
+    assert task.num_truncated(tokenizer, examples) == 1
+    longest = max(len(ids) for ids in task.encode(examples, tokenizer, "training").rows["input_ids"])
+    assert longest == 12
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], ["no", "so", "yes"]])
+def test_a_start_from_a_classifier_of_other_labels_has_a_new_head(tmp_path, tiny_model, tokenizer, caplog, labels):
+    size = {"vocab_size": len(tokenizer), "architectures": ["MiniForSequenceClassification"]}
+    start = tiny_model(MiniForSequenceClassification, id2label={0: "bad", 1: "good"}, **size)
+    torch.nn.init.constant_(start.score.weight, 7.0)
+    start.save_pretrained(tmp_path / "start")
+    args = ModelArguments(init_from=str(tmp_path / "start"))
+    task = build("text-classification")
+
+    def started(names):
+        config = MiniConfig.from_pretrained(tmp_path / "start")
+        config.id2label = dict(enumerate(names))
+        return load_weights(task, config, args)
+
+    model = started(labels)
+    assert model.training
+    assert model.score.weight.shape[0] == len(labels)
+    assert model.score.weight.abs().max() < 1
+    for name, weight in start.base_model.state_dict().items():
+        assert torch.equal(model.base_model.state_dict()[name], weight), name
+    assert f"predicts the labels bad, good; the training examples have {', '.join(labels)}. The head" in caplog.text
+    assert torch.equal(started(["bad", "good"]).score.weight, start.score.weight)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from modeling_mini.training.resuming import (
     check_checkpoint,
     check_free_space,
     check_output_dir,
+    check_run_of_checkpoint,
     check_same_run,
     fixed_arguments,
     resume_point,
@@ -198,6 +199,17 @@ def test_a_checkpoint_that_this_run_cannot_continue_is_refused_with_a_sentence(t
     (folder / "trainer_state.json").write_text("{")
     with pytest.raises(UserError, match="is not a checkpoint: trainer_state.json is missing or damaged"):
         check_checkpoint(folder, args)
+
+
+def test_a_checkpoint_that_does_not_exist_is_refused_with_those_that_do(tmp_path):
+    for update in (5, 10):
+        (tmp_path / f"checkpoint-{update}").mkdir()
+    args = SimpleNamespace(resume_from_checkpoint=str(tmp_path / "checkpoint-7"), output_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"there is no such folder; give one of checkpoint-5, checkpoint-10 in .*, or"):
+        check_run_of_checkpoint(args, {})
+    args.resume_from_checkpoint = "true"
+    with pytest.raises(UserError, match="checkpoint true: there is no such folder; .*, or --resume for the last one"):
+        check_run_of_checkpoint(args, {})
 
 
 def test_a_resumed_run_must_read_the_same_number_of_rows_per_update(tmp_path):

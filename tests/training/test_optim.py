@@ -9,6 +9,7 @@ from transformers import Trainer
 from modeling_mini import MiniForCausalLM, MiniForSequenceClassification
 from modeling_mini.errors import UserError
 from modeling_mini.tasks.base import TaskArguments
+from modeling_mini.tasks.text_generation import TextGeneration
 from modeling_mini.training.arguments import MiniTrainingArguments, ModelArguments
 from modeling_mini.training.optim import (
     OPTIMIZERS,
@@ -184,7 +185,7 @@ def test_a_new_optimizer_is_one_class_and_one_entry(monkeypatch, tiny_model, tmp
     results = {"validation_loss": 2.0, "validation_loss_margin": 0.1, "perplexity": 7.389, "train_tokens": None}
     results |= dict.fromkeys(("parameters", "context", "vocabulary", "updates", "tokens_per_update"), 1000)
     results |= {"train_seconds": 12.3, "hardware": "a CPU", "sample": "the"}
-    facts = card_facts("MiniForCausalLM", results, {}, ModelArguments(), TaskArguments(dataset="python-docs"), args)
+    facts = card_facts(TextGeneration(TaskArguments(dataset="python-docs")), results, {}, ModelArguments(), args)
     assert facts.training["optimizer"].startswith("SGD at 0.5, weight decay ")
 
 

@@ -39,11 +39,19 @@ from modeling_mini.training.callbacks import (
     find_best,
     order_by_length,
 )
+from modeling_mini.training.progress import evaluation as shown_evaluation
 from modeling_mini.training.report import learning_curve, plot_curve
 from modeling_mini.training.resuming import refuse_finished
 from modeling_mini.training.run import evaluate_reported, main, watchers
 from modeling_mini.training.values import check_together
-from modeling_mini.training.watching import NEVER, advise_pretraining, choose_best_metric, reported_checkpoint
+from modeling_mini.training.watching import (
+    NEVER,
+    Reported,
+    advise_pretraining,
+    choose_best_metric,
+    log_best,
+    reported_checkpoint,
+)
 
 
 # Predictions and examples that each task can score.
@@ -268,6 +276,35 @@ def test_two_evaluations_above_the_best_by_more_than_its_margin_give_one_warning
     state = TrainerState(log_history=[evaluation(step, loss) for step, loss in enumerate(losses)])
     WarnOfRisingLoss().on_evaluate(SimpleNamespace(should_log=True), state, TrainerControl(), {})
     assert ("--early_stopping_patience" in caplog.text) == is_warned
+
+
+def test_one_row_of_validation_has_no_margin_and_gives_no_warning(caplog):
+    entries = [{**evaluation(step, loss), "eval_token_loss_margin": 0.0} for step, loss in enumerate([2.0, 2.2, 2.3])]
+    WarnOfRisingLoss().on_evaluate(SimpleNamespace(should_log=True), TrainerState(log_history=entries), None, {})
+    assert not caplog.text
+    assert shown_evaluation(entries[0], []) == "validation loss 2.000"
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen_by", "is_warned"),
+    [
+        ([1.0, 2.5, 36.8], "eval_token_loss", True),
+        ([35.0, 34.0, 36.8], "eval_token_loss", False),
+        ([1.0, 2.5, 36.8], "eval_bleu", False),
+        ([], "eval_token_loss", False),
+    ],
+)
+def test_a_better_score_than_that_of_the_saved_update_is_pointed_out(tmp_path, caplog, scores, chosen_by, is_warned):
+    entries = [evaluation(step, 2.0 + step) for step in range(3)]
+    for entry, score in zip(entries, scores):
+        entry["eval_bleu"] = score
+    update = 2 if chosen_by == "eval_bleu" else 0
+    args = best_args(tmp_path, chosen_by, greater=chosen_by == "eval_bleu")
+    reported = Reported(update, 2, tmp_path, "the best")
+    log_best(TrainerState(log_history=entries), args, reported, task_class("translation")(TaskArguments()))
+    sentence = "Validation bleu was 36.8 at update 2, against 1.0 at update 0, which is saved. To choose by it, give"
+    assert (sentence in caplog.text) == is_warned
+    assert ("To choose by it" in caplog.text) == is_warned
 
 
 def best_args(tmp_path, metric="eval_token_loss", greater=False):
