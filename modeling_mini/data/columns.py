@@ -122,7 +122,12 @@ def _to_texts(value: Any) -> list[str]:
 
 
 def _to_answers(value: Any) -> list[str]:
-    return one_answer(value) if value is None or isinstance(value, str) else _to_texts(value)
+    if value is None or isinstance(value, str):
+        return one_answer(_to_text(value))
+    try:
+        return _to_texts(value)
+    except WrongValue as error:
+        raise WrongValue("is neither a text nor a list of texts; correct it, or remove the row.") from error
 
 
 def one_answer(text: str | None) -> list[str]:

@@ -140,11 +140,14 @@ def require_same_columns(columns: Iterable[str], source: str, example_format: Ex
         example_format.present_columns = trained = present
     for name in sorted(trained - present):
         raise UserError(
-            f"{source} has no {name}, but the training examples have one; add it, or name its column with --columns "
-            f"{name}=NAME."
+            f"{source} has no {name}, but the training examples have one; add it, name its column with --columns "
+            f"{name}=NAME, or choose other data."
         )
     for name in sorted(present - trained):
-        raise UserError(f"{source} has a {name}, but the training examples have none; rename or remove the column.")
+        raise UserError(
+            f"{source} has a {name}, but the training examples have none; rename or remove the column, or choose "
+            "other data."
+        )
 
 
 def features_or_row(examples: Examples) -> Features | dict:

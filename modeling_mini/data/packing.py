@@ -160,6 +160,12 @@ class _EncodeBatch:
         return self.encode(self.examples[start : start + DOCUMENTS_PER_BATCH])
 
 
+def forget_truncation(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Reset the truncation that a fast tokenizer keeps from its last call and would save in tokenizer.json."""
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+
+
 def smallest_type(largest: int) -> Value:
     """The smallest type for integers from 0 to `largest`."""
     return Value(np.min_scalar_type(int(largest)).name)

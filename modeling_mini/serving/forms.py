@@ -388,9 +388,10 @@ def answer_form(opened: Opened) -> None:
 def _answer(opened: Opened, question: str, context: str) -> tuple[str, list, list]:
     with errors_in_page():
         example = {"question": check_text(question, "Question"), "context": check_text(context, "Context")}
-        [best] = opened.task.n_best(
-            opened.model, opened.tokenizer, Dataset.from_list([example]), batch_size=8, n=SHOWN_ANSWERS
-        )
+        examples = Dataset.from_list([example])
+        if opened.task.num_truncated(opened.tokenizer, examples):
+            warn("The question is too long: the model reads its first tokens, at most half a row.")
+        [best] = opened.task.n_best(opened.model, opened.tokenizer, examples, batch_size=8, n=SHOWN_ANSWERS)
         start, end = best[0]["start"], best[0]["end"]
         parts = [(context[:start], None), (context[start:end], "answer"), (context[end:], None)]
         marked = [part for part in parts if part[0]]

@@ -113,8 +113,7 @@ class Task(ExampleFormat, ABC):
         name: the task's name in `TASKS`; as the Hub names the task, where it does.
         pipeline_tag: the Hub's name, if it is another.
         usage: arguments of `modeling-mini` that use a model, with `{folder}` and `{prompt}`; None if no command does.
-        card_input: what a model card passes to the tokenizer, as Python, with `{prompt!r}` for a text. Both may depend
-            on the training examples.
+        card_input: what a model card passes to the tokenizer, as Python, with `{prompt!r}` for a text.
         has_prediction_per_example: whether `predict` returns something to show for each example.
         writes_text: whether `predict` writes texts token by token, and takes `decoding`.
         model_class: the model that is trained.
@@ -134,8 +133,8 @@ class Task(ExampleFormat, ABC):
 
     name: ClassVar[str]
     pipeline_tag: ClassVar[str | None] = None
-    usage: str | None = None
-    card_input: str = "{prompt!r}"
+    usage: ClassVar[str | None] = None
+    card_input: ClassVar[str] = "{prompt!r}"
     has_prediction_per_example: ClassVar[bool] = True
     writes_text: ClassVar[bool] = False
     model_class: ClassVar[type[PreTrainedModel]]
@@ -219,6 +218,10 @@ class Task(ExampleFormat, ABC):
     def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
         """How many inputs are longer than the model reads, so that `predict` leaves out a part of them."""
         return 0
+
+    def how_to_use(self) -> tuple[str | None, str]:
+        """`usage` and `card_input` for a model that was trained on the task's examples."""
+        return self.usage, self.card_input
 
     @abstractmethod
     def predict(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from datasets import Dataset, Value
+from datasets import Dataset
 
 from .. import metrics
 from ..data.columns import ANSWERS, one_answer
@@ -42,18 +42,19 @@ class GenerativeQuestionAnswering(TextToTextTask):
     pretrained_result = "exact match 66.8"
 
     def expand_row(self, row: dict) -> Iterable[dict] | None:
-        return squad_questions(row)
+        return squad_questions(row, ("text",))
 
     def prepare(self, examples: Dataset) -> Dataset:
-        if isinstance(examples.features["answers.text"], Value):  # one plain text for each question
+        if getattr(examples.features["answers.text"], "dtype", None) in ("string", "large_string"):  # one per question
             answers = [one_answer(text) for text in examples["answers.text"]]
             examples = examples.remove_columns("answers.text").add_column("answers.text", answers)
+            examples = examples.cast_column("answers.text", ANSWERS.feature)
         return with_clean_answers(examples, self.args.source_name)
 
     def find_problem(self, example: dict) -> str | None:
         texts = example["answers.text"]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            return "{answers.text} is not a list of texts; write answers in JSON, as in SQuAD, and [] for no answer."
+            return "{answers.text} is neither a text nor a list of texts; correct it, or remove the row."
         if not (texts or self.args.unanswerable):
             return NO_ANSWER
         return super().find_problem(example)

@@ -26,6 +26,7 @@ from ..data.packing import (
     column_sum,
     encode_batches,
     encoded_examples,
+    forget_truncation,
     smallest_type,
     text_bytes,
     token_type,
@@ -42,7 +43,7 @@ logger = logging.getLogger(__name__)
 _THIS_CODE = code_hash(__file__)
 
 NO_ANSWER = "there is no answer in {answers.text}; leave --no_unanswerable out, or remove the row."
-WITHOUT_PLACES = (
+WITHOUT_ANSWER_START = (
     "If the data do not say at which character an answer begins, train generative-question-answering, which needs "
     "only its text (--columns answers.text=NAME)."
 )
@@ -62,7 +63,7 @@ class QuestionAnswering(Task):
     columns = ("question", "context", "answers.text", "answers.answer_start")
     text_columns = input_columns = ("question", "context")
     column_types = {"answers.text": TEXTS, "answers.answer_start": NUMBERS}
-    advice_on_missing = dict.fromkeys(column_types, WITHOUT_PLACES)
+    advice_on_missing = dict.fromkeys(column_types, WITHOUT_ANSWER_START)
     group_column = "context"
     card_input = '"What is it?", {prompt!r}'
     default_dataset = "docstring-questions"
@@ -75,7 +76,7 @@ class QuestionAnswering(Task):
     label_names = ("start_positions", "end_positions")
 
     def expand_row(self, row: dict) -> Iterable[dict] | None:
-        return squad_questions(row)
+        return squad_questions(row, ("text", "answer_start"))
 
     def prepare(self, examples: Examples) -> Examples:
         return with_clean_answers(examples, self.args.source_name)
@@ -114,7 +115,7 @@ class QuestionAnswering(Task):
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride)
         columns = {"input_ids": List(token_type(tokenizer))}
         columns |= dict.fromkeys(self.label_names, smallest_type(self.args.block_size))
-        features = Features({**columns, "question_is_cut": Value("bool"), "answer_is_lost": Value("bool")})
+        features = Features({**columns, "question_is_truncated": Value("bool"), "answer_is_lost": Value("bool")})
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
         self._warn_of_limits(rows, len(examples), name, encode.longest_question)
         rows = rows.select_columns(list(columns))
@@ -123,21 +124,22 @@ class QuestionAnswering(Task):
 
     def _warn_of_limits(self, rows: Dataset, num_questions: int, name: str, longest_question: int) -> None:
         """Say how many questions are truncated, and how many answers a model with these options cannot give."""
-        truncated, remedy = column_sum(rows, "question_is_cut"), "half of --block_size"
+        truncated, remedy = column_sum(rows, "question_is_truncated"), "half of --block_size"
         log_truncated(truncated, num_questions, name, "question", longest_question, remedy)
         if lost := column_sum(rows, "answer_is_lost"):
             logger.warning(
-                "%s of %s %s questions have an answer that no window of %d tokens contains, so the model learns that "
-                "they have none; raise --block_size or --stride.",
+                "%s of %s %s questions have an answer that no window of %d tokens (--block_size) contains; the model "
+                "%s that they have none.",
                 *(f"{lost:,}", f"{num_questions:,}", name, self.args.block_size),
+                "learns" if name == "training" else "is expected to say",
             )
         spans = rows.select_columns(list(self.label_names)).with_format("arrow").iter(100_000)
         lengths = (pc.subtract(span["end_positions"], span["start_positions"]) for span in spans)
         longest = self.args.max_target_tokens
         if long := sum(pc.sum(pc.greater_equal(length, longest)).as_py() or 0 for length in lengths):
             logger.warning(
-                "%s of %s %s windows contain an answer of more than %d tokens, which is the longest that the model "
-                "gives; raise --max_target_tokens.",
+                "%s of %s %s windows contain an answer of more than %d tokens (--max_target_tokens), which is the "
+                "longest that the model gives.",
                 *(f"{long:,}", f"{len(rows):,}", name, longest),
             )
 
@@ -236,24 +238,26 @@ def question_and_context(texts: list[str], stream: TextIO) -> list[dict]:
     return [{"question": question, "context": context}]
 
 
-def squad_questions(row: dict) -> Iterator[dict] | None:
+def squad_questions(row: dict, keys: tuple[str, ...]) -> Iterator[dict] | None:
     """The questions of an object in the nested JSON of SQuAD: a file, an article or a paragraph. None for any other.
+
+    `keys` are those of an answer that are read.
 
     Raises:
         WrongValue: a question is not in SQuAD format.
     """
     if isinstance(articles := row.get("data"), list) and all(_has_list(article, "paragraphs") for article in articles):
-        return (question for article in articles for question in squad_questions(article))
+        return (question for article in articles for question in squad_questions(article, keys))
     if _has_list(row, "paragraphs"):
-        return (question for paragraph in row["paragraphs"] for question in _questions_of(paragraph))
-    return _questions_of(row) if _has_list(row, "qas") and "context" in row else None
+        return (question for paragraph in row["paragraphs"] for question in _questions_of(paragraph, keys))
+    return _questions_of(row, keys) if _has_list(row, "qas") and "context" in row else None
 
 
 def _has_list(value: object, key: str) -> bool:
     return isinstance(value, dict) and isinstance(value.get(key), list)
 
 
-def _questions_of(paragraph: dict) -> Iterator[dict]:
+def _questions_of(paragraph: dict, keys: tuple[str, ...]) -> Iterator[dict]:
     if not (_has_list(paragraph, "qas") and "context" in paragraph):
         raise WrongValue("a paragraph is not in SQuAD format: it must have a context and a list qas; correct it.")
     for question in paragraph["qas"]:
@@ -268,11 +272,12 @@ def _questions_of(paragraph: dict) -> Iterator[dict]:
                 "id": question.get("id"),
                 "question": question["question"],
                 "context": paragraph["context"],
-                "answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")},
+                "answers": {key: [answer[key] for answer in answers] for key in keys},
             }
         except (KeyError, TypeError, AttributeError) as error:
             reason = f"key {error} is missing" if isinstance(error, KeyError) else error
-            raise WrongValue(f"question {name} is not in SQuAD format: {reason}; correct it.") from error
+            advice = f" {WITHOUT_ANSWER_START}" if error.args == ("answer_start",) else ""
+            raise WrongValue(f"question {name} is not in SQuAD format: {reason}; correct it.{advice}") from error
 
 
 def with_clean_answers(examples: Examples, dataset: str) -> Examples:
@@ -411,7 +416,7 @@ class EncodeWindows:
 
     Training rows have `start_positions` and `end_positions`: the tokens of the first answer, or the window's first
     token if the answer is not in the window. The first window of an example says whether its question is truncated
-    (`question_is_cut`), and whether none of its windows contains its answer (`answer_is_lost`).
+    (`question_is_truncated`), and whether none of its windows contains its answer (`answer_is_lost`).
 
     With `keep_places`, rows have instead the index of their `example`, and `character_spans`: where each token is in
     the context, `[-1, -1]` for tokens outside it.
@@ -426,6 +431,7 @@ class EncodeWindows:
     def __call__(self, batch: dict, indices: list[int] | None = None) -> dict:
         questions, is_truncated = self.truncated(batch["question"])
         windows = self._tokenize(questions, batch["context"])
+        forget_truncation(self.tokenizer)
         examples = windows["overflow_to_sample_mapping"]
         spans = [
             [
@@ -442,14 +448,16 @@ class EncodeWindows:
             }
         answers = [self._answer(batch, example) for example in examples]
         positions = [answer_tokens(span, *answer) for span, answer in zip(spans, answers, strict=True)]
-        found = {example for example, place in zip(examples, positions, strict=True) if place != (0, 0)}
+        answered = {example for example, place in zip(examples, positions, strict=True) if place != (0, 0)}
         is_first = [example != before for before, example in pairwise([-1, *examples])]
-        is_lost = [bool(texts) and example not in found for example, texts in enumerate(batch["answers.text"])]
+        is_lost = [bool(texts) and example not in answered for example, texts in enumerate(batch["answers.text"])]
         return {
             "input_ids": windows["input_ids"],
             "start_positions": [first for first, _ in positions],
             "end_positions": [last for _, last in positions],
-            "question_is_cut": [f and is_truncated[example] for f, example in zip(is_first, examples, strict=True)],
+            "question_is_truncated": [
+                f and is_truncated[example] for f, example in zip(is_first, examples, strict=True)
+            ],
             "answer_is_lost": [f and is_lost[example] for f, example in zip(is_first, examples, strict=True)],
         }
 
@@ -479,14 +487,14 @@ class EncodeWindows:
         """The questions, of at most `longest_question` tokens, and whether each was longer."""
         options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
         options["return_offsets_mapping"] = True
-        places, longest = self.tokenizer(questions, **options)["offset_mapping"], self.longest_question
+        offsets, longest = self.tokenizer(questions, **options)["offset_mapping"], self.longest_question
         truncated = []
-        for question, tokens in zip(questions, places, strict=True):
+        for question, tokens in zip(questions, offsets, strict=True):
             while len(tokens) > longest:  # the last character may have several tokens, and the rest other ones
                 question = question[: min(tokens[longest - 1][1], len(question) - 1)]
                 tokens = self.tokenizer(question, **options)["offset_mapping"]
             truncated.append(question)
-        return truncated, [len(tokens) > longest for tokens in places]
+        return truncated, [len(tokens) > longest for tokens in offsets]
 
     @staticmethod
     def _answer(batch: dict, example: int) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from ..data.packing import (
     column_sum,
     encode_batches,
     encoded_examples,
+    forget_truncation,
     smallest_type,
     text_bytes,
     token_type,
@@ -102,8 +103,6 @@ class TextClassification(Task):
         if train is None:
             return
         config.text_pair = "text_pair" in train.column_names
-        if config.text_pair:
-            self.usage, self.card_input = "classify {folder} --jsonl < PAIRS.jsonl", '{prompt!r}, "A second text."'
         if len(set(train["label"])) < 2:
             raise UserError(f"{self.args.dataset}: every training example has the same label; give two or more.")
         if set(self.labels) == set(config.label2id):  # a model with these labels keeps its numbers
@@ -131,7 +130,8 @@ class TextClassification(Task):
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
         remedy = "--block_size sets the length; the rest is not read"
         truncated = column_sum(rows, "is_truncated")
-        log_truncated(truncated, len(examples), name, "text", self.args.block_size, remedy)
+        part = "texts together" if "text_pair" in examples.column_names else "text"
+        log_truncated(truncated, len(examples), name, part, self.args.block_size, remedy)
         texts = [column for column in ("text", "text_pair") if column in examples.column_names]
         return encoded_examples(rows.select_columns(list(columns)), len(examples), text_bytes(examples, texts))
 
@@ -142,6 +142,11 @@ class TextClassification(Task):
     def row_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         nll = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
         return torch.stack([nll, torch.ones_like(nll)], dim=-1)
+
+    def how_to_use(self) -> tuple[str | None, str]:
+        if self.present_columns:
+            return "classify {folder} --jsonl < PAIRS.jsonl", '{prompt!r}, "A second text."'
+        return super().how_to_use()
 
     def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
         return sum(EncodeTexts(tokenizer, self.args.block_size)(examples[:])["is_truncated"])
@@ -225,7 +230,7 @@ def shared_words(examples: Dataset) -> np.ndarray:
 class EncodeTexts:
     """Batched map: `text`, optional `text_pair` and `label` -> `input_ids`, `is_truncated`, and `labels` if set.
 
-    A text has at most `length` tokens.
+    A row has at most `length` tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -235,14 +240,19 @@ class EncodeTexts:
 
     def __call__(self, batch: dict) -> dict:
         columns = [batch[name] for name in ("text", "text_pair") if name in batch]
-        input_ids = self._tokenize(columns, self.length)
-        full = [i for i, ids in enumerate(input_ids) if len(ids) == self.length]
-        longer = self._tokenize([[texts[i] for i in full] for texts in columns], self.length + 1) if full else []
-        truncated = {i for i, ids in zip(full, longer, strict=True) if len(ids) > self.length}
+        input_ids = self._tokenize(columns, self.length + 1)
+        too_long = [i for i, ids in enumerate(input_ids) if len(ids) > self.length]
+        truncated = self._tokenize([[texts[i] for i in too_long] for texts in columns], self.length)
+        for i, ids in zip(too_long, truncated, strict=True):
+            input_ids[i] = ids
+        forget_truncation(self.tokenizer)
+        is_truncated = np.isin(np.arange(len(input_ids)), too_long).tolist()
         labels = {} if self.labels is None else {"labels": [self.labels.index(name) for name in batch["label"]]}
-        return {"input_ids": input_ids, "is_truncated": [i in truncated for i in range(len(input_ids))], **labels}
+        return {"input_ids": input_ids, "is_truncated": is_truncated, **labels}
 
     def _tokenize(self, columns: list[list[str]], length: int) -> list[list[int]]:
+        if not columns[0]:
+            return []
         options = {"truncation": True, "max_length": length, "split_special_tokens": True}
         return self.tokenizer(*columns, **options, return_attention_mask=False)["input_ids"]
 

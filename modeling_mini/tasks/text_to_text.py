@@ -80,12 +80,12 @@ class TextToTextTask(Task):
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         block_size = self.args.block_size
         index = smallest_type(block_size)
-        sizes = {"source_is_cut": index, "target_is_cut": index, "num_bytes": Value("int64")}
+        sizes = {"source_is_truncated": index, "target_is_truncated": index, "num_bytes": Value("int64")}
         features = packed_features(tokenizer, block_size, prompt_lengths=List(index), **sizes)
         steps = EncodePairs(self, tokenizer), PackExamples(block_size, tokenizer.pad_token_id)
         rows = encode_batches(examples, steps, features, self.args, f"Encoding {name} examples")
         for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
-            truncated = column_sum(rows, f"{part}_is_cut")
+            truncated = column_sum(rows, f"{part}_is_truncated")
             log_truncated(truncated, len(examples), name, part, limit, _COST_OF_TRUNCATION[part])
         num_bytes, num_tokens = (column_sum(rows, column) for column in ("num_bytes", "num_tokens"))
         return EncodedData(rows, block_size, len(examples), num_bytes, num_tokens, unit="examples")
@@ -167,7 +167,10 @@ def encode_sources(
 
 @dataclass
 class EncodePairs:
-    """Batched map: examples -> `input_ids`, `prompt_length`, `source_is_cut`, `target_is_cut`, `num_bytes`."""
+    """Batched map: examples -> `input_ids`, `prompt_length` and `num_bytes`, and what is truncated.
+
+    `source_is_truncated` and `target_is_truncated` say so for each example.
+    """
 
     task: TextToTextTask
     tokenizer: PreTrainedTokenizerBase
@@ -186,8 +189,8 @@ class EncodePairs:
         return {
             "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, target_ids, strict=True)],
             "prompt_length": list(map(len, prompts)),
-            "source_is_cut": is_truncated,
-            "target_is_cut": [len(ids) > longest for ids in encoded],
+            "source_is_truncated": is_truncated,
+            "target_is_truncated": [len(ids) > longest for ids in encoded],
             "num_bytes": [len(f"{pair[0]}{pair[1]}".encode()) for pair in zip(sources, targets, strict=True)],
         }
 

@@ -271,17 +271,19 @@ def load_weights(task: Task, config: MiniConfig, args: ModelArguments) -> PreTra
         UserError: a layer does not get its weights.
     """
     folder, source = local_folder(args.init_from), f"--init_from {args.init_from}"
+    other_shapes = UserError(f"{source} holds weights of other shapes; leave sizes out of --config_overrides.")
     try:
         if not has_other_labels(folder, source, task, config):
             return open_model(folder, task.model_class, source, config, **_backend(args)).train()
         model = task.model_class._from_config(config, attn_implementation=args.attn_implementation)
         model.base_model.load_state_dict(open_model(folder, task.model_class, source).base_model.state_dict())
         return model
-    except (UserError, RuntimeError) as error:
-        reason = f"{error} {error.__cause__}"
-        if "size mismatch" not in reason and "ignore_mismatched_sizes" not in reason:
+    except RuntimeError as error:
+        raise other_shapes from error
+    except UserError as error:
+        if "size mismatch" not in str(error.__cause__) and "ignore_mismatched_sizes" not in str(error.__cause__):
             raise
-        raise UserError(f"{source} holds weights of other shapes; leave sizes out of --config_overrides.") from error
+        raise other_shapes from error
 
 
 def has_other_labels(folder: Path, source: str, task: Task, config: MiniConfig) -> bool:
@@ -291,7 +293,7 @@ def has_other_labels(folder: Path, source: str, task: Task, config: MiniConfig) 
         return False
     labels, new_labels = (name_some(names.values()) for names in (start.id2label, config.id2label))
     logger.warning(
-        "%s predicts the labels %s; the training examples have %s. The head starts from new weights.",
+        "%s predicts the labels %s; the training examples have %s. So its head is not used.",
         *(source, labels, new_labels),
     )
     return True

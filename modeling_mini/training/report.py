@@ -104,8 +104,9 @@ def log_results(results: dict, scores: dict, task: Task, args: MiniTrainingArgum
     if results["tokens_per_second"] is not None:
         logger.info("Training speed %s tokens per second", f"{results['tokens_per_second']:,.0f}")
     logger.info("Model, metrics.json, loss.png and README.md are in %s. Next:", folder)
-    if task.usage:
-        logger.info("  modeling-mini %s", task.usage.format(folder=quoted, prompt=shlex.quote(args.prompt)))
+    usage, _ = task.how_to_use()
+    if usage:
+        logger.info("  modeling-mini %s", usage.format(folder=quoted, prompt=shlex.quote(args.prompt)))
     if task.name == "text-generation" and task.args.dataset in BUILTIN:
         logger.info("  python train.py --dataset YOUR_TEXT.txt --output_dir runs/mine")
     logger.info("  modeling-mini eval %s", quoted)
@@ -139,7 +140,7 @@ def card_facts(
         vocabulary=results["vocabulary"],
         task=task.name,
         pipeline_tag=task.pipeline_tag or task.name,
-        card_input=task.card_input,
+        card_input=task.how_to_use()[1],
         prompt=training_args.prompt,
         origin=origin,
         dataset=dataset,

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from datasets import Dataset
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -150,7 +151,7 @@ def run(
     reported_on = trainer.model, data.tokenizer, data.examples["validation"], training_args.prompt
     scores, sample = task.report(*reported_on, training_args.per_device_eval_batch_size)
     if trainer.is_world_process_zero():
-        log_best(trainer.state, training_args, reported, task)
+        log_best(trainer.state, training_args, reported, task, len(scored_sample(task, data, training_args) or ()))
         write_report(trainer, task, reported, metrics, scores, sample, model_args, training_args, data.train)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
@@ -245,13 +246,18 @@ def validation_metrics(
 
     `current_model` returns the Trainer's model, which FSDP replaces when the training begins.
     """
-    loss, size = validation_loss(task, data), task.eval_sample if args.eval_sample is None else args.eval_sample
-    if not (task.score_names and size):
+    loss, sample = validation_loss(task, data), scored_sample(task, data, args)
+    if sample is None:
         return loss
-    sample = random_sample(data.examples["validation"], size)
     return ValidationMetrics(
         loss, lambda: task.sample_scores(current_model(), data.tokenizer, sample, args.per_device_eval_batch_size)
     )
+
+
+def scored_sample(task: Task, data: RunData, args: MiniTrainingArguments) -> Dataset | None:
+    """The validation examples whose scores each evaluation computes; None for a task or a run without scores."""
+    size = task.eval_sample if args.eval_sample is None else args.eval_sample
+    return random_sample(data.examples["validation"], size) if task.score_names and size else None
 
 
 def watchers(args: MiniTrainingArguments) -> list[TrainerCallback]:

@@ -16,7 +16,8 @@ from .arguments import MiniTrainingArguments, ModelArguments
 logger = logging.getLogger(__name__)
 
 NEVER = 2**31 - 1  # updates
-CLEARLY_BETTER = 2  # points of a task's metric, which is a percentage of a sample of the examples
+# A score is clearly better by so many points (it is a percentage), and by so many examples of those that are scored.
+CLEAR_POINTS, CLEAR_EXAMPLES = 2, 3
 
 
 def choose_best_metric(task: type[Task], args: MiniTrainingArguments) -> None:
@@ -111,15 +112,20 @@ def reported_checkpoint(state: TrainerState, args: MiniTrainingArguments) -> Rep
     return Reported(state.best_global_step, state.global_step, Path(state.best_model_checkpoint), choice)
 
 
-def log_best(state: TrainerState, args: MiniTrainingArguments, reported: Reported, task: Task) -> None:
-    """Say which update was the best, by how much the last one was worse, and where the task's metric was better."""
+def log_best(
+    state: TrainerState, args: MiniTrainingArguments, reported: Reported, task: Task, num_scored: int
+) -> None:
+    """Say which update was the best, by how much the last one was worse, and where the task's metric was better.
+
+    `num_scored` is the number of examples that each evaluation has scored.
+    """
     log_choice(state, args, reported)
     metric = task.metric
     scores = {entry["step"]: entry[f"eval_{metric}"] for entry in state.log_history if f"eval_{metric}" in entry}
     if metric not in task.score_names or reported.update not in scores:  # a loss, or no sample was scored
         return
     best = max(scores, key=scores.__getitem__)
-    if scores[best] - scores[reported.update] > CLEARLY_BETTER:
+    if scores[best] - scores[reported.update] > max(CLEAR_POINTS, 100 * CLEAR_EXAMPLES / num_scored):
         logger.warning(
             "%s was %.1f at update %d, against %.1f at update %d, which is saved. To choose by it, give "
             "--metric_for_best_model %s.",

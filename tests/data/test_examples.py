@@ -229,7 +229,7 @@ def test_line_numbers_count_blank_lines(tmp_path):
             "generative-question-answering",
             json.dumps(GOOD["question-answering"] | {"answers": {"text": 2, "answer_start": 4}}),
             {},
-            "line 1: 'answers.text' is not a list of texts",
+            "line 1: 'answers.text' is neither a text nor a list of texts; correct it",
         ),
     ],
 )

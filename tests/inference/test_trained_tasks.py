@@ -162,6 +162,9 @@ def check_classify(tuned, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(pair) + "\n" for pair in pairs)))
     assert command(["classify", tuned, "--jsonl"]) == 1
     assert "line 2: give text_pair in every line, or in none" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps({"text": "one", "text_pair": " "})))
+    assert command(["classify", tuned, "--jsonl"]) == 1
+    assert "line 1 has no text in text_pair" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(pairs[1])))
     assert command(["classify", tuned, "--jsonl"]) == 1
     assert "was trained on examples without a text_pair; leave it out of the input" in capsys.readouterr().err

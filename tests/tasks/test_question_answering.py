@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, List, Value
 from made_data import NUMBERS, build, jsonl, questions
 from transformers import ByT5Tokenizer
 
@@ -121,11 +121,18 @@ def test_answers_that_a_model_cannot_give_and_long_questions_are_counted(tokeniz
     task, examples = build("question-answering", block_size=24, stride=6, max_target_tokens=2), Dataset.from_list(rows)
     data = task.encode(examples, tokenizer, "training")
     assert data.rows.column_names == ["input_ids", "start_positions", "end_positions"]
-    assert "1 of 5 training questions have an answer that no window of 24 tokens contains" in caplog.text
-    assert f"1 of {len(data.rows)} training windows contain an answer of more than 2 tokens" in caplog.text
+    assert (
+        "1 of 5 training questions have an answer that no window of 24 tokens (--block_size) contains" in caplog.text
+    )
+    assert "; the model learns that they have none." in caplog.text
+    assert f"1 of {len(data.rows)} training windows contain an answer of more than 2 tokens (--max_tar" in caplog.text
     limit = EncodeWindows(tokenizer, 24, 6).longest_question
     assert f"20.0% of the training examples have their question truncated to {limit} tokens" in caplog.text
     assert task.num_truncated(tokenizer, examples) == 1
+    assert tokenizer.backend_tokenizer.truncation is None
+    task.encode(examples, tokenizer, "evaluation")
+    assert "1 of 5 evaluation questions have an answer" in caplog.text
+    assert "the model is expected to say that they have none." in caplog.text
     caplog.clear()
     build("question-answering", block_size=24, stride=6).encode(examples.select([1, 2, 3]), tokenizer, "training")
     assert not caplog.text
@@ -156,6 +163,10 @@ def test_a_column_of_plain_answers_has_one_for_each_question(tmp_path, name):
     assert read == [["red"], [], [], ["It is, red"]]
     on_hub = Dataset.from_list([{**row, "answers.text": row["answer"]} for row in rows]).remove_columns("answer")
     assert task.prepare(on_hub)["answers.text"][:] == read
+    numbers = Dataset.from_list([{"question": "What?", "context": "It is 5.", "answers.text": 5}])
+    assert "neither a text nor a list of texts" in task.find_problem(task.prepare(numbers)[0])
+    blank = Dataset.from_list([{"question": "What?", "context": "It is 5.", "answers.text": ""}])
+    assert task.prepare(blank).features["answers.text"] == List(Value("string"))
 
 
 def test_a_tokenizer_without_places_is_refused():

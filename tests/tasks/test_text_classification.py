@@ -89,7 +89,7 @@ def test_a_model_with_the_same_labels_keeps_their_numbers(tokenizer):
         (
             True,
             False,
-            r"validation\.jsonl has no text_pair, but the training examples have one; add it, or name",
+            r"validation\.jsonl has no text_pair, but the training examples have one; add it, name",
         ),
         (False, True, r"validation\.jsonl has a text_pair, but the training examples have none; rename or remove the"),
     ],
@@ -105,7 +105,8 @@ def test_a_model_of_pairs_reads_pairs_in_every_split_and_in_use(tmp_path, tiny_m
     task, config = build("text-classification", dataset=files["train_file"]), MiniConfig()
     task.configure(config, task.load(divide=False)["train"])
     assert config.text_pair is train
-    assert ("--jsonl" in task.usage, "second text" in task.card_input) == (train, train)
+    usage, card_input = task.how_to_use()
+    assert ("--jsonl" in usage, "second text" in card_input) == (train, train)
     tiny_model(MiniForSequenceClassification, **config.to_diff_dict()).save_pretrained(tmp_path / "model")
     used = build("text-classification", test_file=files["validation_file"])
     used.read_config(MiniConfig.from_pretrained(tmp_path / "model"))
@@ -122,14 +123,16 @@ def test_a_model_of_pairs_reads_pairs_in_every_split_and_in_use(tmp_path, tiny_m
 def test_the_share_of_truncated_texts_is_logged(tokenizer, caplog, pair):
     texts = ["one two three four five " * 4, "one two three", "one", "two"]
     rows = [{"text": text, "label": label, **pair} for text, label in zip(texts, "abab")]
-    task = build("text-classification", block_size=12)
+    length = len(tokenizer(texts[1], pair.get("text_pair")).input_ids)  # which just fits
+    task = build("text-classification", block_size=length)
     examples = task.prepare(Dataset.from_list(rows))
     data = task.encode(examples, tokenizer, "training")
     assert data.rows.column_names == ["input_ids", "labels"]
-    assert "25.0% of the training examples have their text truncated to 12 tokens (--block_size" in caplog.text
+    part = "texts together" if pair else "text"
+    assert f"25.0% of the training examples have their {part} truncated to {length} tokens (--block_siz" in caplog.text
     assert task.num_truncated(tokenizer, examples) == 1
-    longest = max(len(ids) for ids in task.encode(examples, tokenizer, "training").rows["input_ids"])
-    assert longest == 12
+    assert tokenizer.backend_tokenizer.truncation is None
+    assert [len(ids) == length for ids in data.rows["input_ids"]] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("labels", [["no", "yes"], ["no", "so", "yes"]])
@@ -141,8 +144,8 @@ def test_a_start_from_a_classifier_of_other_labels_has_a_new_head(tmp_path, tiny
     args = ModelArguments(init_from=str(tmp_path / "start"))
     task = build("text-classification")
 
-    def started(names):
-        config = MiniConfig.from_pretrained(tmp_path / "start")
+    def started(names, **sizes):
+        config = MiniConfig.from_pretrained(tmp_path / "start", **sizes)
         config.id2label = dict(enumerate(names))
         return load_weights(task, config, args)
 
@@ -152,8 +155,11 @@ def test_a_start_from_a_classifier_of_other_labels_has_a_new_head(tmp_path, tiny
     assert model.score.weight.abs().max() < 1
     for name, weight in start.base_model.state_dict().items():
         assert torch.equal(model.base_model.state_dict()[name], weight), name
-    assert f"predicts the labels bad, good; the training examples have {', '.join(labels)}. The head" in caplog.text
+    assert f"predicts the labels bad, good; the training examples have {', '.join(labels)}. So its" in caplog.text
     assert torch.equal(started(["bad", "good"]).score.weight, start.score.weight)
+    for sizes in ({"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"intermediate_size": 24}):
+        with pytest.raises(UserError, match="holds weights of other shapes; leave sizes out of --config_overrides"):
+            started(labels, **sizes)
 
 
 @pytest.mark.parametrize(

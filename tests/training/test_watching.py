@@ -286,22 +286,25 @@ def test_one_row_of_validation_has_no_margin_and_gives_no_warning(caplog):
 
 
 @pytest.mark.parametrize(
-    ("scores", "chosen_by", "is_warned"),
+    ("scores", "num_scored", "chosen_by", "is_warned"),
     [
-        ([1.0, 2.5, 36.8], "eval_token_loss", True),
-        ([35.0, 34.0, 36.8], "eval_token_loss", False),
-        ([1.0, 2.5, 36.8], "eval_bleu", False),
-        ([], "eval_token_loss", False),
+        ([1.0, 2.5, 36.8], 100, "eval_token_loss", True),
+        ([35.0, 34.0, 36.8], 1000, "eval_token_loss", False),
+        ([30.0, 30.0, 36.8], 40, "eval_token_loss", False),  # the difference may be of two examples
+        ([1.0, 2.5, 36.8], 100, "eval_bleu", False),
+        ([], 100, "eval_token_loss", False),
     ],
 )
-def test_a_better_score_than_that_of_the_saved_update_is_pointed_out(tmp_path, caplog, scores, chosen_by, is_warned):
+def test_a_better_score_than_that_of_the_saved_update_is_pointed_out(
+    tmp_path, caplog, scores, num_scored, chosen_by, is_warned
+):
     entries = [evaluation(step, 2.0 + step) for step in range(3)]
     for entry, score in zip(entries, scores):
         entry["eval_bleu"] = score
     update = 2 if chosen_by == "eval_bleu" else 0
     args = best_args(tmp_path, chosen_by, greater=chosen_by == "eval_bleu")
     reported = Reported(update, 2, tmp_path, "the best")
-    log_best(TrainerState(log_history=entries), args, reported, task_class("translation")(TaskArguments()))
+    log_best(TrainerState(log_history=entries), args, reported, task_class("translation")(TaskArguments()), num_scored)
     sentence = "Validation bleu was 36.8 at update 2, against 1.0 at update 0, which is saved. To choose by it, give"
     assert (sentence in caplog.text) == is_warned
     assert ("To choose by it" in caplog.text) == is_warned
