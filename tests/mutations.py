@@ -966,8 +966,8 @@ DEFECTS = {
         (
             "labels: a text that just fits is truncated",
             "EncodeTexts.__call__",
-            "if len(ids) > self.length",
-            "if len(ids) >= self.length",
+            "len(ids) > self.length",
+            "len(ids) >= self.length",
         ),
         (
             "labels: a model of a number is used",

@@ -131,7 +131,7 @@ def _to_answers(value: Any) -> list[str]:
 
 
 def one_answer(text: str | None) -> list[str]:
-    """The answers of a column with one plain text per row; blank is no answer."""
+    """The answers of a column with one plain text per row; a blank text is not an answer."""
     return [text] if text and text.strip() else []
 
 

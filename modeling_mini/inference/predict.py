@@ -110,7 +110,7 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
             is_text = not has_lone_surrogate(json.dumps(example, ensure_ascii=False))
             present = [name for name in task.optional_columns if name in example]
             missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
-            missing += [name for name in present if not (missing or example[name].strip())]
+            missing = missing or [name for name in present if not example[name].strip()]
         except ValueError as error:
             raise UserError(f"Standard input, line {number} is not JSON ({error}).") from error
         except (KeyError, TypeError):

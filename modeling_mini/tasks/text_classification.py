@@ -128,11 +128,11 @@ class TextClassification(Task):
         columns = {"input_ids": List(token_type(tokenizer)), "labels": smallest_type(len(self.labels))}
         features = Features({**columns, "is_truncated": Value("bool")})
         rows = encode_batches(examples, (encode,), features, self.args, f"Encoding {name} examples")
+        texts = [column for column in ("text", "text_pair") if column in examples.column_names]
+        part = "texts together" if len(texts) > 1 else "text"
         remedy = "--block_size sets the length; the rest is not read"
         truncated = column_sum(rows, "is_truncated")
-        part = "texts together" if "text_pair" in examples.column_names else "text"
         log_truncated(truncated, len(examples), name, part, self.args.block_size, remedy)
-        texts = [column for column in ("text", "text_pair") if column in examples.column_names]
         return encoded_examples(rows.select_columns(list(columns)), len(examples), text_bytes(examples, texts))
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict]], Mapping[str, torch.Tensor]]:
@@ -241,12 +241,12 @@ class EncodeTexts:
     def __call__(self, batch: dict) -> dict:
         columns = [batch[name] for name in ("text", "text_pair") if name in batch]
         input_ids = self._tokenize(columns, self.length + 1)
-        too_long = [i for i, ids in enumerate(input_ids) if len(ids) > self.length]
+        is_truncated = [len(ids) > self.length for ids in input_ids]
+        too_long = np.flatnonzero(is_truncated)
         truncated = self._tokenize([[texts[i] for i in too_long] for texts in columns], self.length)
         for i, ids in zip(too_long, truncated, strict=True):
             input_ids[i] = ids
         forget_truncation(self.tokenizer)
-        is_truncated = np.isin(np.arange(len(input_ids)), too_long).tolist()
         labels = {} if self.labels is None else {"labels": [self.labels.index(name) for name in batch["label"]]}
         return {"input_ids": input_ids, "is_truncated": is_truncated, **labels}
 

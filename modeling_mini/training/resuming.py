@@ -215,6 +215,13 @@ def check_run_of_checkpoint(args: MiniTrainingArguments, arguments: dict[str, di
         compare_with_record(record, arguments)
 
 
+def _no_checkpoint(path: str | Path) -> str:
+    """The sentence about a checkpoint that does not exist."""
+    others = [folder.name for folder in reversed(checkpoints(Path(path).parent))]
+    hint = f"one of {name_some(others)} in {Path(path).parent}" if others else "the folder of a checkpoint"
+    return f"--resume_from_checkpoint {path}: the folder does not exist; give {hint}, or --resume for the last one."
+
+
 def record_of_other_folder(args: MiniTrainingArguments) -> Path | None:
     """The _run.json of the run whose checkpoint is continued in another folder, or None."""
     if args.resume_from_checkpoint is None:
@@ -375,13 +382,6 @@ def check_checkpoint(checkpoint: str | Path, args: MiniTrainingArguments) -> Non
             f"{checkpoint} was written by {processes} processes with DeepSpeed, which cannot reshard it for "
             f"{args.world_size}; start {processes} processes."
         )
-
-
-def _no_checkpoint(path: str | Path) -> str:
-    """The sentence about a checkpoint that does not exist."""
-    others = [folder.name for folder in reversed(checkpoints(Path(path).parent))]
-    hint = f"one of {name_some(others)} in {Path(path).parent}" if others else "the folder of a checkpoint"
-    return f"--resume_from_checkpoint {path}: there is no such folder; give {hint}, or --resume for the last one."
 
 
 def require_resumable(checkpoint: Path) -> None:

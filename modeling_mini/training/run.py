@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from datasets import Dataset
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -151,7 +150,7 @@ def run(
     reported_on = trainer.model, data.tokenizer, data.examples["validation"], training_args.prompt
     scores, sample = task.report(*reported_on, training_args.per_device_eval_batch_size)
     if trainer.is_world_process_zero():
-        log_best(trainer.state, training_args, reported, task, len(scored_sample(task, data, training_args) or ()))
+        log_best(trainer.state, training_args, reported, task, num_scored(task, data, training_args))
         write_report(trainer, task, reported, metrics, scores, sample, model_args, training_args, data.train)
         if training_args.push_to_hub:
             push_result(training_args, trainer.hub_model_id)
@@ -246,18 +245,19 @@ def validation_metrics(
 
     `current_model` returns the Trainer's model, which FSDP replaces when the training begins.
     """
-    loss, sample = validation_loss(task, data), scored_sample(task, data, args)
-    if sample is None:
+    loss, size = validation_loss(task, data), num_scored(task, data, args)
+    if size == 0:
         return loss
+    sample = random_sample(data.examples["validation"], size)
     return ValidationMetrics(
         loss, lambda: task.sample_scores(current_model(), data.tokenizer, sample, args.per_device_eval_batch_size)
     )
 
 
-def scored_sample(task: Task, data: RunData, args: MiniTrainingArguments) -> Dataset | None:
-    """The validation examples whose scores each evaluation computes; None for a task or a run without scores."""
+def num_scored(task: Task, data: RunData, args: MiniTrainingArguments) -> int:
+    """How many validation examples each evaluation scores; 0 for a task or a run without scores."""
     size = task.eval_sample if args.eval_sample is None else args.eval_sample
-    return random_sample(data.examples["validation"], size) if task.score_names and size else None
+    return min(size, len(data.examples["validation"])) if task.score_names else 0
 
 
 def watchers(args: MiniTrainingArguments) -> list[TrainerCallback]:

@@ -205,10 +205,14 @@ def test_a_checkpoint_that_does_not_exist_is_refused_with_those_that_do(tmp_path
     for update in (5, 10):
         (tmp_path / f"checkpoint-{update}").mkdir()
     args = SimpleNamespace(resume_from_checkpoint=str(tmp_path / "checkpoint-7"), output_dir=str(tmp_path))
-    with pytest.raises(UserError, match=r"there is no such folder; give one of checkpoint-5, checkpoint-10 in .*, or"):
+    with pytest.raises(
+        UserError, match=r"the folder does not exist; give one of checkpoint-5, checkpoint-10 in .*, or"
+    ):
         check_run_of_checkpoint(args, {})
     args.resume_from_checkpoint = "true"
-    with pytest.raises(UserError, match="checkpoint true: there is no such folder; .*, or --resume for the last one"):
+    with pytest.raises(
+        UserError, match="checkpoint true: the folder does not exist; .*, or --resume for the last one"
+    ):
         check_run_of_checkpoint(args, {})
 
 

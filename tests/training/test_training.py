@@ -323,7 +323,7 @@ def test_a_folder_of_trained_weights_is_refused_as_a_shape(arguments, tiny_model
         (["--remove_unused_columns"], "from which positions and labels are made; leave it out"),
         (
             ["--resume_from_checkpoint", "absent"],
-            "absent: there is no such folder; give the folder of a checkpoint",
+            "absent: the folder does not exist; give the folder of a checkpoint",
         ),
     ],
 )
