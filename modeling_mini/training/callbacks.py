@@ -37,15 +37,21 @@ logger = logging.getLogger(__name__)
 
 
 class RowLoss:
-    """`compute_metrics` for the Trainer: `TextLoss` of the rows whose loss `Task.row_loss` computed."""
+    """`compute_metrics` for the Trainer: `TextLoss` of the rows whose loss `Task.row_loss` computed.
 
-    def __init__(self, num_bytes: int | None = None):
-        self.num_bytes = num_bytes
+    Args:
+        num_bytes: the size of the text; None leaves out bits per byte.
+        predicts_tokens: False leaves out the perplexity, which labels and spans do not have.
+    """
+
+    def __init__(self, num_bytes: int | None = None, predicts_tokens: bool = True):
+        self.num_bytes, self.predicts_tokens = num_bytes, predicts_tokens
         self.metric = TextLoss(keep_in_memory=True)  # the Trainer has already gathered the rows of all processes
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         nats, targets = np.asarray(prediction.predictions, dtype=np.float64).T
-        return self.metric.compute(nats=nats, targets=targets.astype(int), num_bytes=self.num_bytes)
+        results = self.metric.compute(nats=nats, targets=targets.astype(int), num_bytes=self.num_bytes)
+        return results if self.predicts_tokens else {k: v for k, v in results.items() if k != "perplexity"}
 
 
 class ValidationMetrics:

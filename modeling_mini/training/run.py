@@ -235,7 +235,7 @@ def build_trainer(
 
 def validation_loss(task: Task, data: RunData) -> RowLoss:
     """`compute_metrics` for the Trainer: the loss of all validation rows."""
-    return RowLoss(data.validation.num_bytes if task.counts_bytes else None)
+    return RowLoss(data.validation.num_bytes if task.counts_bytes else None, task.predicts_tokens)
 
 
 def validation_metrics(
