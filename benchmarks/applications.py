@@ -39,6 +39,9 @@ PRETRAINED = {
     ),
 }
 
+# Number of labels -> updates from the causal model, and from scratch; both were chosen on the validation split.
+FEW_LABELS = {200: (150, 250), 1000: (300, 600)}
+FEW_LABELS_OPTIONS = "--metric_for_best_model accuracy --eval_steps 50 --save_steps 50"
 FIELDS_FROM_SCRATCH = "text-classification-scratch --num_train_epochs 5 --metric_for_best_model accuracy"
 BAG_OF_WORDS = '--config_overrides {"classifier_pooling":"first_last_mean"}'
 
@@ -59,6 +62,20 @@ RUNS = {
     "fields, from the masked model": "text-classification --init_from {masked}",
     "fields, from scratch": FIELDS_FROM_SCRATCH,
     **{f"fields, fold {n}, from scratch": f"{FIELDS_FROM_SCRATCH} --dataset {{data}}/fields-{n}" for n in range(1, 5)},
+    **{
+        f"fields, {labels} labels": (
+            f"text-classification --init_from {{causal}} --max_train_documents {labels} --max_steps {updates} "
+            + FEW_LABELS_OPTIONS
+        )
+        for labels, (updates, _) in FEW_LABELS.items()
+    },
+    **{
+        f"fields, {labels} labels, from scratch": (
+            f"text-classification-scratch --max_train_documents {labels} --max_steps {updates} "
+            f"--per_device_train_batch_size 32 --eval_strategy steps {FEW_LABELS_OPTIONS}"
+        )
+        for labels, (_, updates) in FEW_LABELS.items()
+    },
     "supersenses": "text-classification --init_from {causal} --dataset {data}/supersenses",
     "supersenses, from scratch": "text-classification-scratch --dataset {data}/supersenses",
     "emotions, from scratch": "text-classification-scratch --dataset {data}/emotions",
