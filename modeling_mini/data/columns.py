@@ -148,8 +148,16 @@ def _to_numbers(value: Any) -> list[int]:
     return numbers
 
 
+def _to_numbers_if_any(value: Any) -> list[int] | None:
+    try:
+        return _to_numbers(value)
+    except WrongValue:
+        return None
+
+
 TEXT = ColumnType(Value("string"), _to_text)
 LABEL = ColumnType(Value("string"), _to_label)
 TEXTS = ColumnType(List(Value("string")), _to_texts)
 ANSWERS = ColumnType(List(Value("string")), _to_answers)
 NUMBERS = ColumnType(List(Value("int64")), _to_numbers)
+NUMBERS_IF_ANY = ColumnType(List(Value("int64")), _to_numbers_if_any)  # for a column that a task can do without

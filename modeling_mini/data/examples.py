@@ -34,7 +34,8 @@ class ExampleFormat:
 
     Attributes:
         columns: columns of an example; those in `text_columns` must hold text that is not blank.
-        optional_columns: columns that it may also hold.
+        optional_columns: columns that it may also hold; the splits must have the same ones.
+        varying_columns: those of the optional columns that one split may have and another lack.
         column_types: what a column of a local file holds, if it is not text.
         advice_on_missing: for columns that many data sets lack, what to do without them.
         group_column: examples with the same value in it are never split between training and validation.
@@ -44,6 +45,7 @@ class ExampleFormat:
     columns: ClassVar[tuple[str, ...]]
     text_columns: ClassVar[tuple[str, ...]]
     optional_columns: ClassVar[tuple[str, ...]] = ()
+    varying_columns: ClassVar[tuple[str, ...]] = ()
     column_types: ClassVar[dict[str, ColumnType]] = {}
     advice_on_missing: ClassVar[dict[str, str]] = {}
     group_column: ClassVar[str | None] = None
@@ -135,6 +137,7 @@ def require_same_columns(columns: Iterable[str], source: str, example_format: Ex
     The first call defines which ones these are, if the model does not. Raises `UserError`.
     """
     present = {name for name in example_format.optional_columns if name in columns}
+    present -= {*example_format.varying_columns}
     trained = example_format.present_columns
     if trained is None:
         example_format.present_columns = trained = present

@@ -333,8 +333,8 @@ def _write(opened: Opened, labels: list[str], names: list[str], *values) -> str:
         examples = Dataset.from_list([dict(zip(task.input_columns, texts, strict=True))])
         decoding = DecodingArguments(**dict(zip(names, values[len(labels) :], strict=True)))
         if task.num_truncated(opened.tokenizer, examples):
-            end = "last" if task.truncation_side == "left" else "first"
-            warn(f"The text is too long: the model reads its {end} {task.source_length} tokens, as in training.")
+            part, length = task.truncated_part
+            warn(f"The {part} is too long: the model reads its first {length} tokens, as in training.")
         [written] = task.predict(opened.model, opened.tokenizer, examples, 1, decoding)
         is_answer = task.name == "generative-question-answering"
         return written or (NO_ANSWER if is_answer else "")

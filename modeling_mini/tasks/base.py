@@ -84,7 +84,7 @@ class TaskArguments(DataArguments):
         `given` are the names of the arguments that are not defaults.
         """
         most = most_stride(self.block_size)
-        if "stride" in given and self.task == "question-answering" and self.stride > most:
+        if "stride" in given and "stride" in task_class(self.task).used_options and self.stride > most:
             raise UserError(
                 f"--stride is {self.stride}, but windows of {self.block_size} tokens (--block_size) share at most a "
                 f"quarter; give at most {most}, or leave --stride out."

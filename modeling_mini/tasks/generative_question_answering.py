@@ -1,48 +1,61 @@
 """Generative question answering: write the answer to a question about a text, or nothing if the text has none."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import TextIO
 
+import torch
 from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
-from ..data.columns import ANSWERS, one_answer
+from ..data.columns import ANSWERS, NUMBERS_IF_ANY, one_answer
 from ..data.examples import Examples
+from .base import most_stride
+from .batches import batches_of_like_length
 from .question_answering import (
     NO_ANSWER,
+    check_offsets,
     question_and_context,
     squad_questions,
     trivial_answers,
     with_clean_answers,
 )
-from .text_to_text import TextToTextTask
+from .text_to_text import Prompt, TextToTextTask, padded_left, source_tokens, with_ends
 
 
 class GenerativeQuestionAnswering(TextToTextTask):
     """Data, metric and baselines of extractive question answering, with a decoder that writes the answer.
 
     The source is the context, a line break and the question, as in GPT-3 (Brown et al. 2020, appendix G). In this
-    order, the model can answer by repeating what follows a name of the question in the context. If the source is too
-    long, the start of the context is truncated. The answer need not be a part of the context.
+    order, the model can answer by repeating what follows a name of the question in the context. The answer need not be
+    a part of the context.
+
+    A context that is too long is split into windows that overlap by `stride` tokens. A window without the answer is
+    trained to have none. If no window contains the answer, because it is written in other words, it is that of each.
+    The prediction is the text of the window that the model is least inclined to leave without an answer.
     """
 
     name = "generative-question-answering"
-    used_options = (*TextToTextTask.used_options, "unanswerable")
+    used_options = (*TextToTextTask.used_options, "stride", "unanswerable")
     usage = 'answer {folder} "QUESTION" < DOCUMENT.txt'
     pipeline_tag = "text-generation"  # the Hub's question-answering finds spans
     card_input = '{prompt!r} + "\\nWhat is it?" + tokenizer.eos_token'
     columns = ("question", "context", "answers.text")
+    optional_columns = varying_columns = ("answers.answer_start",)  # which window of a context has the answer
     text_columns = input_columns = ("question", "context")
-    column_types = {"answers.text": ANSWERS}
+    column_types = {"answers.text": ANSWERS, "answers.answer_start": NUMBERS_IF_ANY}
     group_column = "context"
-    truncation_side = "left"
     default_dataset = "docstring-questions"
     metric = "exact_match"
     score_names = ("exact_match", "f1")
     pretrained_result = "exact match 70.7"
 
     def expand_row(self, row: dict) -> Iterable[dict] | None:
-        return squad_questions(row, ("text",))
+        return squad_questions(row, needs_start=False)
 
     def prepare(self, examples: Dataset) -> Dataset:
         if getattr(examples.features["answers.text"], "dtype", None) in ("string", "large_string"):  # one per question
@@ -66,6 +79,99 @@ class GenerativeQuestionAnswering(TextToTextTask):
     def targets(self, examples: Examples | dict) -> list[str]:
         return [texts[0] if texts else "" for texts in examples["answers.text"]]
 
+    def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
+        super().check(tokenizer, prompt, context)
+        check_offsets(tokenizer, self.name)
+
+    @property
+    def truncated_part(self) -> tuple[str, int]:
+        return "question", self.source_length // 2  # so that every window contains some context
+
+    def prompts(self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict) -> list[Prompt]:
+        encoded = source_tokens(tokenizer, self.sources(examples), return_offsets_mapping=True)
+        columns = encoded.input_ids, encoded.offset_mapping, examples["context"]
+        return [
+            prompt
+            for example, (ids, offsets, context) in enumerate(zip(*columns, strict=True))
+            for prompt in self._windows(tokenizer, example, ids, offsets, len(context))
+        ]
+
+    def _windows(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        example: int,
+        ids: list[int],
+        offsets: list[tuple[int, int]],
+        context_length: int,
+    ) -> Iterator[Prompt]:
+        """The prompts of one example, from its token ids and the characters `offsets` of each token."""
+        num_context = next((i for i, (_, end) in enumerate(offsets) if end > context_length), len(ids))
+        context, question, is_truncated = ids[:num_context], ids[num_context:], False
+        if len(ids) > self.source_length:
+            _, longest = self.truncated_part
+            is_truncated = len(question) > longest
+            question = question[:longest]
+        size = self.source_length - len(question)
+        shared = max(0, min(self.args.stride, most_stride(self.args.block_size), size - 1))
+        for start in range(0, max(len(context) - shared, 1), max(size - shared, 1)) if size else [0]:
+            window = context[start : start + size]
+            characters = (offsets[start][0], offsets[start + len(window) - 1][1]) if window else (0, 0)
+            yield Prompt(with_ends(tokenizer, [*window, *question]), example, is_truncated and start == 0, characters)
+
+    def training_pairs(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict
+    ) -> list[tuple[Prompt, str]]:
+        pairs, targets = [], self.targets(examples)
+        starts = examples["answers.answer_start"] if "answers.answer_start" in examples else [None] * len(targets)
+        for example, windows in groupby(self.prompts(tokenizer, examples), key=attrgetter("example")):
+            windows, context = list(windows), examples["context"][example]
+            answer = targets[example]
+            places = answer_places(context, answer, starts[example])
+            has_answer = [
+                any(first <= start and start + len(answer) <= last for start in places)
+                for first, last in (window.characters for window in windows)
+            ]
+            for window, contains in zip(windows, has_answer, strict=True):
+                if contains or not any(has_answer):
+                    pairs.append((window, answer))
+                elif self.args.unanswerable:
+                    pairs.append((window, ""))
+        return pairs
+
+    def best_texts(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: list[Prompt],
+        texts: list[str],
+        batch_size: int,
+    ) -> list[str]:
+        num_windows = Counter(prompt.example for prompt in prompts)
+        # All windows, also those without a text, so that the processes of a sharded model call it equally often.
+        rivals = [i for i, prompt in enumerate(prompts) if num_windows[prompt.example] > 1]
+        scores = [0.0] * len(prompts)
+        found = self._no_answer(model, tokenizer, [prompts[i] for i in rivals], batch_size)
+        for i, score in zip(rivals, found, strict=True):
+            scores[i] = score
+        answers = [""] * len(num_windows)
+        for i in sorted(range(len(prompts)), key=lambda i: -scores[i]):  # the best window comes last
+            answers[prompts[i].example] = texts[i] or answers[prompts[i].example]
+        return answers
+
+    def _no_answer(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt], batch_size: int
+    ) -> list[float]:
+        """The log-probability that the model writes nothing after each prompt."""
+        values = [0.0] * len(prompts)
+        for batch in batches_of_like_length([len(prompt.input_ids) for prompt in prompts], batch_size, "windows"):
+            inputs = padded_left(tokenizer, [prompts[i] for i in batch]).to(model.device)
+            with torch.no_grad():
+                logits = model(**inputs, logits_to_keep=1).logits[:, -1]
+            nothing = logits.float().log_softmax(-1)[:, tokenizer.eos_token_id]
+            for i, value in zip(batch, nothing.tolist(), strict=True):
+                values[i] = value
+        return values
+
     def inputs(self, texts: list[str], stream: TextIO) -> list[dict]:
         return question_and_context(texts, stream)
 
@@ -75,3 +181,10 @@ class GenerativeQuestionAnswering(TextToTextTask):
 
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:
         return trivial_answers(examples, train)
+
+
+def answer_places(context: str, answer: str, starts: list[int] | None) -> list[int]:
+    """The characters at which an answer begins: its given start, or wherever the context has it."""
+    if starts and context.startswith(answer, starts[0]):
+        return starts[:1]
+    return [match.start() for match in re.finditer(re.escape(answer), context)] if answer else []

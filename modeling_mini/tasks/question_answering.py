@@ -76,7 +76,7 @@ class QuestionAnswering(Task):
     label_names = ("start_positions", "end_positions")
 
     def expand_row(self, row: dict) -> Iterable[dict] | None:
-        return squad_questions(row, ("text", "answer_start"))
+        return squad_questions(row)
 
     def prepare(self, examples: Examples) -> Examples:
         return with_clean_answers(examples, self.args.source_name)
@@ -105,11 +105,7 @@ class QuestionAnswering(Task):
 
     def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
         super().check(tokenizer, prompt, context)
-        if not tokenizer.is_fast:
-            raise UserError(
-                f"The tokenizer ({type(tokenizer).__name__}) does not say where its tokens are in the text, which "
-                f"{self.name} needs; choose one with a tokenizer.json."
-            )
+        check_offsets(tokenizer, self.name)
 
     def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
         encode = EncodeWindows(tokenizer, self.args.block_size, self.args.stride)
@@ -228,6 +224,15 @@ class QuestionAnswering(Task):
         return trivial_answers(examples, train)
 
 
+def check_offsets(tokenizer: PreTrainedTokenizerBase, task_name: str) -> None:
+    """Raises `UserError` for a tokenizer that does not say which characters a token stands for."""
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"The tokenizer ({type(tokenizer).__name__}) does not say where its tokens are in the text, which "
+            f"{task_name} needs; choose one with a tokenizer.json."
+        )
+
+
 def question_and_context(texts: list[str], stream: TextIO) -> list[dict]:
     """One example: the question, and its context from the second text or the stream. Raises `UserError`."""
     if len(texts) not in (1, 2):
@@ -238,26 +243,26 @@ def question_and_context(texts: list[str], stream: TextIO) -> list[dict]:
     return [{"question": question, "context": context}]
 
 
-def squad_questions(row: dict, keys: tuple[str, ...]) -> Iterator[dict] | None:
+def squad_questions(row: dict, needs_start: bool = True) -> Iterator[dict] | None:
     """The questions of an object in the nested JSON of SQuAD: a file, an article or a paragraph. None for any other.
 
-    `keys` are those of an answer that are read.
+    `needs_start=False` also takes answers without an `answer_start`.
 
     Raises:
         WrongValue: a question is not in SQuAD format.
     """
     if isinstance(articles := row.get("data"), list) and all(_has_list(article, "paragraphs") for article in articles):
-        return (question for article in articles for question in squad_questions(article, keys))
+        return (question for article in articles for question in squad_questions(article, needs_start))
     if _has_list(row, "paragraphs"):
-        return (question for paragraph in row["paragraphs"] for question in _questions_of(paragraph, keys))
-    return _questions_of(row, keys) if _has_list(row, "qas") and "context" in row else None
+        return (question for paragraph in row["paragraphs"] for question in _questions_of(paragraph, needs_start))
+    return _questions_of(row, needs_start) if _has_list(row, "qas") and "context" in row else None
 
 
 def _has_list(value: object, key: str) -> bool:
     return isinstance(value, dict) and isinstance(value.get(key), list)
 
 
-def _questions_of(paragraph: dict, keys: tuple[str, ...]) -> Iterator[dict]:
+def _questions_of(paragraph: dict, needs_start: bool) -> Iterator[dict]:
     if not (_has_list(paragraph, "qas") and "context" in paragraph):
         raise WrongValue("a paragraph is not in SQuAD format: it must have a context and a list qas; correct it.")
     for question in paragraph["qas"]:
@@ -268,11 +273,15 @@ def _questions_of(paragraph: dict, keys: tuple[str, ...]) -> Iterator[dict]:
                 answers = []
             if not isinstance(answers, list):
                 raise TypeError(f"answers holds {'null' if answers is None else type(answers).__name__}, not a list")
+            has_starts = needs_start or all("answer_start" in answer for answer in answers)
             yield {
                 "id": question.get("id"),
                 "question": question["question"],
                 "context": paragraph["context"],
-                "answers": {key: [answer[key] for answer in answers] for key in keys},
+                "answers": {
+                    "text": [answer["text"] for answer in answers],
+                    "answer_start": [answer["answer_start"] for answer in answers] if has_starts else None,
+                },
             }
         except (KeyError, TypeError, AttributeError) as error:
             reason = f"key {error} is missing" if isinstance(error, KeyError) else error
@@ -292,7 +301,7 @@ def with_clean_answers(examples: Examples, dataset: str) -> Examples:
         if kept.items() <= example.items():
             continue
         is_changed = True
-        places = zip(example["answers.text"], example.get("answers.answer_start", []), strict=False)
+        places = zip(example["answers.text"], example.get("answers.answer_start") or [], strict=False)
         before = [without_spaces(text, start)[1] for text, start in places if text.strip()]
         num_moved += sum(new != old for new, old in zip(kept.get("answers.answer_start", []), before, strict=True))
         num_blank += len(example["answers.text"]) - len(kept["answers.text"])

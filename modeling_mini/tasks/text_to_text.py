@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset, List, Value
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ..data.examples import Examples
 from ..data.packing import (
@@ -29,10 +30,22 @@ from .generation import warn_about_lost_text, write
 
 logger = logging.getLogger(__name__)
 
-_COST_OF_TRUNCATION = {
-    "source": "--block_size and --max_source_tokens set the length",
-    "target": "raise --max_target_tokens: from a truncated target, the model does not learn where to stop",
-}
+
+@dataclass
+class Prompt:
+    """What the model reads: bos, the source and eos of an example, or of one window of a long context.
+
+    Attributes:
+        input_ids: token ids, of which bos is left out if the tokenizer has none.
+        example: the index of the example.
+        is_truncated: whether a part of the example is in no prompt; of several prompts, the first says so.
+        characters: the first and last + 1 character of a window in its context.
+    """
+
+    input_ids: list[int]
+    example: int
+    is_truncated: bool = False
+    characters: tuple[int, int] | None = None
 
 
 class TextToTextTask(Task):
@@ -40,7 +53,8 @@ class TextToTextTask(Task):
 
     A truncated target has no last eos. The eos after the source is the separator: the tokenizer writes the same token
     between the two texts of a pair, and pretraining wrote it at the end of each text. By default, the two `columns` of
-    a subclass are the source and the target; override `sources` and `targets` to change that.
+    a subclass are the source and the target; override `sources` and `targets` to change that. An example is one
+    prompt; override `prompts`, `training_pairs` and `best_texts` for several.
     """
 
     model_class = MiniForCausalLM
@@ -50,7 +64,6 @@ class TextToTextTask(Task):
     eval_sample = 100  # generation is slow
     writes_text = True
     default_decoding: ClassVar[dict[str, Any]] = {}  # values of `DecodingArguments`, chosen by measurement
-    truncation_side: ClassVar[Literal["left", "right"]] = "right"  # of a source that is too long
 
     row_loss = staticmethod(next_token_nll)
 
@@ -73,6 +86,31 @@ class TextToTextTask(Task):
         """The texts that the model must write, one per example."""
         return list(examples[self.columns[1]])
 
+    @property
+    def truncated_part(self) -> tuple[str, int]:
+        """What `prompts` truncates, and its longest length in tokens."""
+        return "source", self.source_length
+
+    def prompts(self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict) -> list[Prompt]:
+        """What the model reads, in the order of the examples.
+
+        Raises:
+            UserError: the tokenizer has no eos token.
+        """
+        length = self.source_length
+        encoded = source_tokens(tokenizer, self.sources(examples)).input_ids
+        return [
+            Prompt(with_ends(tokenizer, ids[:length]), example, len(ids) > length)
+            for example, ids in enumerate(encoded)
+        ]
+
+    def training_pairs(
+        self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict
+    ) -> list[tuple[Prompt, str]]:
+        """The prompts that the model is trained on, each with the text that it must write."""
+        targets = self.targets(examples)
+        return [(prompt, targets[prompt.example]) for prompt in self.prompts(tokenizer, examples)]
+
     def check(self, tokenizer: PreTrainedTokenizerBase, prompt: str, context: int) -> None:
         super().check(tokenizer, prompt, context)
         warn_about_lost_text(tokenizer)
@@ -84,9 +122,11 @@ class TextToTextTask(Task):
         features = packed_features(tokenizer, block_size, prompt_lengths=List(index), **sizes)
         steps = EncodePairs(self, tokenizer), PackExamples(block_size, tokenizer.pad_token_id)
         rows = encode_batches(examples, steps, features, self.args, f"Encoding {name} examples")
-        for part, limit in (("source", self.source_length), ("target", self.args.max_target_tokens)):
-            truncated = column_sum(rows, f"{part}_is_truncated")
-            log_truncated(truncated, len(examples), name, part, limit, _COST_OF_TRUNCATION[part])
+        sources, targets = (column_sum(rows, f"{part}_is_truncated") for part in ("source", "target"))
+        remedy = "--block_size and --max_source_tokens set the length"
+        log_truncated(sources, len(examples), name, *self.truncated_part, remedy)
+        remedy = "raise --max_target_tokens: from a truncated target, the model does not learn where to stop"
+        log_truncated(targets, len(examples), name, "target", self.args.max_target_tokens, remedy)
         num_bytes, num_tokens = (column_sum(rows, column) for column in ("num_bytes", "num_tokens"))
         return EncodedData(rows, block_size, len(examples), num_bytes, num_tokens, unit="examples")
 
@@ -100,7 +140,7 @@ class TextToTextTask(Task):
         return self.selected_scores(predictions, sample)  # beams take several times as long
 
     def num_truncated(self, tokenizer: PreTrainedTokenizerBase, examples: Dataset) -> int:
-        return sum(encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)[1])
+        return sum(prompt.is_truncated for prompt in self.prompts(tokenizer, examples))
 
     def predict(
         self,
@@ -115,9 +155,10 @@ class TextToTextTask(Task):
         Raises:
             UserError: a value of `decoding` is out of range, or its `max_new_tokens` exceed the context of the model.
         """
-        prompts, _ = encode_sources(tokenizer, self.sources(examples), self.source_length, self.truncation_side)
+        prompts = self.prompts(tokenizer, examples)
+        lengths = [len(prompt.input_ids) for prompt in prompts]
         if decoding is not None and decoding.max_new_tokens is not None:
-            longest = max(map(len, prompts), default=0)
+            longest = max(lengths, default=0)
             check_length(decoding.max_new_tokens, longest, model.config.max_position_embeddings)
         defaults = {"max_new_tokens": self.args.max_target_tokens, **self.default_decoding}
         decoding = (decoding or DecodingArguments()).completed(defaults)
@@ -125,15 +166,24 @@ class TextToTextTask(Task):
             set_seed(decoding.seed)
         texts = [""] * len(prompts)
         model.eval()
-        for batch in batches_of_like_length(map(len, prompts), batch_size, self.name):
-            inputs = tokenizer.pad(
-                {"input_ids": [prompts[i] for i in batch]}, padding_side="left", return_tensors="pt"
-            )
+        for batch in batches_of_like_length(lengths, batch_size, self.name):
+            inputs = padded_left(tokenizer, [prompts[i] for i in batch])
             source_length = inputs["input_ids"].shape[1]
             tokens = write(model, tokenizer, inputs.to(model.device), decoding, ignored=source_length)
             written = tokenizer.batch_decode(tokens[:, source_length:], skip_special_tokens=True)
             for i, text in zip(batch, written, strict=True):
                 texts[i] = text.strip()
+        return self.best_texts(model, tokenizer, prompts, texts, batch_size)
+
+    def best_texts(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: list[Prompt],
+        texts: list[str],
+        batch_size: int,
+    ) -> list[str]:
+        """The prediction for each example, from the texts that the model wrote after the prompts."""
         return texts
 
 
@@ -146,30 +196,40 @@ def check_length(max_new_tokens: int, prompt_length: int, context: int) -> None:
         )
 
 
-def encode_sources(
-    tokenizer: PreTrainedTokenizerBase, sources: list[str], length: int, truncation_side: str
-) -> tuple[list[list[int]], list[bool]]:
-    """Prompts (bos, at most `length` tokens of the source, eos), and whether each source was truncated.
+def source_tokens(
+    tokenizer: PreTrainedTokenizerBase, sources: list[str], return_offsets_mapping: bool = False
+) -> BatchEncoding:
+    """The token ids of sources, without special tokens."""
+    return tokenizer(
+        sources,
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_offsets_mapping=return_offsets_mapping,
+        verbose=False,
+    )
 
-    Raises:
-        UserError: the tokenizer has no eos token.
-    """
+
+def with_ends(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """The ids of a source between bos, if the tokenizer has one, and eos. Raises `UserError` without eos."""
     if tokenizer.eos_token_id is None:
         raise UserError("The tokenizer has no eos token, which separates a source from its target; choose another.")
     prefix = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    encoded = tokenizer(list(sources), add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
-    truncated = [
-        ids[-length:] if truncation_side == "left" and len(ids) > length > 0 else ids[:length] for ids in encoded
-    ]
-    prompts = [[*prefix, *ids, tokenizer.eos_token_id] for ids in truncated]
-    return prompts, [len(ids) > length for ids in encoded]
+    return [*prefix, *ids, tokenizer.eos_token_id]
+
+
+def padded_left(tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt]) -> BatchEncoding:
+    """`input_ids` and `attention_mask` `[B, T]`: each prompt ends in the last column."""
+    return tokenizer.pad(
+        {"input_ids": [prompt.input_ids for prompt in prompts]}, padding_side="left", return_tensors="pt"
+    )
 
 
 @dataclass
 class EncodePairs:
     """Batched map: examples -> `input_ids`, `prompt_length` and `num_bytes`, and what is truncated.
 
-    `source_is_truncated` and `target_is_truncated` say so for each example.
+    `source_is_truncated` and `target_is_truncated` say so for each prompt. The first prompt of an example has its
+    `num_bytes`.
     """
 
     task: TextToTextTask
@@ -180,18 +240,20 @@ class EncodePairs:
         self.code = self.task.code
 
     def __call__(self, batch: dict) -> dict:
-        sources, targets = self.task.sources(batch), self.task.targets(batch)
-        length, side = self.task.source_length, self.task.truncation_side
-        prompts, is_truncated = encode_sources(self.tokenizer, sources, length, side)
-        encoded = self.tokenizer(targets, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+        prompts, targets = zip(*self.task.training_pairs(self.tokenizer, batch), strict=True)
+        encoded = source_tokens(self.tokenizer, list(targets)).input_ids
         longest = self.task.args.max_target_tokens
         target_ids = [self._target(ids, longest) for ids in encoded]
+        texts = zip(self.task.sources(batch), self.task.targets(batch), strict=True)
+        sizes = [len(f"{source}{target}".encode()) for source, target in texts]
+        examples = [prompt.example for prompt in prompts]
+        num_bytes = [0 if example == before else sizes[example] for before, example in pairwise([-1, *examples])]
         return {
-            "input_ids": [[*prompt, *target] for prompt, target in zip(prompts, target_ids, strict=True)],
-            "prompt_length": list(map(len, prompts)),
-            "source_is_truncated": is_truncated,
+            "input_ids": [[*prompt.input_ids, *ids] for prompt, ids in zip(prompts, target_ids, strict=True)],
+            "prompt_length": [len(prompt.input_ids) for prompt in prompts],
+            "source_is_truncated": [prompt.is_truncated for prompt in prompts],
             "target_is_truncated": [len(ids) > longest for ids in encoded],
-            "num_bytes": [len(f"{pair[0]}{pair[1]}".encode()) for pair in zip(sources, targets, strict=True)],
+            "num_bytes": num_bytes,
         }
 
     def _target(self, ids: list[int], longest: int) -> list[int]:
