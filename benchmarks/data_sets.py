@@ -2,7 +2,7 @@
 
     python benchmarks/data_sets.py supersenses package/dict --output runs/data/supersenses
 
-Nothing is downloaded. SOURCE is where the files are, except for `fields`:
+Nothing is downloaded. SOURCE is where the files are, except for the last two:
 
     supersenses   the nouns of WordNet 3.1: a definition, and which of 25 kinds of things it defines
     kinds         the same definitions, and "It is an animal.", which is true or false
@@ -23,6 +23,8 @@ Nothing is downloaded. SOURCE is where the files are, except for `fields`:
                   SOURCE: the folder of `apt-get update -o Acquire::Languages=en,de -o Dir::State::Lists=FOLDER`
     fields        the built-in fields of docstrings, with other modules to validate and test on
                   SOURCE: the number of the fold, 1 to 4
+    whole-docstrings  the built-in questions on docstrings, of up to 4,000 characters instead of 600
+                  SOURCE: the shortest docstring, in characters
 
 A text is in one split only. The treebank and the tweets have splits of their own. Elsewhere the split depends on a
 name (a definition, a sentence, a service, a package), so it is the same on each machine.
@@ -280,6 +282,16 @@ def fields(source: Path) -> Iterator[Row]:
             yield split, {"text": row["text"], "label": names[row["label"]]}
 
 
+def whole_docstrings(source: Path) -> Iterator[Row]:
+    """The questions of `docstring-questions` on docstrings that are long, and not truncated to 600 characters."""
+    if not (shortest := str(source)).isdecimal():
+        raise SystemExit(f"SOURCE {shortest}: give a number of characters.")
+    for split, rows in docstrings.questions(max_context=4000).items():
+        for row in rows:
+            if len(row["context"]) >= int(shortest):
+                yield split, {name: row[name] for name in ("question", "context", "answers")}
+
+
 DATA_SETS = {
     "supersenses": supersenses,
     "kinds": kinds,
@@ -291,6 +303,7 @@ DATA_SETS = {
     "operations": operations,
     "packages": packages,
     "fields": fields,
+    "whole-docstrings": whole_docstrings,
 }
 
 

@@ -904,7 +904,7 @@ DEFECTS = {
     ("tasks/text_to_text.py", "tasks/test_text_to_text.py"): [
         (
             "task: prompts are padded on the right",
-            "TextToTextTask.predict",
+            "padded_left",
             'padding_side="left"',
             'padding_side="right"',
         ),
@@ -913,6 +913,33 @@ DEFECTS = {
             "EncodePairs._target",
             "ids[:longest] if len(ids) > longest else [*ids,",
             "[*ids[:longest],",
+        ),
+    ],
+    ("tasks/generative_question_answering.py", "tasks/test_generative_question_answering.py"): [
+        (
+            "answers: windows without the answer are trained to write it",
+            "GenerativeQuestionAnswering.training_pairs",
+            "if contains or",
+            "if True or",
+        ),
+        (
+            "answers: the first window answers",
+            "GenerativeQuestionAnswering.best_texts",
+            "-scores[i]",
+            "-i",
+        ),
+        ("answers: a given place is not used", "answer_places", "return starts[:1]", "pass"),
+        (
+            "answers: a question that fits is truncated",
+            "GenerativeQuestionAnswering._windows",
+            "if len(ids) > self.source_length:",
+            "if True:",
+        ),
+        (
+            "answers: windows do not overlap",
+            "GenerativeQuestionAnswering._windows",
+            "min(self.args.stride, most_stride(self.args.block_size), size - 1)",
+            "0",
         ),
     ],
     ("serving/streaming.py", "serving/test_space.py"): [

@@ -112,6 +112,21 @@ def test_fields_of_another_fold(data_sets, monkeypatch):
         list(data_sets.fields(Path("5")))
 
 
+def test_questions_on_whole_docstrings(data_sets, monkeypatch):
+    entry = "{} : int\n    The number of steps that the algorithm takes before it stops.\n"
+    docstring = "Search.\n\nParameters\n----------\n" + "".join(entry.format(f"name_{n}") for n in range(30))
+    records = [
+        {"module": "networkx.a", "name": "a", "package": "networkx", "docstring": docstring},
+        {"module": "networkx.b", "name": "b", "package": "networkx", "docstring": docstring[:150] + "the end."},
+    ]
+    monkeypatch.setattr(data_sets.docstrings, "installed_docstrings", lambda: Dataset.from_list(records))
+    rows = [row for _, row in data_sets.whole_docstrings(Path("900"))]
+    assert {row["context"] for row in rows} == {docstring.strip()}
+    assert any(start > 900 for row in rows for start in row["answers"]["answer_start"])
+    with pytest.raises(SystemExit, match="SOURCE long: give a number of characters"):
+        list(data_sets.whole_docstrings(Path("long")))
+
+
 @pytest.fixture
 def splits_by_name(data_sets, monkeypatch):
     """Each name is a split of its own, so that a test sees the name that decides."""

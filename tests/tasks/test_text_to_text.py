@@ -75,15 +75,6 @@ def test_source_and_target_are_truncated_and_only_a_whole_target_has_eos(tokeniz
     assert short.count(tokenizer.eos_token_id) == 2
 
 
-def test_a_long_context_is_truncated_and_its_question_kept(tokenizer):
-    task = build("generative-question-answering", dataset="unused", block_size=32, max_target_tokens=8)
-    row = {"question": "after one", "context": "nine " * 50, "answers.text": ["two"]}
-    ids = task.encode(Dataset.from_list([row]), tokenizer, "training").rows[0]["input_ids"]
-    prompt = ids[1 : ids.index(tokenizer.eos_token_id)]
-    assert len(prompt) == task.source_length
-    assert tokenizer.decode(prompt).endswith("nine \nafter one")
-
-
 def test_truncated_targets_are_reported_with_their_option_and_their_cost(tokenizer, caplog):
     task = build("translation", dataset="unused", block_size=32, max_target_tokens=8)
     rows = [{"source": "one " * 50, "target": "deux " * 50}, {"source": "one", "target": "un"}]

@@ -456,8 +456,9 @@ def test_every_shipped_recipe_passes_the_checks(name):
     check_together(data_args, training_args)
 
 
-def test_a_stride_that_would_be_shortened_is_refused(tmp_path):
-    argv = ["--task", "question-answering", "--dataset", "user/data", "--block_size"]
+@pytest.mark.parametrize("task", ["question-answering", "generative-question-answering"])
+def test_a_stride_that_would_be_shortened_is_refused(tmp_path, task):
+    argv = ["--task", task, "--max_target_tokens", "8", "--dataset", "user/data", "--block_size"]
     sentence = r"--stride is 64, but windows of 32 tokens \(--block_size\) share at most a quarter; give at most 8, or"
     for given in ([*argv, "32", "--stride", "64"], [write(tmp_path, "stride: 64"), *argv, "32"]):
         with pytest.raises(UserError, match=sentence):
@@ -468,7 +469,7 @@ def test_a_stride_that_would_be_shortened_is_refused(tmp_path):
     for accepted in (["32"], ["32", "--stride", "8"], ["256", "--stride", "64"]):  # the default is shortened
         parse_arguments([*argv, *accepted])
     with pytest.raises(UserError, match="--stride is 32, but a row has 32 tokens"):
-        TaskArguments(task="question-answering", block_size=32, stride=32).check()
+        TaskArguments(task=task, block_size=32, stride=32).check()
     TaskArguments(task="text-generation", block_size=32).check()  # the default is shortened
 
 

@@ -224,11 +224,11 @@ def summaries(records: Dataset | None = None) -> DatasetDict:
     return _dataset_dict(_summaries(records), Features({"document": Value("string"), "summary": Value("string")}))
 
 
-def questions(records: Dataset | None = None) -> DatasetDict:
+def questions(records: Dataset | None = None, max_context: int = _MAX_CONTEXT) -> DatasetDict:
     """Questions on parameters in the format of SQuAD 2.0 (Rajpurkar et al. 2018): `{"id", "title", "context",
     "question", "answers": {"text", "answer_start"}}`.
 
-    The context is a docstring of at most 600 characters. A longer docstring is truncated at the end of a line; if this
+    The context is a docstring of at most `max_context` characters. A longer docstring is truncated at the end of a line; if this
     would remove its parameters, the text between its first paragraph and the parameters is left out first. A question
     asks for the type, the default or the meaning (the first sentence, of at most 120 characters) of a parameter. The
     answer is a span of the context. About 15% of the questions name a parameter of another docstring of the package
@@ -237,7 +237,7 @@ def questions(records: Dataset | None = None) -> DatasetDict:
     rows = [
         {
             **record,
-            "context": _context(record["docstring"]),
+            "context": _context(record["docstring"], max_context),
             "title": f"{record['module']}.{record['name']}".strip("."),
         }
         for record in _records(records)
@@ -299,12 +299,12 @@ def _has_usable_summary(row: dict) -> bool:
     return is_sentence and len(document) >= 100 and _normalised(summary) not in _normalised(document)
 
 
-def _context(docstring: str) -> str:
+def _context(docstring: str, longest: int) -> str:
     section = _NUMPY_SECTION.search(docstring) or _GOOGLE_SECTION.search(docstring)
-    if len(docstring) > _MAX_CONTEXT and section and section.end() > _MAX_CONTEXT:
+    if len(docstring) > longest and section and section.end() > longest:
         docstring = docstring.partition("\n\n")[0] + "\n\n" + docstring[section.start() :]
-    if len(docstring) > _MAX_CONTEXT:
-        docstring = docstring[: _MAX_CONTEXT + 1].rpartition("\n")[0]
+    if len(docstring) > longest:
+        docstring = docstring[: longest + 1].rpartition("\n")[0]
     return docstring.rstrip()
 
 
