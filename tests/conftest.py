@@ -351,7 +351,7 @@ def quickstart(tiny_model, tmp_path, monkeypatch):
 def applications(quickstart, tiny_model, tmp_path):
     """Adds untrained models in the output folders of the recipes of the tasks, and a document."""
     tokenizer = AutoTokenizer.from_pretrained("runs/quickstart")
-    for name in ("translation", "summarization", "text-classification-scratch", "question-answering"):
+    for name in ("translation", "summarization", "text-classification-scratch", "generative-question-answering"):
         task = name.removesuffix("-scratch")
         model_class = task_class(task).model_class
         model = tiny_model(model_class, vocab_size=len(tokenizer), is_causal=model_class is MiniForCausalLM)

@@ -228,11 +228,11 @@ def questions(records: Dataset | None = None, max_context: int = _MAX_CONTEXT) -
     """Questions on parameters in the format of SQuAD 2.0 (Rajpurkar et al. 2018): `{"id", "title", "context",
     "question", "answers": {"text", "answer_start"}}`.
 
-    The context is a docstring of at most `max_context` characters. A longer docstring is truncated at the end of a line; if this
-    would remove its parameters, the text between its first paragraph and the parameters is left out first. A question
-    asks for the type, the default or the meaning (the first sentence, of at most 120 characters) of a parameter. The
-    answer is a span of the context. About 15% of the questions name a parameter of another docstring of the package
-    that the context does not contain: they have no answer. A docstring has at most 6 questions.
+    The context is a docstring of at most `max_context` characters. A longer docstring is truncated at the end of a
+    line; if this would remove its parameters, the text between its first paragraph and the parameters is left out
+    first. A question asks for the type, the default or the meaning (the first sentence, of at most 120 characters) of
+    a parameter. The answer is a span of the context. About 15% of the questions name a parameter of another docstring
+    of the package that the context does not contain: they have no answer. A docstring has at most 6 questions.
     """
     rows = [
         {
