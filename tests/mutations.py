@@ -919,16 +919,18 @@ DEFECTS = {
         (
             "answers: windows without the answer are trained to write it",
             "GenerativeQuestionAnswering.training_pairs",
-            "if contains or",
-            "if True or",
+            'answer if overlap == max(overlaps) else ""',
+            "answer",
         ),
         (
             "answers: the first window answers",
             "GenerativeQuestionAnswering.best_texts",
-            "-scores[i]",
+            "no_answer.get(i, 0.0)",
             "-i",
         ),
         ("answers: a given place is not used", "answer_places", "return starts[:1]", "pass"),
+        ("answers: a word is found inside another", "answer_places", "for match in words or", "for match in"),
+        ("answers: starts of another number are kept", "with_usable_starts", "len(places) == len(answers)", "True"),
         (
             "answers: a question that fits is truncated",
             "GenerativeQuestionAnswering._windows",
@@ -938,8 +940,22 @@ DEFECTS = {
         (
             "answers: windows do not overlap",
             "GenerativeQuestionAnswering._windows",
-            "min(self.args.stride, most_stride(self.args.block_size), size - 1)",
+            "min(self.args.stride, most_stride(self.args.block_size), room // 2)",
             "0",
+        ),
+        (
+            "answers: a window has half of a character",
+            "GenerativeQuestionAnswering._windows",
+            "offsets[end][0] if end < len(context)",
+            "offsets[end - 1][1] if end < len(context)",
+        ),
+    ],
+    ("data/examples.py", "tasks/test_generative_question_answering.py"): [
+        (
+            "data: a column that a split may lack is required",
+            "ExampleFormat.agreed_columns",
+            "if name not in self.varying_columns",
+            "",
         ),
     ],
     ("serving/streaming.py", "serving/test_space.py"): [

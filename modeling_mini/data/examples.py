@@ -34,8 +34,9 @@ class ExampleFormat:
 
     Attributes:
         columns: columns of an example; those in `text_columns` must hold text that is not blank.
-        optional_columns: columns that it may also hold; the splits must have the same ones.
-        varying_columns: those of the optional columns that one split may have and another lack.
+        optional_columns: columns that it may also hold.
+        varying_columns: optional columns that some splits may lack, unless --columns names them. The other ones are in
+            every split and in what the model reads, or in none.
         column_types: what a column of a local file holds, if it is not text.
         advice_on_missing: for columns that many data sets lack, what to do without them.
         group_column: examples with the same value in it are never split between training and validation.
@@ -53,6 +54,11 @@ class ExampleFormat:
     def __init__(self, args: DataArguments):
         self.args = args
         self.present_columns: set[str] | None = None
+
+    @property
+    def agreed_columns(self) -> list[str]:
+        """The optional columns that all splits, and what the model reads, have or lack together."""
+        return [name for name in self.optional_columns if name not in self.varying_columns]
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -136,8 +142,7 @@ def require_same_columns(columns: Iterable[str], source: str, example_format: Ex
 
     The first call defines which ones these are, if the model does not. Raises `UserError`.
     """
-    present = {name for name in example_format.optional_columns if name in columns}
-    present -= {*example_format.varying_columns}
+    present = {name for name in example_format.agreed_columns if name in columns}
     trained = example_format.present_columns
     if trained is None:
         example_format.present_columns = trained = present

@@ -185,9 +185,7 @@ class LocalSplits(Mapping):
             files,
             sources,
             types={column: self.example_format.column_types.get(column, TEXT) for column in sources},
-            missing=[
-                name for name in self.example_format.optional_columns if name not in {*sources, *sources.values()}
-            ],
+            missing=[name for name in self.example_format.agreed_columns if name not in {*sources, *sources.values()}],
             text_unit=self.args.text_unit,
             expand=expand,
             code=self.example_format.code,

@@ -52,7 +52,7 @@ def predict(
     task = recorded_task(recorded, name)
     options = decoding_options(task, decoding, checkpoint)
     examples = _json_lines(stream, task) if is_jsonl else task.inputs(texts, stream)
-    columns = [name for name in (*task.input_columns, *task.optional_columns) if name in examples[0]]
+    columns = [name for name in (*task.input_columns, *task.agreed_columns) if name in examples[0]]
     has_text = [bool(example[task.input_columns[0]].strip()) for example in examples]
     inputs = [{name: example[name] for name in columns} for example in compress(examples, has_text)]
     if any(has_lone_surrogate(text) for example in inputs for text in example.values()):
@@ -75,7 +75,7 @@ def require_columns_of_training(columns: list[str], task: Task, checkpoint: str)
     """Refuse inputs with other optional columns than the training examples of the model. Raises `UserError`."""
     if task.present_columns is None:
         return
-    for name in task.optional_columns:
+    for name in task.agreed_columns:
         if name in task.present_columns and name not in columns:
             raise UserError(
                 f"{checkpoint} was trained on examples with a {name}, and the input has none; give one for each text, "
@@ -108,7 +108,7 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
         try:
             example = parse(line, object_pairs_hook=_unique)
             is_text = not has_lone_surrogate(json.dumps(example, ensure_ascii=False))
-            present = [name for name in task.optional_columns if name in example]
+            present = [name for name in task.agreed_columns if name in example]
             missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
             missing = missing or [name for name in present if not example[name].strip()]
         except ValueError as error:
@@ -120,7 +120,7 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
         if missing:
             raise UserError(f"Standard input, line {number} has no text in {' and '.join(missing)}.")
         if optional_columns not in (None, present):
-            columns = " and ".join(task.optional_columns)
+            columns = " and ".join(task.agreed_columns)
             raise UserError(f"Standard input, line {number}: give {columns} in every line, or in none.")
         optional_columns = present
         examples.append(example)

@@ -334,7 +334,8 @@ def _write(opened: Opened, labels: list[str], names: list[str], *values) -> str:
         decoding = DecodingArguments(**dict(zip(names, values[len(labels) :], strict=True)))
         if task.num_truncated(opened.tokenizer, examples):
             part, length = task.truncated_part
-            warn(f"The {part} is too long: the model reads its first {length} tokens, as in training.")
+            label = "question" if part == "question" else labels[-1].lower()
+            warn(f"The {label} is too long: the model reads its first {length} tokens, as in training.")
         [written] = task.predict(opened.model, opened.tokenizer, examples, 1, decoding)
         is_answer = task.name == "generative-question-answering"
         return written or (NO_ANSWER if is_answer else "")

@@ -44,8 +44,8 @@ class TaskArguments(DataArguments):
     max_source_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Longest source of a translation or summary, in tokens; the rest is truncated. By default all "
-            "tokens that fit into the row."
+            "help": "Longest source of a translation or summary, in tokens; the rest is truncated. Of generative "
+            "answering, the longest window with its question. By default all tokens that fit into the row."
         },
     )
     max_target_tokens: int = field(
@@ -79,15 +79,15 @@ class TaskArguments(DataArguments):
             )
 
     def check_stride(self, given: Collection[str]) -> None:
-        """Raises `UserError` for a given stride that question answering would shorten, as it does the default.
+        """Raises `UserError` for a given stride that the task would shorten, as it does the default.
 
         `given` are the names of the arguments that are not defaults.
         """
         most = most_stride(self.block_size)
         if "stride" in given and "stride" in task_class(self.task).used_options and self.stride > most:
             raise UserError(
-                f"--stride is {self.stride}, but windows of {self.block_size} tokens (--block_size) share at most a "
-                f"quarter; give at most {most}, or leave --stride out."
+                f"--stride is {self.stride}, but windows share at most a quarter of the {self.block_size} tokens of a "
+                f"row (--block_size); give at most {most}, or leave --stride out."
             )
 
     def _idle(self) -> dict[str, str]:

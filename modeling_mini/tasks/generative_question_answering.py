@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import TextIO
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, List
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import metrics
@@ -24,7 +24,7 @@ from .question_answering import (
     trivial_answers,
     with_clean_answers,
 )
-from .text_to_text import Prompt, TextToTextTask, padded_left, source_tokens, with_ends
+from .text_to_text import Prompt, TextToTextTask, padded_left, token_ids, with_ends
 
 
 class GenerativeQuestionAnswering(TextToTextTask):
@@ -34,9 +34,11 @@ class GenerativeQuestionAnswering(TextToTextTask):
     order, the model can answer by repeating what follows a name of the question in the context. The answer need not be
     a part of the context.
 
-    A context that is too long is split into windows that overlap by `stride` tokens. A window without the answer is
-    trained to have none. If no window contains the answer, because it is written in other words, it is that of each.
-    The prediction is the text of the window that the model is least inclined to leave without an answer.
+    A context that is too long is split into windows that overlap by `stride` tokens. The model is trained to write
+    the answer after the windows that contain the most of it, and nothing after the others. `answers.answer_start`
+    says where the answer is; without it, every occurrence counts. If the context does not have the answer in these
+    words, the model is trained to write it after every window. The prediction is the text of the window with the
+    lowest probability of no answer.
     """
 
     name = "generative-question-answering"
@@ -45,7 +47,8 @@ class GenerativeQuestionAnswering(TextToTextTask):
     pipeline_tag = "text-generation"  # the Hub's question-answering finds spans
     card_input = '{prompt!r} + "\\nWhat is it?" + tokenizer.eos_token'
     columns = ("question", "context", "answers.text")
-    optional_columns = varying_columns = ("answers.answer_start",)  # which window of a context has the answer
+    optional_columns = ("answers.answer_start",)  # says which window contains the answer
+    varying_columns = ("answers.answer_start",)
     text_columns = input_columns = ("question", "context")
     column_types = {"answers.text": ANSWERS, "answers.answer_start": NUMBERS_IF_ANY}
     group_column = "context"
@@ -62,7 +65,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
             answers = [one_answer(text) for text in examples["answers.text"]]
             examples = examples.remove_columns("answers.text").add_column("answers.text", answers)
             examples = examples.cast_column("answers.text", ANSWERS.feature)
-        return with_clean_answers(examples, self.args.source_name)
+        return with_clean_answers(with_usable_starts(examples), self.args.source_name)
 
     def find_problem(self, example: dict) -> str | None:
         texts = example["answers.text"]
@@ -88,54 +91,53 @@ class GenerativeQuestionAnswering(TextToTextTask):
         return "question", self.source_length // 2  # so that every window contains some context
 
     def prompts(self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict) -> list[Prompt]:
-        encoded = source_tokens(tokenizer, self.sources(examples), return_offsets_mapping=True)
+        encoded = token_ids(tokenizer, self.sources(examples), return_offsets_mapping=True)
         columns = encoded.input_ids, encoded.offset_mapping, examples["context"]
         return [
-            prompt
+            Prompt(with_ends(tokenizer, window), example, is_truncated and number == 0, characters)
             for example, (ids, offsets, context) in enumerate(zip(*columns, strict=True))
-            for prompt in self._windows(tokenizer, example, ids, offsets, len(context))
+            for is_truncated, windows in [self._windows(ids, offsets, len(context))]
+            for number, (window, characters) in enumerate(windows)
         ]
 
     def _windows(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        example: int,
-        ids: list[int],
-        offsets: list[tuple[int, int]],
-        context_length: int,
-    ) -> Iterator[Prompt]:
-        """The prompts of one example, from its token ids and the characters `offsets` of each token."""
-        num_context = next((i for i, (_, end) in enumerate(offsets) if end > context_length), len(ids))
+        self, ids: list[int], offsets: list[tuple[int, int]], context_end: int
+    ) -> tuple[bool, list[tuple[list[int], tuple[int, int]]]]:
+        """Whether the question of an example is truncated; token ids and characters of the context of each window.
+
+        `offsets` are the characters of each token `ids` of the source, whose first `context_end` are the context.
+        """
+        num_context = next((i for i, (_, end) in enumerate(offsets) if end > context_end), len(ids))
         context, question, is_truncated = ids[:num_context], ids[num_context:], False
         if len(ids) > self.source_length:
             _, longest = self.truncated_part
             is_truncated = len(question) > longest
             question = question[:longest]
-        size = self.source_length - len(question)
-        shared = max(0, min(self.args.stride, most_stride(self.args.block_size), size - 1))
-        for start in range(0, max(len(context) - shared, 1), max(size - shared, 1)) if size else [0]:
-            window = context[start : start + size]
-            characters = (offsets[start][0], offsets[start + len(window) - 1][1]) if window else (0, 0)
-            yield Prompt(with_ends(tokenizer, [*window, *question]), example, is_truncated and start == 0, characters)
+        room = self.source_length - len(question)
+        shared = min(self.args.stride, most_stride(self.args.block_size), room // 2)
+        windows = []
+        for start in range(0, max(len(context) - shared, 1), room - shared) if room else [0]:
+            end = min(start + room, len(context))
+            # A character of several tokens is in the window only with all of them.
+            first = offsets[start - 1][1] if start else 0
+            last = offsets[end][0] if end < len(context) else context_end
+            windows.append(([*context[start:end], *question], (first, last)))
+        return is_truncated, windows
 
-    def training_pairs(
-        self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict
-    ) -> list[tuple[Prompt, str]]:
+    def training_pairs(self, tokenizer: PreTrainedTokenizerBase, examples: dict) -> list[tuple[Prompt, str]]:
         pairs, targets = [], self.targets(examples)
-        starts = examples["answers.answer_start"] if "answers.answer_start" in examples else [None] * len(targets)
+        starts = examples.get("answers.answer_start", [None] * len(targets))
         for example, windows in groupby(self.prompts(tokenizer, examples), key=attrgetter("example")):
-            windows, context = list(windows), examples["context"][example]
-            answer = targets[example]
-            places = answer_places(context, answer, starts[example])
-            has_answer = [
-                any(first <= start and start + len(answer) <= last for start in places)
+            windows, answer = list(windows), targets[example]
+            places = answer_places(examples["context"][example], answer, starts[example])
+            overlaps = [
+                max((min(last, start + len(answer)) - max(first, start) for start in places), default=0)
                 for first, last in (window.characters for window in windows)
             ]
-            for window, contains in zip(windows, has_answer, strict=True):
-                if contains or not any(has_answer):
-                    pairs.append((window, answer))
-                elif self.args.unanswerable:
-                    pairs.append((window, ""))
+            pairs += [
+                (window, answer if overlap == max(overlaps) else "")
+                for window, overlap in zip(windows, overlaps, strict=True)
+            ]
         return pairs
 
     def best_texts(
@@ -148,13 +150,11 @@ class GenerativeQuestionAnswering(TextToTextTask):
     ) -> list[str]:
         num_windows = Counter(prompt.example for prompt in prompts)
         # All windows, also those without a text, so that the processes of a sharded model call it equally often.
-        rivals = [i for i, prompt in enumerate(prompts) if num_windows[prompt.example] > 1]
-        scores = [0.0] * len(prompts)
-        found = self._no_answer(model, tokenizer, [prompts[i] for i in rivals], batch_size)
-        for i, score in zip(rivals, found, strict=True):
-            scores[i] = score
+        competing = [i for i, prompt in enumerate(prompts) if num_windows[prompt.example] > 1]
+        values = self._no_answer(model, tokenizer, [prompts[i] for i in competing], batch_size)
+        no_answer = dict(zip(competing, values, strict=True))
         answers = [""] * len(num_windows)
-        for i in sorted(range(len(prompts)), key=lambda i: -scores[i]):  # the best window comes last
+        for i in sorted(range(len(prompts)), key=lambda i: no_answer.get(i, 0.0), reverse=True):  # the best one last
             answers[prompts[i].example] = texts[i] or answers[prompts[i].example]
         return answers
 
@@ -183,8 +183,33 @@ class GenerativeQuestionAnswering(TextToTextTask):
         return trivial_answers(examples, train)
 
 
+def with_usable_starts(examples: Dataset) -> Dataset:
+    """The examples, with `answers.answer_start` only where it holds a whole number for each answer."""
+    if "answers.answer_start" not in examples.column_names:
+        return examples
+    feature = examples.features["answers.answer_start"]
+    if not (isinstance(feature, List) and feature.feature.dtype.startswith("int")):
+        return examples.remove_columns("answers.answer_start")
+    starts, texts = examples["answers.answer_start"][:], examples["answers.text"][:]
+    usable = [
+        places if places is not None and len(places) == len(answers) and None not in places else None
+        for places, answers in zip(starts, texts, strict=True)
+    ]
+    if usable == starts:
+        return examples
+    examples = examples.remove_columns("answers.answer_start").add_column("answers.answer_start", usable)
+    return examples.cast_column("answers.answer_start", feature)
+
+
 def answer_places(context: str, answer: str, starts: list[int] | None) -> list[int]:
-    """The characters at which an answer begins: its given start, or wherever the context has it."""
-    if starts and context.startswith(answer, starts[0]):
+    """The characters at which an answer begins: at its given start, or wherever the context has it.
+
+    Without a start, "no" is not in "note", unless the context has it nowhere else.
+    """
+    if not answer:
+        return []
+    if starts and starts[0] >= 0 and context.startswith(answer, starts[0]):
         return starts[:1]
-    return [match.start() for match in re.finditer(re.escape(answer), context)] if answer else []
+    pattern, letter = re.escape(answer), "[0-9A-Za-z]"
+    words = list(re.finditer(f"(?<!{letter}){pattern}(?!{letter})", context))
+    return [match.start() for match in words or re.finditer(pattern, context)]

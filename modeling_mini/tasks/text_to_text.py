@@ -36,9 +36,9 @@ class Prompt:
     """What the model reads: bos, the source and eos of an example, or of one window of a long context.
 
     Attributes:
-        input_ids: token ids, of which bos is left out if the tokenizer has none.
+        input_ids: token ids, without bos if the tokenizer has none.
         example: the index of the example.
-        is_truncated: whether a part of the example is in no prompt; of several prompts, the first says so.
+        is_truncated: whether text of the example was left out; set on its first prompt only.
         characters: the first and last + 1 character of a window in its context.
     """
 
@@ -98,15 +98,13 @@ class TextToTextTask(Task):
             UserError: the tokenizer has no eos token.
         """
         length = self.source_length
-        encoded = source_tokens(tokenizer, self.sources(examples)).input_ids
+        encoded = token_ids(tokenizer, self.sources(examples)).input_ids
         return [
             Prompt(with_ends(tokenizer, ids[:length]), example, len(ids) > length)
             for example, ids in enumerate(encoded)
         ]
 
-    def training_pairs(
-        self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict
-    ) -> list[tuple[Prompt, str]]:
+    def training_pairs(self, tokenizer: PreTrainedTokenizerBase, examples: dict) -> list[tuple[Prompt, str]]:
         """The prompts that the model is trained on, each with the text that it must write."""
         targets = self.targets(examples)
         return [(prompt, targets[prompt.example]) for prompt in self.prompts(tokenizer, examples)]
@@ -196,12 +194,12 @@ def check_length(max_new_tokens: int, prompt_length: int, context: int) -> None:
         )
 
 
-def source_tokens(
-    tokenizer: PreTrainedTokenizerBase, sources: list[str], return_offsets_mapping: bool = False
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], return_offsets_mapping: bool = False
 ) -> BatchEncoding:
-    """The token ids of sources, without special tokens."""
+    """The `input_ids` of sources or targets, without special tokens."""
     return tokenizer(
-        sources,
+        texts,
         add_special_tokens=False,
         split_special_tokens=True,
         return_offsets_mapping=return_offsets_mapping,
@@ -228,8 +226,7 @@ def padded_left(tokenizer: PreTrainedTokenizerBase, prompts: list[Prompt]) -> Ba
 class EncodePairs:
     """Batched map: examples -> `input_ids`, `prompt_length` and `num_bytes`, and what is truncated.
 
-    `source_is_truncated` and `target_is_truncated` say so for each prompt. The first prompt of an example has its
-    `num_bytes`.
+    The first prompt of an example has its `num_bytes`, and says whether its source or its target is truncated.
     """
 
     task: TextToTextTask
@@ -241,19 +238,22 @@ class EncodePairs:
 
     def __call__(self, batch: dict) -> dict:
         prompts, targets = zip(*self.task.training_pairs(self.tokenizer, batch), strict=True)
-        encoded = source_tokens(self.tokenizer, list(targets)).input_ids
+        encoded = token_ids(self.tokenizer, list(targets)).input_ids
         longest = self.task.args.max_target_tokens
         target_ids = [self._target(ids, longest) for ids in encoded]
+        truncated = {prompt.example for prompt, ids in zip(prompts, encoded, strict=True) if len(ids) > longest}
         texts = zip(self.task.sources(batch), self.task.targets(batch), strict=True)
         sizes = [len(f"{source}{target}".encode()) for source, target in texts]
         examples = [prompt.example for prompt in prompts]
-        num_bytes = [0 if example == before else sizes[example] for before, example in pairwise([-1, *examples])]
+        is_first = [example != before for before, example in pairwise([-1, *examples])]
         return {
             "input_ids": [[*prompt.input_ids, *ids] for prompt, ids in zip(prompts, target_ids, strict=True)],
             "prompt_length": [len(prompt.input_ids) for prompt in prompts],
             "source_is_truncated": [prompt.is_truncated for prompt in prompts],
-            "target_is_truncated": [len(ids) > longest for ids in encoded],
-            "num_bytes": num_bytes,
+            "target_is_truncated": [
+                first and example in truncated for first, example in zip(is_first, examples, strict=True)
+            ],
+            "num_bytes": [first * sizes[example] for first, example in zip(is_first, examples, strict=True)],
         }
 
     def _target(self, ids: list[int], longest: int) -> list[int]:

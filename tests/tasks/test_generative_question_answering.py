@@ -1,5 +1,6 @@
 """Generative question answering: windows of a long context, and the answer of the best one."""
 
+import io
 import json
 from itertools import pairwise
 
@@ -10,8 +11,10 @@ from made_data import NUMBERS, build, jsonl
 from transformers import ByT5Tokenizer
 
 from modeling_mini import MiniForCausalLM
+from modeling_mini.cli import main as command
 from modeling_mini.errors import UserError
-from modeling_mini.tasks.text_to_text import source_tokens, with_ends
+from modeling_mini.tasks.generative_question_answering import answer_places
+from modeling_mini.tasks.text_to_text import token_ids, with_ends
 
 
 pytestmark = pytest.mark.usefixtures("datasets_cache")
@@ -42,7 +45,7 @@ def test_windows_cover_a_long_context_and_each_has_the_question(tokenizer):
     for prompt, window in zip(prompts, windows, strict=True):
         first, last = prompt.characters
         assert context[first:last].strip() == window.strip()
-    question_length = len(source_tokens(tokenizer, [f"\n{QUESTION}"]).input_ids[0])
+    question_length = len(token_ids(tokenizer, [f"\n{QUESTION}"]).input_ids[0])
     for prompt, after in pairwise(prompts):
         assert prompt.input_ids[-1 - question_length - 6 : -1 - question_length] == after.input_ids[1:7]
     assert prompts[0].characters[0] == 0
@@ -52,9 +55,9 @@ def test_windows_cover_a_long_context_and_each_has_the_question(tokenizer):
 def test_a_context_that_fits_is_one_prompt(tokenizer):
     task, context = build(NAME, **OPTIONS), "one two three"
     [prompt] = task.prompts(tokenizer, batch(context))
-    assert prompt.input_ids == with_ends(tokenizer, source_tokens(tokenizer, [f"{context}\n{QUESTION}"]).input_ids[0])
+    assert prompt.input_ids == with_ends(tokenizer, token_ids(tokenizer, [f"{context}\n{QUESTION}"]).input_ids[0])
     long = " ".join(NUMBERS * 2)  # more than half of a row
-    question_length = len(source_tokens(tokenizer, [long]).input_ids[0])
+    question_length = len(token_ids(tokenizer, [long]).input_ids[0])
     assert task.source_length // 2 < question_length < task.source_length - 3
     [prompt] = task.prompts(tokenizer, batch("one", question=long))
     assert tokenizer.decode(prompt.input_ids, skip_special_tokens=True) == f"one\n{long}"
@@ -91,12 +94,56 @@ def test_only_windows_with_the_answer_are_trained_to_write_it(tokenizer):
         assert "" in found
     assert {answer for _, answer in targets(batch(context))} == {""}
     assert {answer for _, answer in targets(batch(context, ["in other words"]))} == {"in other words"}
-    answered = targets(batch(context, ["seven"], [start]), unanswerable=False)
-    assert answered == [pair for pair in placed if pair[0]]
+    assert targets(batch(context, ["seven"], [start]), unanswerable=False) == placed
 
     rows = task.encode(Dataset.from_dict(batch(context, ["seven"], [start])), tokenizer, "training")
     assert rows.num_documents == 1
     assert rows.num_bytes == len(f"{context}\n{QUESTION}seven")
+
+
+def test_an_answer_that_no_window_contains_is_of_those_with_the_most_of_it(tokenizer):
+    words = [NUMBERS[i % 9] for i in range(60)]
+    context, answer = " ".join(words), " ".join(words[20:40])
+    pairs = build(NAME, **OPTIONS).training_pairs(tokenizer, batch(context, [answer], [context.index(answer)]))
+    kept = [
+        sum(first <= place < last for place in range(context.index(answer), context.index(answer) + len(answer)))
+        for first, last in (prompt.characters for prompt, _ in pairs)
+    ]
+    assert 0 < max(kept) < len(answer)
+    assert [text for _, text in pairs] == [answer if size == max(kept) else "" for size in kept]
+
+
+def test_a_window_has_whole_characters(tokenizer):
+    context = "漢字仮名" * 20  # three tokens for each character
+    pairs = build(NAME, **OPTIONS).training_pairs(tokenizer, batch(context, ["仮名"]))
+    for prompt, answer in pairs:
+        window = tokenizer.decode(prompt.input_ids, skip_special_tokens=True).partition("\n")[0]
+        first, last = prompt.characters
+        assert context[first:last] == window.strip("\ufffd")
+        assert answer == ("仮名" if "仮名" in window else "")
+
+
+def test_a_short_row_has_windows_of_which_half_is_new(tokenizer):
+    task = build(NAME, **OPTIONS | {"block_size": 256, "stride": 64}, max_source_tokens=20)
+    prompts = task.prompts(tokenizer, batch(" ".join(NUMBERS * 8)))
+    starts = [prompt.characters[0] for prompt in prompts]
+    assert len(token_ids(tokenizer, [" ".join(NUMBERS * 8)]).input_ids[0]) > 70
+    assert len(starts) == len(set(starts)) < 30
+
+
+def test_a_word_is_not_found_inside_another():
+    assert answer_places("note: no, or not", "no", None) == [6]
+    assert answer_places("notes", "no", None) == [0]
+    assert answer_places("note: no", "no", [0]) == [0]
+    for wrong in ([-2], [1], [99], []):
+        assert answer_places("a no", "no", wrong) == [2]
+    assert answer_places("a no", "", [0]) == []
+
+
+def test_a_truncated_target_counts_once_for_all_windows(tokenizer, caplog):
+    examples = Dataset.from_dict(batch(" ".join(NUMBERS * 8), ["in other words " * 9]))
+    build(NAME, **OPTIONS).encode(examples, tokenizer, "training")
+    assert "100.0% of the training examples have their target truncated to 8 tokens" in caplog.text
 
 
 def test_the_window_that_is_least_inclined_to_no_answer_answers(tokenizer, monkeypatch):
@@ -141,6 +188,51 @@ def test_the_place_of_an_answer_is_read_where_the_data_have_it(tmp_path):
     splits = build(NAME, dataset=str(tmp_path)).load()
     assert splits["train"]["answers.answer_start"][:] == [[6], None, None]
     assert "answers.answer_start" not in splits["validation"].column_names
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        ([{"answers": ["red"]}, {"answers": "red"}], ["answers.text=answers"]),
+        ([{"answer": "red", "answers": 5}, {"answer": "red", "answers": [7]}], ["answers.text=answer"]),
+        ([{"answers": [{"text": "red"}]}] * 2, []),
+        ([{"answers": {"text": ["red"]}}] * 1001 + [{"answers": {"text": ["red"], "answer_start": [6]}}], []),
+        ([{"answers": {"text": [" ", " red "], "answer_start": [6]}}] * 2, []),
+        ([{"answers": {"text": ["red"], "answer_start": 6}}] * 2, []),
+    ],
+)
+def test_answers_are_read_whatever_stands_next_to_them(tmp_path, rows, columns):
+    path = jsonl(tmp_path / "a.jsonl", [{"question": "What?", "context": "It is red.", **row} for row in rows])
+    train = build(NAME, dataset=path, columns=columns).load(divide=False)["train"]
+    assert train["answers.text"][:] == [["red"]] * len(rows)
+    if "answers.answer_start" in train.column_names:
+        assert set(map(str, train["answers.answer_start"][:])) == {"None"}
+
+
+@pytest.mark.parametrize("starts", [[6, 6], [[6.0], [6.0]], [["6"], ["6"]], [[6, 7], None], [[None], []]])
+def test_starts_of_another_kind_are_ignored(starts):
+    rows = [{"question": "What?", "context": "It is red.", "answers.text": [text]} for text in ("red", " red ")]
+    examples = Dataset.from_list(rows).add_column("answers.answer_start", starts)
+    prepared = build(NAME).prepare(examples)
+    assert prepared["answers.text"][:] == [["red"]] * 2
+    assert prepared.to_dict().get("answers.answer_start", [None] * 2) == [None] * 2
+    good = Dataset.from_list(rows).add_column("answers.answer_start", [[6], [5]])
+    assert build(NAME).prepare(good)["answers.answer_start"][:] == [[6], [6]]
+
+
+def test_predictions_can_be_predicted_again(tokenizer, tiny_model, tmp_path, capsys, monkeypatch):
+    model = tiny_model(MiniForCausalLM, vocab_size=len(tokenizer))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path)
+    data = {"task": NAME, "block_size": 64, "max_target_tokens": 4}
+    (tmp_path / "_run.json").write_text(json.dumps({"data": data}))
+    rows = [
+        {"question": "What?", "context": "It is red.", "answers.answer_start": [6]},
+        {"question": "What?", "context": "It."},
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(row) + "\n" for row in rows)))
+    assert command(["answer", str(tmp_path), "--jsonl"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_nested_squad_needs_no_place(tmp_path):
