@@ -113,14 +113,17 @@ def test_an_answer_that_no_window_contains_is_of_those_with_the_most_of_it(token
     assert [text for _, text in pairs] == [answer if size == max(kept) else "" for size in kept]
 
 
-def test_a_window_has_whole_characters(tokenizer):
+@pytest.mark.parametrize("stride", [4, 5])
+def test_a_window_has_whole_characters(tokenizer, stride):
     context = "漢字仮名" * 20  # three tokens for each character
-    pairs = build(NAME, **OPTIONS).training_pairs(tokenizer, batch(context, ["仮名"]))
-    for prompt, answer in pairs:
-        window = tokenizer.decode(prompt.input_ids, skip_special_tokens=True).partition("\n")[0]
+    task = build(NAME, **OPTIONS | {"stride": stride})
+    pairs = task.training_pairs(tokenizer, batch(context, ["仮名"]))
+    windows = [tokenizer.decode(prompt.input_ids, skip_special_tokens=True).partition("\n")[0] for prompt, _ in pairs]
+    for (prompt, answer), window in zip(pairs, windows, strict=True):
         first, last = prompt.characters
         assert context[first:last] == window.strip("\ufffd")
         assert answer == ("仮名" if "仮名" in window else "")
+    assert any(window.endswith("\ufffd") for window in windows), "a window ends within a character"
 
 
 def test_a_short_row_has_windows_of_which_half_is_new(tokenizer):
