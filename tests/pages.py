@@ -62,7 +62,9 @@ def run_commands(name, monkeypatch):
             monkeypatch.setattr("sys.stdin", io.StringIO(Path(command.pop()).read_text()))
             command.remove("<")
         for option in FILE_OPTIONS & {*command}:  # files of the reader
-            Path(command[command.index(option) + 1]).touch()
+            path = Path(command[command.index(option) + 1])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
         if command[0] == "modeling-mini":
             _run_ours(command[1:], has_hub=name.startswith("README"))
             seen.add(command[1])
