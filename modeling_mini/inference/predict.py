@@ -61,7 +61,8 @@ def predict(
     require_columns_of_training(columns, task, checkpoint)
     rows = Dataset.from_list(inputs)
     if inputs and (truncated := task.num_truncated(tokenizer, rows)):
-        logger.warning("%d of %d texts are longer than the model reads, and are truncated.", truncated, len(inputs))
+        part = "questions" if "question" in columns else "texts"
+        logger.warning("%d of %d %s are longer than the model reads, and are truncated.", truncated, len(inputs), part)
     predictions = iter(task.predict(model, tokenizer, rows, batch_size, **options) if inputs else [])
     for example, has_prediction in zip(examples, has_text, strict=True):
         prediction = next(predictions) if has_prediction else ""

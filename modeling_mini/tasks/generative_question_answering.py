@@ -1,5 +1,6 @@
 """Generative question answering: write the answer to a question about a text, or nothing if the text has none."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .. import metrics
 from ..data.columns import ANSWERS, NUMBERS_IF_ANY, one_answer
 from ..data.examples import Examples
+from ..data.packing import EncodedData
 from .base import most_stride
 from .batches import batches_of_like_length
 from .question_answering import (
@@ -25,6 +27,9 @@ from .question_answering import (
     with_clean_answers,
 )
 from .text_to_text import Prompt, TextToTextTask, padded_left, token_ids, with_ends
+
+
+logger = logging.getLogger(__name__)
 
 
 class GenerativeQuestionAnswering(TextToTextTask):
@@ -65,7 +70,18 @@ class GenerativeQuestionAnswering(TextToTextTask):
             answers = [one_answer(text) for text in examples["answers.text"]]
             examples = examples.remove_columns("answers.text").add_column("answers.text", answers)
             examples = examples.cast_column("answers.text", ANSWERS.feature)
-        return with_clean_answers(with_usable_starts(examples), self.args.source_name)
+        examples = with_clean_answers(with_usable_starts(examples), self.args.source_name)
+        if "answers.answer_start" in examples.column_names and (wrong := sum(map(is_misplaced, examples))):
+            message = "%s: %s answers are not at their answer_start; every occurrence counts as their place."
+            logger.warning(message, self.args.source_name, f"{wrong:,}")
+        return examples
+
+    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, name: str) -> EncodedData:
+        data = super().encode(examples, tokenizer, name)
+        windows = sum(map(len, data.rows["prompt_lengths"]))
+        if windows > len(examples):
+            logger.info("%s %s questions are read in %s windows", f"{len(examples):,}", name, f"{windows:,}")
+        return data
 
     def find_problem(self, example: dict) -> str | None:
         texts = example["answers.text"]
@@ -199,6 +215,12 @@ def with_usable_starts(examples: Dataset) -> Dataset:
         return examples
     examples = examples.remove_columns("answers.answer_start").add_column("answers.answer_start", usable)
     return examples.cast_column("answers.answer_start", feature)
+
+
+def is_misplaced(example: dict) -> bool:
+    """Whether the first answer is not where `answers.answer_start` says."""
+    texts, starts = example["answers.text"], example["answers.answer_start"]
+    return bool(texts and starts) and not (starts[0] >= 0 and example["context"].startswith(texts[0], starts[0]))
 
 
 def answer_places(context: str, answer: str, starts: list[int] | None) -> list[int]:

@@ -189,7 +189,7 @@ def check_length(max_new_tokens: int, prompt_length: int, context: int) -> None:
     """Raises `UserError` if a prompt and the new tokens are longer than the context of the model."""
     if prompt_length + max_new_tokens > context:
         raise UserError(
-            f"--max_new_tokens is {max_new_tokens}, but the longest source has {prompt_length} tokens, and the model "
+            f"--max_new_tokens is {max_new_tokens}, but the longest prompt has {prompt_length} tokens, and the model "
             f"reads at most {context} in all; give at most {max(context - prompt_length, 1)}."
         )
 

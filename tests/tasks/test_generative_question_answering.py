@@ -238,6 +238,29 @@ def test_predictions_can_be_predicted_again(tokenizer, tiny_model, tmp_path, cap
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_misplaced_answers_and_windows_are_counted_in_the_log(tokenizer, caplog):
+    caplog.set_level("INFO")
+    places = [[6], [0], [-1], [99], None, []]
+    rows = [
+        {
+            "question": "What?",
+            "context": "It is red. " + "It is. " * 30,
+            "answers.text": ["red"] if starts != [] else [],
+        }
+        for starts in places
+    ]
+    task = build(NAME, **OPTIONS)
+    examples = task.prepare(Dataset.from_list(rows).add_column("answers.answer_start", places))
+    assert "3 answers are not at their answer_start; every occurrence counts" in caplog.text
+    caplog.clear()
+    task.encode(examples, tokenizer, "training")
+    windows = len(task.prompts(tokenizer, examples[:]))
+    assert f"6 training questions are read in {windows} windows" in caplog.text
+    caplog.clear()
+    task.encode(Dataset.from_dict(batch("It is red.", ["red"], [6])), tokenizer, "training")
+    assert not caplog.text
+
+
 def test_nested_squad_needs_no_place(tmp_path):
     paragraphs = [
         {"context": "It is red.", "qas": [{"id": "1", "question": "What?", "answers": [answer]}]}
