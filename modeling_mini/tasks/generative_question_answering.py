@@ -206,11 +206,10 @@ def with_usable_starts(examples: Dataset) -> Dataset:
     feature = examples.features["answers.answer_start"]
     if not (isinstance(feature, List) and feature.feature.dtype.startswith("int")):
         return examples.remove_columns("answers.answer_start")
-    starts, texts = examples["answers.answer_start"][:], examples["answers.text"][:]
-    usable = [
-        places if places is not None and len(places) == len(answers) and None not in places else None
-        for places, answers in zip(starts, texts, strict=True)
-    ]
+    starts, texts, usable = examples["answers.answer_start"][:], examples["answers.text"][:], []
+    for places, answers in zip(starts, texts, strict=True):
+        is_usable = None not in (places, answers) and len(places) == len(answers) and None not in places
+        usable.append(places if is_usable else None)
     if usable == starts:
         return examples
     examples = examples.remove_columns("answers.answer_start").add_column("answers.answer_start", usable)
@@ -219,8 +218,10 @@ def with_usable_starts(examples: Dataset) -> Dataset:
 
 def is_misplaced(example: dict) -> bool:
     """Whether the first answer is not where `answers.answer_start` says."""
-    texts, starts = example["answers.text"], example["answers.answer_start"]
-    return bool(texts and starts) and not (starts[0] >= 0 and example["context"].startswith(texts[0], starts[0]))
+    texts, starts, context = (example[name] for name in ("answers.text", "answers.answer_start", "context"))
+    if not (texts and starts and isinstance(context, str)):
+        return False
+    return starts[0] < 0 or not context.startswith(texts[0], starts[0])
 
 
 def answer_places(context: str, answer: str, starts: list[int] | None) -> list[int]:

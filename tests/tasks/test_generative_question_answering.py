@@ -261,6 +261,17 @@ def test_misplaced_answers_and_windows_are_counted_in_the_log(tokenizer, caplog)
     assert not caplog.text
 
 
+def test_rows_without_a_context_or_answers_are_refused_later(caplog):
+    rows = [
+        {"question": "What?", "context": None, "answers.text": ["red"]},
+        {"question": "What?", "context": "It is."},
+    ]
+    task = build(NAME)
+    prepared = task.prepare(Dataset.from_list(rows).add_column("answers.answer_start", [[6], [0]]))
+    assert task.find_problem(prepared[0]).startswith("there is no context in")
+    assert task.find_problem(prepared[1]).startswith("{answers.text} is neither a text nor a list of texts")
+
+
 def test_nested_squad_needs_no_place(tmp_path):
     paragraphs = [
         {"context": "It is red.", "qas": [{"id": "1", "question": "What?", "answers": [answer]}]}
