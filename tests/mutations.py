@@ -919,7 +919,7 @@ DEFECTS = {
         (
             "answers: windows without the answer are trained to write it",
             "GenerativeQuestionAnswering.training_pairs",
-            'answer if overlap == max(overlaps) else ""',
+            'answer if overlap == most else ""',
             "answer",
         ),
         (

@@ -42,8 +42,8 @@ class GenerativeQuestionAnswering(TextToTextTask):
     A context that is too long is split into windows that overlap by `stride` tokens. The model is trained to write
     the answer after the windows that contain the most of it, and nothing after the others. `answers.answer_start`
     says where the answer is; without it, every occurrence counts. If the context does not have the answer in these
-    words, the model is trained to write it after every window. The prediction is the text of the window with the
-    lowest probability of no answer.
+    words, the model is trained to write it after every window. Of the windows for which the model writes a text, the
+    one with the lowest probability of no answer gives the prediction.
     """
 
     name = "generative-question-answering"
@@ -109,12 +109,14 @@ class GenerativeQuestionAnswering(TextToTextTask):
     def prompts(self, tokenizer: PreTrainedTokenizerBase, examples: Examples | dict) -> list[Prompt]:
         encoded = token_ids(tokenizer, self.sources(examples), return_offsets_mapping=True)
         columns = encoded.input_ids, encoded.offset_mapping, examples["context"]
-        return [
-            Prompt(with_ends(tokenizer, window), example, is_truncated and number == 0, characters)
-            for example, (ids, offsets, context) in enumerate(zip(*columns, strict=True))
-            for is_truncated, windows in [self._windows(ids, offsets, len(context))]
-            for number, (window, characters) in enumerate(windows)
-        ]
+        prompts = []
+        for example, (ids, offsets, context) in enumerate(zip(*columns, strict=True)):
+            is_truncated, windows = self._windows(ids, offsets, len(context))
+            prompts += [
+                Prompt(with_ends(tokenizer, window), example, is_truncated and number == 0, characters)
+                for number, (window, characters) in enumerate(windows)
+            ]
+        return prompts
 
     def _windows(
         self, ids: list[int], offsets: list[tuple[int, int]], context_end: int
@@ -150,9 +152,9 @@ class GenerativeQuestionAnswering(TextToTextTask):
                 max((min(last, start + len(answer)) - max(first, start) for start in places), default=0)
                 for first, last in (window.characters for window in windows)
             ]
+            most = max(overlaps)
             pairs += [
-                (window, answer if overlap == max(overlaps) else "")
-                for window, overlap in zip(windows, overlaps, strict=True)
+                (window, answer if overlap == most else "") for window, overlap in zip(windows, overlaps, strict=True)
             ]
         return pairs
 
@@ -165,6 +167,8 @@ class GenerativeQuestionAnswering(TextToTextTask):
         batch_size: int,
     ) -> list[str]:
         num_windows = Counter(prompt.example for prompt in prompts)
+        if len(num_windows) == len(prompts):  # each context is one window
+            return texts
         # All windows, also those without a text, so that the processes of a sharded model call it equally often.
         competing = [i for i, prompt in enumerate(prompts) if num_windows[prompt.example] > 1]
         values = self._no_answer(model, tokenizer, [prompts[i] for i in competing], batch_size)
@@ -219,9 +223,12 @@ def with_usable_starts(examples: Dataset) -> Dataset:
 def is_misplaced(example: dict) -> bool:
     """Whether the first answer is not where `answers.answer_start` says."""
     texts, starts, context = (example[name] for name in ("answers.text", "answers.answer_start", "context"))
-    if not (texts and starts and isinstance(context, str)):
-        return False
-    return starts[0] < 0 or not context.startswith(texts[0], starts[0])
+    return bool(texts and starts) and isinstance(context, str) and not is_at(context, texts[0], starts[0])
+
+
+def is_at(context: str, answer: str, start: int) -> bool:
+    """Whether the answer begins at the character `start` of the context."""
+    return start >= 0 and context.startswith(answer, start)
 
 
 def answer_places(context: str, answer: str, starts: list[int] | None) -> list[int]:
@@ -231,7 +238,7 @@ def answer_places(context: str, answer: str, starts: list[int] | None) -> list[i
     """
     if not answer:
         return []
-    if starts and starts[0] >= 0 and context.startswith(answer, starts[0]):
+    if starts and is_at(context, answer, starts[0]):
         return starts[:1]
     pattern, letter = re.escape(answer), "[0-9A-Za-z]"
     words = list(re.finditer(f"(?<!{letter}){pattern}(?!{letter})", context))
