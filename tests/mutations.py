@@ -534,6 +534,8 @@ DEFECTS = {
             "if not ''.join(",
         ),
         ("locking: every lock is stale", "_remove_stale", "if not _is_stale(text):", "if False:"),
+        ("locking: a lock is stale after the clock was set", "start_of", "if not psutil.LINUX:", "if True:"),
+        ("locking: a lock of before the boot is not stale", "_is_stale", 'start["boot"] == holder["boot"] and ', ""),
     ],
     ("training/resuming.py", "training/test_resuming.py"): [
         ("resuming: other rows are trained on", "check_same_rows", "not in (None, fingerprint)", "is False"),

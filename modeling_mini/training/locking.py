@@ -17,6 +17,7 @@ from ..json_files import parse
 
 LOCK_NAME = "_lock.json"  # with an underscore, so that the Trainer does not push it
 START_OF_LOCK = '{"process": '  # as `_acquire` writes it; a kill may leave less
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def locked(output_dir: str | Path, is_first_process: bool) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> None:
-    holder = {"process": os.getpid(), "started": psutil.Process().create_time(), "host": socket.gethostname()}
+    holder = {"process": os.getpid(), **start_of(psutil.Process()), "host": socket.gethostname()}
     complete = path.with_name(f"{LOCK_NAME}.{os.getpid()}.part")
     complete.write_text(json.dumps(holder) + "\n", encoding="utf-8")
     try:
@@ -140,12 +141,28 @@ def _is_stale(text: str) -> bool:
         return "host" not in holder
     try:
         process = psutil.Process(holder["process"])
-        is_same = abs(process.create_time() - holder["started"]) <= 1  # numbers of processes are used again
+        start = start_of(process)  # numbers of processes are used again
+        is_same = start["boot"] == holder["boot"] and abs(start["started"] - holder["started"]) <= 2
         return not is_same or process.status() == psutil.STATUS_ZOMBIE
     except (psutil.AccessDenied, PermissionError):
         return False
     except (psutil.Error, KeyError, TypeError, ValueError):
         return True
+
+
+def start_of(process: psutil.Process) -> dict[str, str | float]:
+    """When a process started, in seconds, in terms that do not change when the clock of the machine is set.
+
+    Linux counts from the boot, and psutil adds the time of the boot, which follows the clock in steps of a second.
+    """
+    started = process.create_time()
+    if not psutil.LINUX:
+        return {"boot": "", "started": started}
+    try:
+        boot = BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:  # a sandbox may hide it
+        boot = ""
+    return {"boot": boot, "started": started - psutil.boot_time()}
 
 
 def _in_use(path: Path, text: str) -> str:

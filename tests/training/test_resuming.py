@@ -25,7 +25,7 @@ from modeling_mini.errors import UserError
 from modeling_mini.inference.evaluate import check_output
 from modeling_mini.training.arguments import parse_arguments
 from modeling_mini.training.callbacks import StopOnSignal
-from modeling_mini.training.locking import LOCK_NAME, locked
+from modeling_mini.training.locking import LOCK_NAME, locked, start_of
 from modeling_mini.training.resuming import (
     FIXED_ARGUMENTS,
     check_output_dir,
@@ -267,15 +267,28 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
 
 
 def holder(**changes):
-    mine = {"process": os.getpid(), "started": psutil.Process().create_time(), "host": socket.gethostname()}
+    mine = {"process": os.getpid(), **start_of(psutil.Process()), "host": socket.gethostname()}
     return json.dumps(mine | changes)
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="elsewhere the start of a process is not derived from the clock")
+@pytest.mark.parametrize("hides_boot", [False, True])
+def test_a_lock_holds_when_the_clock_of_the_machine_is_set(tmp_path, monkeypatch, hides_boot):
+    if hides_boot:
+        monkeypatch.setattr("modeling_mini.training.locking.BOOT_ID", tmp_path / "missing")
+    with locked(tmp_path, True):
+        seconds = psutil.boot_time() + 3600
+        monkeypatch.setattr("psutil._pslinux.boot_time", lambda: seconds)
+        with pytest.raises(UserError, match="is in use by another run"), locked(tmp_path, True):
+            pass
 
 
 @pytest.mark.parametrize(
     ("text", "is_stale"),
     [
         (holder(), False),
-        (holder(started=1.0), True),  # the number of the process was given to another one since
+        (holder(started=-9.0), True),  # the number of the process was given to another one since
+        (holder(boot="before"), True),
         (holder(process=2**22 + 1), True),
         (holder(process="x"), True),
         (holder(host="elsewhere"), False),
@@ -283,7 +296,7 @@ def holder(**changes):
         ("{", True),
         (holder()[:20], True),
     ],
-    ids=["ours", "reused", "gone", "no number", "elsewhere", "empty", "one byte", "truncated"],
+    ids=["ours", "reused", "before the boot", "gone", "no number", "elsewhere", "empty", "one byte", "truncated"],
 )
 def test_the_lock_of_a_process_that_is_gone_is_replaced(tmp_path, text, is_stale):
     (tmp_path / LOCK_NAME).write_text(text)
