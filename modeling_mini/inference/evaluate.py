@@ -111,9 +111,12 @@ def evaluate(argv: list[str]) -> None:
         scores, predictions = task.evaluate(model, tokenizer, examples, args.batch_size, **written)
         comparison = verdict(scores, systems, compared_metrics(task))
         systems = {**systems, name: scores}
+    needs_train = args.baselines and task.trains_baselines and train is None and split != "train"
     if not systems:
-        hint = f"they need a training split besides {split!r}; " if args.baselines and train is None else ""
+        hint = "give a training split with --train_file, or " if needs_train else ""
         raise UserError(f"{task.name} has no baselines here; {hint}name a checkpoint.")
+    if needs_train:
+        comparison.append("Baselines that need training were not scored; give a training split with --train_file.")
     dataset = task_args.split_files.get(split, task_args.dataset)
     name = heading(task_args, split, divide)
     parts = [f"{task.name}: {name}, {len(examples):,} examples", *comparison, table(systems)]

@@ -127,6 +127,7 @@ class Task(ExampleFormat, ABC):
         metric: the key of `score` by which systems are compared.
         score_names: metrics that `score` computes for any examples, greater is better; a validation during training
             computes them on a sample of `eval_sample` examples. The default sample keeps an evaluation short.
+        trains_baselines: whether some baselines are trained on the training split.
         pretrained_result: what its recipe reaches if it starts from a pretrained model; None if it needs none.
         logit_names, label_names: outputs of the model, and parts of a batch, that `row_loss` compares.
     """
@@ -148,6 +149,7 @@ class Task(ExampleFormat, ABC):
     metric: ClassVar[str]
     score_names: ClassVar[tuple[str, ...]] = ()
     eval_sample: ClassVar[int] = 1000
+    trains_baselines: ClassVar[bool] = False
     pretrained_result: ClassVar[str | None] = None
     logit_names: ClassVar[tuple[str, ...]] = ("logits",)
     label_names: ClassVar[tuple[str, ...]] = ("labels",)

@@ -60,6 +60,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
     default_dataset = "docstring-questions"
     metric = "exact_match"
     score_names = ("exact_match", "f1")
+    trains_baselines = True
     pretrained_result = "exact match 72.6"
 
     def expand_row(self, row: dict) -> Iterable[dict] | None:

@@ -71,6 +71,7 @@ class QuestionAnswering(Task):
     predicts_tokens = False
     metric = "exact_match"
     score_names = ("exact_match", "f1")
+    trains_baselines = True
     pretrained_result = "exact match 61.3"
     logit_names = ("start_logits", "end_logits")
     label_names = ("start_positions", "end_positions")
@@ -356,7 +357,7 @@ def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[
         counts = Counter(text for texts in train["answers.text"] for text in texts)
         common = [answer for answer, _ in counts.most_common(1000)]
         yield (
-            "commonest answer that is in the context",
+            "most frequent answer that is in the context",
             [next((answer for answer in common if answer in example["context"]), "") for example in inputs],
         )
 

@@ -56,6 +56,7 @@ class TextClassification(Task):
     predicts_tokens = False
     metric = "macro_f1"
     score_names = ("accuracy", "macro_f1", "mcc")
+    trains_baselines = True
 
     def __init__(self, args: TaskArguments):
         super().__init__(args)
@@ -185,7 +186,7 @@ class TextClassification(Task):
         if train is None:
             return
         commonest = Counter(train["label"]).most_common(1)[0][0]
-        yield "the commonest label", [commonest] * len(examples)
+        yield "most frequent label", [commonest] * len(examples)
         if set(train["label"]) == {commonest}:
             return
         if "text_pair" in train.column_names:

@@ -38,6 +38,7 @@ class TextGeneration(Task):
     counts_bytes = True
     has_prediction_per_example = False
     metric = "bits_per_byte"
+    trains_baselines = True
 
     row_loss = staticmethod(next_token_nll)
 

@@ -43,6 +43,25 @@ def test_baselines_learn_from_all_training_rows_whichever_split_is_named(tmp_pat
     assert chosen(EvalArguments(split=split), build(TASK, dataset=str(tmp_path))) == expected
 
 
+def test_baselines_that_could_not_be_trained_are_mentioned(tmp_path, capsys):
+    note = "Baselines that need training were not scored; give a training split with --train_file."
+    documents = [{"document": f"Open file {i}. Then read it.", "summary": f"Read file {i}."} for i in range(20)]
+    sums = [{"source": f"1 + {i}", "target": str(i)} for i in range(20)]
+    rows = jsonl(tmp_path / "documents.jsonl", documents)
+    train = jsonl(tmp_path / "train.jsonl", [{**row, "document": f"And {row['document']}"} for row in documents])
+    for options, is_mentioned in (
+        (["--task", "summarization", "--test_file", rows], True),
+        (["--task", "summarization", "--test_file", rows, "--train_file", train], False),
+        (["--task", "summarization", "--train_file", rows, "--split", "train"], False),
+        (["--task", "translation", "--test_file", jsonl(tmp_path / "sums.jsonl", sums)], False),
+    ):
+        assert main(["eval", *options]) == 0
+        assert (note in capsys.readouterr().out) == is_mentioned
+    assert main(["eval", "--task", TASK, "--test_file", labelled(tmp_path / "test.jsonl", 20)]) == 1
+    hint = "give a training split with --train_file, or name a checkpoint"
+    assert f"{TASK} has no baselines here; {hint}." in capsys.readouterr().err
+
+
 def test_a_stream_is_divided_by_its_first_documents(tmp_path):
     (tmp_path / "a.txt").write_text("a line\n" * 60)
     recorded = {"dataset": f"{tmp_path}/a.txt", "text_unit": "line", "streaming": True, "max_validation_documents": 20}

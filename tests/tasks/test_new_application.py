@@ -52,7 +52,7 @@ def test_the_task_of_the_page_is_trained_evaluated_and_refuses_wrong_rows(run, t
     systems = json.loads((tmp_path / "results" / "results.json").read_text())["systems"]
     *_, model = systems.values()
     assert model["accuracy"] > 90
-    assert systems["the commonest tag of the word"]["accuracy"] == 100
+    assert systems["most frequent tag of the word"]["accuracy"] == 100
 
     data.write_text('{"words": "Anna saw Rome", "tags": "PERSON"}\n')
     refused = run(*command, "--output_dir", "other")

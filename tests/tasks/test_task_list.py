@@ -46,7 +46,7 @@ def test_baselines_predict_what_their_names_say():
     texts = [{"text": f"{word} item", "label": "a" if i < 5 else "b"} for i, word in enumerate(NUMBERS)] * 4
     rows = Dataset.from_list(texts)
     predictions = dict(build("text-classification").baselines(rows, rows))
-    assert predictions["the commonest label"] == ["a"] * len(rows)
+    assert predictions["most frequent label"] == ["a"] * len(rows)
     assert predictions["bag of words + logistic regression"] == rows["label"][:]
     pairs = [(word, "no", "the rest") for word in NUMBERS] + [(word, "yes", f"the {word}") for word in NUMBERS]
     pairs = Dataset.from_list([{"text": f"{w} item", "text_pair": pair, "label": label} for w, label, pair in pairs])
