@@ -834,6 +834,7 @@ DEFECTS = {
             '("train", "validation", args.split)',
             '("train", args.split)',
         ),
+        ("eval: missing baselines are not mentioned", "evaluate", "if needs_train:", "if False:"),
     ],
     ("inference/loading.py", "inference/test_checkpoint_faults.py"): [
         (
