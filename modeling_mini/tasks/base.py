@@ -243,7 +243,8 @@ class Task(ExampleFormat, ABC):
     ) -> tuple[dict, list]:
         """All metrics on the examples, including the loss, and the predictions; `options` are those of `predict`."""
         nats, targets = zip(*self.losses(model, tokenizer, examples, batch_size), strict=True)
-        loss = TextLoss(keep_in_memory=True).compute(nats=nats, targets=targets)
+        metric = TextLoss(keep_in_memory=True)
+        loss = metric.compute(nats=nats, targets=targets, predicts_tokens=self.predicts_tokens)
         predictions = self.predict(model, tokenizer, examples, batch_size, **options)
         return loss | self.score(predictions, examples), predictions
 

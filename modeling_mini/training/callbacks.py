@@ -50,8 +50,9 @@ class RowLoss:
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         nats, targets = np.asarray(prediction.predictions, dtype=np.float64).T
-        results = self.metric.compute(nats=nats, targets=targets.astype(int), num_bytes=self.num_bytes)
-        return results if self.predicts_tokens else {k: v for k, v in results.items() if k != "perplexity"}
+        targets = targets.astype(int)
+        options = {"num_bytes": self.num_bytes, "predicts_tokens": self.predicts_tokens}
+        return self.metric.compute(nats=nats, targets=targets, **options)
 
 
 class ValidationMetrics:

@@ -88,6 +88,7 @@ def test_a_task_can_be_trained_reported_evaluated_and_used(trained, name, tmp_pa
     evaluated = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert (evaluated["checkpoint"], evaluated["split"], evaluated["examples"]) == (str(run), "test", 60)
     *baselines, model = evaluated["systems"].values()
+    assert ("perplexity" in model) == task_class(name).predicts_tokens
     assert model[metric] > max(scores[metric] for scores in baselines) + 10
     predictions = [json.loads(line) for line in (tmp_path / "eval" / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == 60

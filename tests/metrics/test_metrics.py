@@ -137,6 +137,10 @@ def test_bits_per_byte_need_the_size_of_the_text(metric):
     assert set(metric.compute(nats=[3.0], targets=[2])) == {"token_loss", "token_loss_margin", "perplexity"}
 
 
+def test_labels_and_spans_have_no_perplexity(metric):
+    assert set(metric.compute(nats=[3.0], targets=[2], predicts_tokens=False)) == {"token_loss", "token_loss_margin"}
+
+
 def test_the_margin_covers_the_loss_of_the_population_in_19_of_20_samples():
     """Samples of 60 of 20,000 rows with different lengths and losses: the standard error of a ratio, not of a mean."""
     torch.manual_seed(0)
