@@ -35,11 +35,11 @@ PRETRAINED = {
     "masked": "fill-mask",
     "films": (
         'pretraining --dataset {data}/film-texts --config_overrides {"vocab_size":16384} '
-        "--max_steps 3500 --eval_steps 500 --save_steps 500"
+        "--max_steps 7000 --eval_steps 1000 --save_steps 1000"
     ),
 }
 
-# Number of labels -> updates from the causal model, and from scratch; both were chosen on the validation split.
+# Number of labels -> updates from the causal model, and from scratch, chosen on the validation split (experiments.md).
 FEW_LABELS = {200: (150, 250), 1000: (300, 600)}
 FEW_LABELS_OPTIONS = "--metric_for_best_model accuracy --eval_steps 50 --save_steps 50"
 FIELDS_FROM_SCRATCH = "text-classification-scratch --num_train_epochs 5 --metric_for_best_model accuracy"
