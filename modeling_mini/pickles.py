@@ -18,7 +18,7 @@ from .errors import UserError
 
 METADATA_NAME = ".metadata"  # as torch.distributed.checkpoint names it
 
-# What the Trainer's random states name beside tensors, as in transformers.trainer_pt_utils.safe_globals, and what
+# What random states of the Trainer name besides tensors, as in transformers.trainer_pt_utils.safe_globals, and what
 # DeepSpeed's checkpoints name. All of these only hold values.
 _HARMLESS = {
     *(f"{core}.multiarray.{name}" for core in ("numpy.core", "numpy._core") for name in ("_reconstruct", "scalar")),

@@ -931,9 +931,9 @@ DEFECTS = {
             "no_answer.get(i, 0.0)",
             "-i",
         ),
-        ("answers: a given place is not used", "answer_places", "return starts[:1]", "pass"),
-        ("answers: a word is found inside another", "answer_places", "for match in words or", "for match in"),
-        ("answers: starts of another number are kept", "with_usable_starts", "len(places) == len(answers)", "True"),
+        ("answers: a given start is not used", "answer_starts", "return given[:1]", "pass"),
+        ("answers: a word is found inside another", "answer_starts", "for match in words or", "for match in"),
+        ("answers: starts of another number are kept", "with_usable_starts", "len(indices) == len(answers)", "True"),
         (
             "answers: a question that fits is truncated",
             "GenerativeQuestionAnswering._windows",

@@ -35,7 +35,7 @@ def serve_page(checkpoint: str, host: str, port: int) -> None:
         UserError: the checkpoint cannot be used, or the address is taken.
     """
     page = build(checkpoint)
-    name = url_host(host)  # gradio wants brackets too
+    name = url_host(host)  # gradio needs brackets too
     # Gradio opens its own page once, which a proxy cannot reach. Nothing is left to download.
     os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}
     try:

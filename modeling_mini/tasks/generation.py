@@ -119,7 +119,7 @@ def write(
     *processors: LogitsProcessor,
     streamer: BaseStreamer | None = None,
 ) -> torch.Tensor:
-    """Prompt and written tokens `[B, T]`, as `decoding` (with `max_new_tokens`) wants them.
+    """Prompt and written tokens `[B, T]`, as `decoding` (with `max_new_tokens`) says.
 
     Args:
         inputs: `input_ids` and `attention_mask` `[B, T]`, padded on the left.

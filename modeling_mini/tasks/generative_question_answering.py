@@ -73,7 +73,7 @@ class GenerativeQuestionAnswering(TextToTextTask):
             examples = examples.cast_column("answers.text", ANSWERS.feature)
         examples = with_clean_answers(with_usable_starts(examples), self.args.source_name)
         if "answers.answer_start" in examples.column_names and (wrong := sum(map(is_misplaced, examples))):
-            message = "%s: %s answers are not at their answer_start; every occurrence counts as their place."
+            message = "%s: %s answers are not at their answer_start; every occurrence counts as an answer."
             logger.warning(message, self.args.source_name, f"{wrong:,}")
         return examples
 
@@ -145,12 +145,12 @@ class GenerativeQuestionAnswering(TextToTextTask):
 
     def training_pairs(self, tokenizer: PreTrainedTokenizerBase, examples: dict) -> list[tuple[Prompt, str]]:
         pairs, targets = [], self.targets(examples)
-        starts = examples.get("answers.answer_start", [None] * len(targets))
+        given = examples.get("answers.answer_start", [None] * len(targets))
         for example, windows in groupby(self.prompts(tokenizer, examples), key=attrgetter("example")):
             windows, answer = list(windows), targets[example]
-            places = answer_places(examples["context"][example], answer, starts[example])
+            starts = answer_starts(examples["context"][example], answer, given[example])
             overlaps = [
-                max((min(last, start + len(answer)) - max(first, start) for start in places), default=0)
+                max((min(last, start + len(answer)) - max(first, start) for start in starts), default=0)
                 for first, last in (window.characters for window in windows)
             ]
             most = max(overlaps)
@@ -212,9 +212,9 @@ def with_usable_starts(examples: Dataset) -> Dataset:
     if not (isinstance(feature, List) and feature.feature.dtype.startswith("int")):
         return examples.remove_columns("answers.answer_start")
     starts, texts, usable = examples["answers.answer_start"][:], examples["answers.text"][:], []
-    for places, answers in zip(starts, texts, strict=True):
-        is_usable = None not in (places, answers) and len(places) == len(answers) and None not in places
-        usable.append(places if is_usable else None)
+    for indices, answers in zip(starts, texts, strict=True):
+        is_usable = None not in (indices, answers) and len(indices) == len(answers) and None not in indices
+        usable.append(indices if is_usable else None)
     if usable == starts:
         return examples
     examples = examples.remove_columns("answers.answer_start").add_column("answers.answer_start", usable)
@@ -232,15 +232,15 @@ def is_at(context: str, answer: str, start: int) -> bool:
     return start >= 0 and context.startswith(answer, start)
 
 
-def answer_places(context: str, answer: str, starts: list[int] | None) -> list[int]:
+def answer_starts(context: str, answer: str, given: list[int] | None) -> list[int]:
     """The characters at which an answer begins: at its given start, or wherever the context has it.
 
     Without a start, "no" is not in "note", unless the context has it nowhere else.
     """
     if not answer:
         return []
-    if starts and is_at(context, answer, starts[0]):
-        return starts[:1]
+    if given and is_at(context, answer, given[0]):
+        return given[:1]
     pattern, letter = re.escape(answer), "[0-9A-Za-z]"
     words = list(re.finditer(f"(?<!{letter}){pattern}(?!{letter})", context))
     return [match.start() for match in words or re.finditer(pattern, context)]

@@ -302,8 +302,8 @@ def with_clean_answers(examples: Examples, dataset: str) -> Examples:
         if kept.items() <= example.items():
             continue
         is_changed = True
-        places = zip(example["answers.text"], example.get("answers.answer_start") or [], strict=False)
-        before = [without_spaces(text, start)[1] for text, start in places if text.strip()]
+        pairs = zip(example["answers.text"], example.get("answers.answer_start") or [], strict=False)
+        before = [without_spaces(text, start)[1] for text, start in pairs if text.strip()]
         num_moved += sum(new != old for new, old in zip(kept.get("answers.answer_start", []), before, strict=True))
         num_blank += len(example["answers.text"]) - len(kept["answers.text"])
     if num_moved:
@@ -343,8 +343,8 @@ def without_spaces(text: str, start: int) -> tuple[str, int]:
 
 def nearest_start(context: str, text: str, start: int) -> int:
     """Where the context has the answer, at most two characters from `start`; or `start`, if it is not there."""
-    places = [start + offset for offset in (0, -1, 1, -2, 2)] if isinstance(start, int) and start >= 0 else []
-    return next((place for place in places if place >= 0 and context.startswith(text, place)), start)
+    indices = [start + offset for offset in (0, -1, 1, -2, 2)] if isinstance(start, int) and start >= 0 else []
+    return next((index for index in indices if index >= 0 and context.startswith(text, index)), start)
 
 
 def trivial_answers(examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list[str]]]:

@@ -13,7 +13,7 @@ from transformers import ByT5Tokenizer
 from modeling_mini import MiniForCausalLM
 from modeling_mini.cli import main as command
 from modeling_mini.errors import UserError
-from modeling_mini.tasks.generative_question_answering import answer_places
+from modeling_mini.tasks.generative_question_answering import answer_starts
 from modeling_mini.tasks.text_to_text import token_ids, with_ends
 
 
@@ -135,12 +135,12 @@ def test_a_short_row_has_windows_of_which_half_is_new(tokenizer):
 
 
 def test_a_word_is_not_found_inside_another():
-    assert answer_places("note: no, or not", "no", None) == [6]
-    assert answer_places("notes", "no", None) == [0]
-    assert answer_places("note: no", "no", [0]) == [0]
+    assert answer_starts("note: no, or not", "no", None) == [6]
+    assert answer_starts("notes", "no", None) == [0]
+    assert answer_starts("note: no", "no", [0]) == [0]
     for wrong in ([-2], [1], [99], []):
-        assert answer_places("a no", "no", wrong) == [2]
-    assert answer_places("a no", "", [0]) == []
+        assert answer_starts("a no", "no", wrong) == [2]
+    assert answer_starts("a no", "", [0]) == []
 
 
 def test_a_truncated_target_counts_once_for_all_windows(tokenizer, caplog):
