@@ -534,8 +534,13 @@ DEFECTS = {
             "if not ''.join(",
         ),
         ("locking: every lock is stale", "_remove_stale", "if not _is_stale(text):", "if False:"),
-        ("locking: a lock is stale after the clock was set", "start_of", "if not psutil.LINUX:", "if True:"),
-        ("locking: a lock of before the boot is not stale", "_is_stale", 'start["boot"] == holder["boot"] and ', ""),
+        ("locking: a lock is stale after the clock was set", "start_of", "if psutil.LINUX:", "if False:"),
+        (
+            "locking: a lock of before the boot is not stale",
+            "_is_same_start",
+            'start["boot"] != holder["boot"]',
+            "False",
+        ),
     ],
     ("training/resuming.py", "training/test_resuming.py"): [
         ("resuming: other rows are trained on", "check_same_rows", "not in (None, fingerprint)", "is False"),
@@ -834,7 +839,7 @@ DEFECTS = {
             '("train", "validation", args.split)',
             '("train", args.split)',
         ),
-        ("eval: missing baselines are not mentioned", "evaluate", "if needs_train:", "if False:"),
+        ("eval: missing baselines are not mentioned", "evaluate", "if lacks_training_rows:", "if False:"),
     ],
     ("inference/loading.py", "inference/test_checkpoint_faults.py"): [
         (

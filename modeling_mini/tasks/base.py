@@ -127,7 +127,7 @@ class Task(ExampleFormat, ABC):
         metric: the key of `score` by which systems are compared.
         score_names: metrics that `score` computes for any examples, greater is better; a validation during training
             computes them on a sample of `eval_sample` examples. The default sample keeps an evaluation short.
-        trains_baselines: whether some baselines are trained on the training split.
+        trains_baselines: whether some baselines are trained on the training split; `eval` says if they are missing.
         pretrained_result: what its recipe reaches if it starts from a pretrained model; None if it needs none.
         logit_names, label_names: outputs of the model, and parts of a batch, that `row_loss` compares.
     """
@@ -288,7 +288,7 @@ class Task(ExampleFormat, ABC):
 
     @abstractmethod
     def baselines(self, examples: Dataset, train: Dataset | None) -> Iterator[tuple[str, list]]:
-        """Baselines by name, with their predictions; some are trained on `train` and need it."""
+        """Baselines by name, with their predictions. Those of `trains_baselines` need `train`."""
 
     def report(
         self,

@@ -44,6 +44,7 @@ class FillMask(TextGeneration):
     default_dataset = "docstrings"
     needs_causal = counts_bytes = False
     metric = "token_loss"
+    trains_baselines = False
 
     row_loss = staticmethod(token_nll)
 

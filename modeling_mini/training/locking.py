@@ -141,28 +141,34 @@ def _is_stale(text: str) -> bool:
         return "host" not in holder
     try:
         process = psutil.Process(holder["process"])
-        start = start_of(process)  # numbers of processes are used again
-        is_same = start["boot"] == holder["boot"] and abs(start["started"] - holder["started"]) <= 2
-        return not is_same or process.status() == psutil.STATUS_ZOMBIE
+        return not _is_same_start(start_of(process), holder) or process.status() == psutil.STATUS_ZOMBIE
     except (psutil.AccessDenied, PermissionError):
         return False
     except (psutil.Error, KeyError, TypeError, ValueError):
         return True
 
 
-def start_of(process: psutil.Process) -> dict[str, str | float]:
-    """When a process started, in seconds, in terms that do not change when the clock of the machine is set.
+def _is_same_start(start: dict, holder: dict) -> bool:
+    """Whether the process is the one that wrote the lock, and not a later one with the same number."""
+    if start.get("boot") and holder.get("boot") and start["boot"] != holder["boot"]:
+        return False
+    clocks = [name for name in ("started", "since_boot") if name in holder and name in start]
+    return any(abs(start[name] - holder[name]) <= 2 for name in clocks)
 
-    Linux counts from the boot, and psutil adds the time of the boot, which follows the clock in steps of a second.
+
+def start_of(process: psutil.Process) -> dict[str, str | float]:
+    """When a process started, as the system reports it.
+
+    Linux counts from the boot, and psutil adds the time of the boot, which changes when the clock is set. So on Linux
+    the seconds since the boot are here too, with the id of the boot ("" if a sandbox hides it).
     """
-    started = process.create_time()
-    if not psutil.LINUX:
-        return {"boot": "", "started": started}
-    try:
-        boot = BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:  # a sandbox may hide it
-        boot = ""
-    return {"boot": boot, "started": started - psutil.boot_time()}
+    boot_time = psutil.boot_time()  # before `create_time`, to which psutil below 7.1 adds the boot time that it stored
+    start: dict[str, str | float] = {"started": process.create_time()}
+    if psutil.LINUX:
+        start |= {"boot": "", "since_boot": start["started"] - boot_time}
+        with suppress(OSError):
+            start["boot"] = BOOT_ID.read_text(encoding="ascii").strip()
+    return start
 
 
 def _in_use(path: Path, text: str) -> str:

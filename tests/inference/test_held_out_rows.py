@@ -44,22 +44,29 @@ def test_baselines_learn_from_all_training_rows_whichever_split_is_named(tmp_pat
 
 
 def test_baselines_that_could_not_be_trained_are_mentioned(tmp_path, capsys):
-    note = "Baselines that need training were not scored; give a training split with --train_file."
+    advice = "give training rows with --train_file, and the rows to score with --test_file"
+    note = f"Baselines that need training were not scored; {advice}."
     documents = [{"document": f"Open file {i}. Then read it.", "summary": f"Read file {i}."} for i in range(20)]
     sums = [{"source": f"1 + {i}", "target": str(i)} for i in range(20)]
     rows = jsonl(tmp_path / "documents.jsonl", documents)
     train = jsonl(tmp_path / "train.jsonl", [{**row, "document": f"And {row['document']}"} for row in documents])
     for options, is_mentioned in (
         (["--task", "summarization", "--test_file", rows], True),
+        (["--task", "summarization", "--dataset", rows], True),
         (["--task", "summarization", "--test_file", rows, "--train_file", train], False),
         (["--task", "summarization", "--train_file", rows, "--split", "train"], False),
         (["--task", "translation", "--test_file", jsonl(tmp_path / "sums.jsonl", sums)], False),
     ):
         assert main(["eval", *options]) == 0
         assert (note in capsys.readouterr().out) == is_mentioned
-    assert main(["eval", "--task", TASK, "--test_file", labelled(tmp_path / "test.jsonl", 20)]) == 1
-    hint = "give a training split with --train_file, or name a checkpoint"
-    assert f"{TASK} has no baselines here; {hint}." in capsys.readouterr().err
+    labels = labelled(tmp_path / "test.jsonl", 20)
+    for options, sentence in (
+        (["--test_file", labels], f"has no baselines here; {advice}, or name a checkpoint."),
+        (["--train_file", labels, "--split", "train"], "has no baselines on the split train; name a checkpoint."),
+        (["--train_file", labels, "--no_baselines"], "has no baselines here; name a checkpoint."),
+    ):
+        assert main(["eval", "--task", TASK, *options]) == 1
+        assert f"{TASK} {sentence}" in capsys.readouterr().err
 
 
 def test_a_stream_is_divided_by_its_first_documents(tmp_path):

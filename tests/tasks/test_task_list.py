@@ -58,6 +58,16 @@ def test_baselines_predict_what_their_names_say():
     assert rest_of_line("What type is `axis`?", "sum of it\naxis : int or None\n  what") == "int or None"
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_says_whether_its_baselines_need_training(name):
+    columns = {"text": "a b", "source": "a b", "target": "c", "document": "a b", "summary": "c"}
+    columns |= {"question": "is it a?", "context": "it is a", "answers.text": ["a"]}
+    rows = Dataset.from_list([{**columns, "label": label} for label in "ab"])
+    task = build(name)
+    trained, untrained = ([name for name, _ in task.baselines(rows, train)] for train in (rows, None))
+    assert (trained != untrained) == task.trains_baselines
+
+
 @pytest.mark.parametrize(
     ("question", "context", "sentence"),
     [
