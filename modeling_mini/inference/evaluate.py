@@ -36,7 +36,7 @@ SPLITS = ("test", "validation", "train")  # in order of preference
 DIVIDING_ARGUMENTS = ("where", "split_column", "text_unit", "streaming")
 DIVIDING_STREAMS, DIVIDING_OTHERS = ("max_validation_documents",), ("validation_fraction", "split_seed")
 RESULT_FILES = ("results.json", "results.png", "predictions.jsonl")
-ADVICE = "give training rows with --train_file, and the rows to score with --test_file"
+TRAINING_ROWS_ADVICE = "give training rows with --train_file, and the rows to score with --test_file"
 STREAMED_EXAMPLES = 500  # default number of evaluated examples of a stream
 STREAMED_TRAINING_EXAMPLES = 20_000  # of a stream, that the baselines are trained on
 
@@ -115,10 +115,11 @@ def evaluate(argv: list[str]) -> None:
     is_training = args.split == "train"  # on which trained baselines are not scored
     lacks_training_rows = args.baselines and task.trains_baselines and train is None and not is_training
     if not systems:
-        where, hint = "on the split train" if is_training else "here", f"{ADVICE}, or " if lacks_training_rows else ""
+        where = "on the split train" if is_training else "here"
+        hint = f"{TRAINING_ROWS_ADVICE}, or " if lacks_training_rows else ""
         raise UserError(f"{task.name} has no baselines {where}; {hint}name a checkpoint.")
     if lacks_training_rows:
-        comparison.append(f"Baselines that need training were not scored; {ADVICE}.")
+        comparison.append(f"Baselines that need training were not scored; {TRAINING_ROWS_ADVICE}.")
     dataset = task_args.split_files.get(split, task_args.dataset)
     name = heading(task_args, split, divide)
     parts = [f"{task.name}: {name}, {len(examples):,} examples", *comparison, table(systems)]

@@ -45,14 +45,12 @@ class RowLoss:
     """
 
     def __init__(self, num_bytes: int | None = None, predicts_tokens: bool = True):
-        self.num_bytes, self.predicts_tokens = num_bytes, predicts_tokens
+        self.options = {"num_bytes": num_bytes, "predicts_tokens": predicts_tokens}
         self.metric = TextLoss(keep_in_memory=True)  # the Trainer has already gathered the rows of all processes
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         nats, targets = np.asarray(prediction.predictions, dtype=np.float64).T
-        targets = targets.astype(int)
-        options = {"num_bytes": self.num_bytes, "predicts_tokens": self.predicts_tokens}
-        return self.metric.compute(nats=nats, targets=targets, **options)
+        return self.metric.compute(nats=nats, targets=targets.astype(int), **self.options)
 
 
 class ValidationMetrics:
