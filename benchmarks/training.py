@@ -10,8 +10,9 @@ Peak memory is measured in a separate process after three updates, with imports 
 memory of the imports alone. On a GPU it is the peak of torch's allocator.
 
 "Share of peak" is the rate of operations that the model needs, divided by the rate of a product of two 4,096 x 4,096
-matrices, timed in the same rounds. The model needs 6 operations per parameter and 6 L D T for attention (half of
-Chowdhery et al. 2022, appendix B, because a causal mask leaves half). Writes training.json and .png.
+matrices (smaller ones where a product takes more than a second), timed in the same rounds. The model needs 6
+operations per parameter and 6 L D T for attention (half of Chowdhery et al. 2022, appendix B, because a causal mask
+leaves half). Writes training.json and .png.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from modeling_mini.tables import markdown_table
 
 TOKENS = 2048  # per update
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-MATRIX = 4096
+MATRICES = (512, 1024, 2048, 4096)  # rows
 IMPORTS = "imports"  # instead of the name of a model: measures a process that builds no model
 
 
@@ -66,18 +67,25 @@ class NanoGPT:
 
 
 def matrix_peak(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of products of two square matrices: the best of three series."""
-    matrix = torch.randn(MATRIX, MATRIX, device=DEVICE, dtype=dtype)
+    """Floating-point operations per second of products of two square matrices: the best of three series.
+
+    The matrices grow to 4,096 rows, or until a product takes more than a second. A processor without instructions for
+    bfloat16 would need minutes for 4,096 rows.
+    """
     count = 1 if DEVICE == "cpu" else 50
-    seconds = []
-    for _ in range(4):
-        synchronize()
-        start = time.perf_counter()
-        for _ in range(count):
-            matrix @ matrix
-        synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 2 * MATRIX**3 * count / min(seconds[1:])
+    for rows in MATRICES:
+        matrix = torch.randn(rows, rows, device=DEVICE).to(dtype)
+        seconds = []
+        for _ in range(4):
+            synchronize()
+            start = time.perf_counter()
+            for _ in range(count):
+                matrix @ matrix
+            synchronize()
+            seconds.append((time.perf_counter() - start) / count)
+        if min(seconds) > 1:
+            break
+    return 2 * rows**3 / min(seconds[1:])
 
 
 def main() -> None:
