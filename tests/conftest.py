@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import huggingface_hub
 import pytest
@@ -43,6 +44,13 @@ def _reproducible():
     """The same random numbers for each test, in any order of tests; one thread, so that sums round the same way."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _environment():
+    """The environment variables of before each test: PEFT's BOFT leaves CXX=gcc, with which torch.compile fails."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="session")
