@@ -5,13 +5,13 @@
     python benchmarks/applications.py --seeds 1              # one seed each
     python benchmarks/applications.py --list                 # the names of the rows, and their arguments
 
-A finished run is not repeated, so the work can be split over several calls. Each call prints the table of all runs in
-`--folder`. The pretrained models that the rows start from are trained first.
+A finished run is not repeated, so the work can be split over several calls, one after the other. Each call prints the
+table of all runs in `--folder`. The pretrained models that the rows start from are trained first.
 
 `benchmarks/data_sets.py` writes the data sets that are not built in into `--data`, one folder each. A row whose folder
 is missing is left out. No recipe was tuned on them, except `text-classification-scratch`, which was tuned on the
-validation split of the supersenses. The options of a row (a number of passes, longer targets) were chosen on its
-validation split.
+validation splits of the supersenses and of `fields-2`. The options of a row (a number of passes, longer targets) were
+chosen on its validation split.
 """
 
 import argparse
@@ -23,10 +23,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modeling_mini.inference.evaluate import compared_metrics
-from modeling_mini.inference.verdict import is_better, ranked_baselines
+from modeling_mini.errors import UserError
+from modeling_mini.inference.verdict import compared_metrics, is_better, ranked_baselines
 from modeling_mini.tables import decimals, markdown_table
 from modeling_mini.tasks import task_class
+from modeling_mini.training.locking import locked
 
 
 # Pretrained models that rows start from: name -> arguments of train.py; {data} is the folder of `--data`.
@@ -146,6 +147,11 @@ def is_finished(folder: Path) -> bool:
 
 def train(folder: Path, arguments: list[str]) -> None:
     if not is_finished(folder):
+        try:
+            with locked(folder, is_first_process=True):
+                pass  # no run is active there
+        except UserError as error:
+            raise SystemExit(f"Error: {error}") from error
         shutil.rmtree(folder, ignore_errors=True)  # the time of an interrupted and resumed run would be wrong
         subprocess.run([sys.executable, "train.py", *arguments, "--output_dir", str(folder)], check=True)
 

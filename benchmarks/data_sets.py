@@ -26,8 +26,9 @@ Nothing is downloaded. SOURCE is where the files are, except for the last two:
     whole-docstrings  the built-in questions on docstrings, of up to 4,000 characters instead of 600
                   SOURCE: the shortest docstring, in characters
 
-A text is in one split only. The treebank and the tweets have splits of their own. Elsewhere the split depends on a
-name (a definition, a sentence, a service, a package), so it is the same on each machine.
+A text is in one split only, except in film-texts. The treebank and the tweets have splits of their own. Elsewhere the
+split depends on a name (a definition, a sentence, a service, a package, a module; in film-texts, a file), so it is the
+same on each machine.
 """
 
 import argparse

@@ -12,7 +12,7 @@ memory of the imports alone. On a GPU it is the peak of torch's allocator.
 "Share of peak" is the rate of operations that the model needs, divided by the rate of a product of two 4,096 x 4,096
 matrices (smaller ones where a product takes more than a second), timed in the same rounds. The model needs 6
 operations per parameter and 6 L D T for attention (half of Chowdhery et al. 2022, appendix B, because a causal mask
-leaves half). Writes training.json and .png.
+leaves half). Writes training.json and .png; with --compiled training-compiled.json and .png, without peak memory.
 """
 
 import argparse

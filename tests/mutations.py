@@ -831,6 +831,7 @@ DEFECTS = {
     ],
     ("inference/evaluate.py", "inference/test_held_out_rows.py"): [
         ("eval: a named file is divided by a column", "_completed", 'recorded.pop("split_column", None)', "pass"),
+        ("eval: rows of another task are divided as in training", "", '("task", "where", ', '("where", '),
         ("eval: a named file is a part", "_choose", "and split not in task.args.split_files", ""),
         ("eval: rows of the training are scored as held out", "_choose", "if changed_division and", "if False and"),
         (

@@ -26,14 +26,14 @@ from ..tasks.batches import describe_positions
 from ..writing import complete_files, write_json
 from .loading import checkpoint_task, load_checkpoint, recorded_arguments
 from .predict import decoding_options
-from .verdict import verdict
+from .verdict import compared_metrics, verdict
 
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("test", "validation", "train")  # in order of preference
 # The arguments that decide which rows a run sets aside for validation; of a stream, and of other data.
-DIVIDING_ARGUMENTS = ("where", "split_column", "text_unit", "streaming")
+DIVIDING_ARGUMENTS = ("task", "where", "split_column", "text_unit", "streaming")
 DIVIDING_STREAMS, DIVIDING_OTHERS = ("max_validation_documents",), ("validation_fraction", "split_seed")
 RESULT_FILES = ("results.json", "results.png", "predictions.jsonl")
 TRAINING_ROWS_ADVICE = "give training rows with --train_file, and the rows to score with --test_file"
@@ -128,12 +128,6 @@ def evaluate(argv: list[str]) -> None:
         about = {"checkpoint": checkpoint, "dataset": dataset, "split": split, "examples": len(examples)}
         about["decoding"] = _recorded_decoding(task, decoding) if checkpoint else None
         _write(Path(args.output), {"task": task.name, **about}, systems, examples, predictions, task)
-
-
-def compared_metrics(task: Task) -> dict[str, bool]:
-    """The metrics by which a model is compared with the baselines, and whether greater is better."""
-    directions = task.metric_directions()
-    return {name: directions[name] for name in dict.fromkeys((task.metric, *task.score_names))}
 
 
 def _recorded_decoding(task: Task, decoding: DecodingArguments) -> dict | None:

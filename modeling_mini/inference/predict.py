@@ -110,11 +110,11 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
             example = parse(line, object_pairs_hook=_unique)
             is_text = not has_lone_surrogate(json.dumps(example, ensure_ascii=False))
             present = [name for name in task.agreed_columns if name in example]
-            missing = [name for name in (*task.input_columns, *present) if not isinstance(example[name], str)]
+            missing = [name for name in (*task.input_columns, *present) if not isinstance(example.get(name), str)]
             missing = missing or [name for name in present if not example[name].strip()]
         except ValueError as error:
             raise UserError(f"Standard input, line {number} is not JSON ({error}).") from error
-        except (KeyError, TypeError):
+        except (AttributeError, TypeError):  # not an object
             missing = task.input_columns
         if not is_text:
             raise UserError(f"Standard input, line {number} holds half a character (a lone \\ud83d); correct it.")
@@ -132,8 +132,8 @@ def _json_lines(stream: TextIO, task: Task) -> list[dict]:
 
 def _unique(pairs: list[tuple[str, object]]) -> dict:
     """An object of JSON. Raises `ValueError` for a key that it has twice, of which one value would be lost."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {max(names, key=names.count)!r} is given twice")
-    return found
+    return values

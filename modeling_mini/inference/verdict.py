@@ -1,6 +1,7 @@
-"""Says whether a model is worth more than the simple rules of its task, its baselines."""
+"""Compares a model with the baselines of its task, metric by metric."""
 
 from ..tables import decimals
+from ..tasks.base import Task
 
 
 def verdict(model: dict, baselines: dict[str, dict], directions: dict[str, bool]) -> list[str]:
@@ -20,6 +21,12 @@ def verdict(model: dict, baselines: dict[str, dict], directions: dict[str, bool]
     if better:
         sentences.append(f"The model is better than every baseline: {_compared(better)}.")
     return sentences
+
+
+def compared_metrics(task: Task | type[Task]) -> dict[str, bool]:
+    """The metrics by which a model is compared with the baselines, and whether greater is better."""
+    directions = task.metric_directions()
+    return {name: directions[name] for name in dict.fromkeys((task.metric, *task.score_names))}
 
 
 def best_baseline(baselines: dict[str, dict], metric: str, greater_is_better: bool) -> str | None:

@@ -9,7 +9,7 @@ from ..errors import UserError
 if TYPE_CHECKING:
     from .base import Task, TaskArguments
 
-# Name, as the Hub names the task, and the `Task` subclass in this folder.
+# Name (the Hub's, where the Hub has one), and the `Task` subclass in this folder.
 TASKS = {
     "fill-mask": "fill_mask:FillMask",
     "generative-question-answering": "generative_question_answering:GenerativeQuestionAnswering",

@@ -39,7 +39,7 @@ class TaskArguments(DataArguments):
 
     task: str = field(
         default="text-generation",
-        metadata={"help": "The application, as the Hub names it.", "choices": sorted(TASKS)},
+        metadata={"help": "The application.", "choices": sorted(TASKS)},
     )
     max_source_tokens: int | None = field(
         default=None,

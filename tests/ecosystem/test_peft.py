@@ -56,7 +56,7 @@ HEADS = {
     "features": ("AutoModel", "FEATURE_EXTRACTION", lambda ids: {}),
 }
 
-# What PEFT 0.21 cannot do with Llama either. A method that is not listed here must work.
+# What PEFT 0.21 cannot do with Llama either; Llama has no masked model. A method that is not listed here must work.
 NEEDS_CACHE = {"CARTRIDGE", "PREFIX_TUNING"}
 PROMPTS = {"MULTITASK_PROMPT_TUNING", "PROMPT_TUNING", "P_TUNING"}
 LIMITS_OF_PEFT = {
@@ -122,7 +122,7 @@ def test_peft_method_trains_and_reopens(request, family, head, method, tmp_path)
     if head == "masked" and family != "modeling_mini":
         pytest.skip("no masked language model in transformers")
     if method in LIMITS_OF_PEFT[head]:
-        request.applymarker(pytest.mark.xfail(reason="not possible with Llama either"))
+        request.applymarker(pytest.mark.xfail(reason="a limit of PEFT"))
     train_and_reopen(family, head, method, tmp_path)
 
 

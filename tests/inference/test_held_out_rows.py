@@ -105,6 +105,20 @@ def test_rows_of_the_training_are_not_scored_as_held_out(tmp_path, given):
     assert division_changes(arguments, {**recorded, **given}) == []
 
 
+def test_a_language_model_is_not_scored_on_the_texts_of_its_training(tmp_path):
+    """Contexts of questions are divided, but rows of a language model: it may have been trained on a context."""
+    rows = [
+        {"context": f"{i // 3} a", "question": f"{i}?", "answers": {"text": ["a"], "answer_start": [2]}}
+        for i in range(60)
+    ]
+    recorded = {"task": "text-generation", "dataset": jsonl(tmp_path / "a.jsonl", rows)}
+    given = {**recorded, "task": "generative-question-answering"}
+    changed = division_changes(TaskArguments(**given), recorded)
+    with pytest.raises(UserError, match="^--task is not as in the training, so rows"):
+        chosen(EvalArguments(), task_class(given["task"])(TaskArguments(**given)), changed)
+    assert division_changes(TaskArguments(**recorded), recorded) == []
+
+
 def test_rows_of_a_split_of_their_own_can_be_filtered(tmp_path):
     for name, count in (("train", 40), ("test", 30)):
         labelled(tmp_path / f"{name}.jsonl", count)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from modeling_mini.training.locking import locked
+
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -238,6 +240,15 @@ def test_a_row_without_its_data_or_that_of_its_start_is_left_out(applications, m
     monkeypatch.setattr(sys, "argv", ["applications.py", "reviews", *folders])
     applications.main()
     assert capsys.readouterr().err == f"reviews is left out: there is no {tmp_path / 'data' / 'film-texts'}\n"
+
+
+def test_the_folder_of_a_run_in_progress_is_kept(applications, tmp_path):
+    weights = tmp_path / "run" / "model.safetensors"
+    with locked(weights.parent, is_first_process=True):
+        weights.touch()
+        with pytest.raises(SystemExit, match="^Error: .* is in use by another run"):
+            applications.train(weights.parent, [])
+    assert weights.exists()
 
 
 def test_only_the_placeholders_of_folders_are_filled(applications):

@@ -415,6 +415,14 @@ def test_json_lines_that_cannot_be_used_are_refused_with_their_line(monkeypatch,
         _json_lines(StandardInput(), task_class("text-classification")(TaskArguments(task="text-classification")))
 
 
+def test_the_column_that_a_json_line_lacks_is_named(monkeypatch):
+    task = task_class("question-answering")(TaskArguments(task="question-answering"))
+    for column, line in (("context", '{"question": "What?"}'), ("question", '{"context": "A.", "question": null}')):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line.encode()), encoding="ascii"))
+        with pytest.raises(UserError, match=f"line 1 has no text in {column}[.]$"):
+            _json_lines(StandardInput(), task)
+
+
 def test_help_explains_words_without_an_option_and_negations(capsys):
     with pytest.raises(SystemExit):
         main(["eval", "--help"])
