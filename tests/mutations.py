@@ -24,6 +24,7 @@ PACKAGE = "modeling_mini"
 OURS = ("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 # The golden losses notice every change of a number, but do not say what is wrong.
 ALL_OURS = (*OURS, "--deselect", "tests/model/test_golden.py", "tests")
+LIMIT = 600  # seconds for the tests that are expected to notice a mutation; with it, one of them may never end
 THEIRS = ("tests/conformance/run.py", "--models", "mini", "--pytest", "-x", "-k")
 
 
@@ -1275,8 +1276,8 @@ def noticed_by(mutation: Mutation, copy: Path) -> str | None:
     path.write_text(text, encoding="utf-8")
     try:
         return (
-            first_failure(copy, *OURS, "-m", "not slow", f"tests/{mutation.tests}")
-            or first_failure(copy, *OURS, "-m", "slow", f"tests/{mutation.tests}")
+            first_failure(copy, *OURS, "-m", "not slow", f"tests/{mutation.tests}", limit=LIMIT)
+            or first_failure(copy, *OURS, "-m", "slow", f"tests/{mutation.tests}", limit=LIMIT)
             or first_failure(copy, *ALL_OURS)
             or first_failure(copy, *THEIRS, "Test")
         )
@@ -1305,13 +1306,17 @@ def scope_lines(source: str, scope: str) -> tuple[int, int]:
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1, node.end_lineno
 
 
-def first_failure(copy: Path, *command: str) -> str | None:
+def first_failure(copy: Path, *command: str, limit: int | None = None) -> str | None:
     """Run pytest, or a script that does, and return the name of the test that its summary gives first."""
     # The copy comes before the installed package, also in the processes that tests start.
     environment = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True, check=False
-    )
+    program = [sys.executable, *command]
+    try:
+        result = subprocess.run(
+            program, cwd=copy, env=environment, capture_output=True, text=True, check=False, timeout=limit
+        )
+    except subprocess.TimeoutExpired:
+        return f"`{command[-1]}` does not end within {limit / 60:.0f} minutes"
     if result.returncode in (0, 5):  # 5: the file has no slow test, or no other
         return None
     failure = re.search(r"^(?:SUB)?(?:FAILED|ERROR)(?:\[.*?\])? tests/([^\[\s]+)", result.stdout, re.MULTILINE)

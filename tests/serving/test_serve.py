@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,8 +12,10 @@ from modeling_mini.serving.serve import model_names
 
 
 @pytest.fixture
-def refusal(free_port, capsys):
-    """`refusal(checkpoint, *options)`: the sentence with which the command ends."""
+def refusal(free_port, capsys, monkeypatch):
+    """`refusal(checkpoint, *options)`: the sentence with which the command ends, before a server starts."""
+    started = SimpleNamespace(Server=lambda *args, **kwargs: pytest.fail("the server starts"))
+    monkeypatch.setitem(sys.modules, "modeling_mini.serving.server", started)
 
     def run(checkpoint, *options):
         capsys.readouterr()  # the progress of saving it
