@@ -41,7 +41,8 @@ class StandardInput(io.TextIOBase):
         return True
 
     def read(self, size: int | None = -1) -> str:
-        return "".join(self)
+        """One text, without the line breaks at its end: a file ends in one, the same text as an argument does not."""
+        return "".join(self).rstrip("\n")
 
     def __iter__(self) -> Iterator[str]:
         if sys.stdin is None:

@@ -44,7 +44,7 @@ class Summarization(TextToTextTask):
 
 def first_sentence(document: str) -> str:
     """The text up to the first sentence end, or up to the first blank line, as one line."""
-    return next(iter(sentences(document.strip().partition("\n\n")[0])), "")
+    return next(iter(sentences(document.replace("\r\n", "\n").strip().partition("\n\n")[0])), "")
 
 
 def _worth(summary: str, words: Counter) -> float:

@@ -76,7 +76,7 @@ def test_prompt_comes_from_standard_input_too(checkpoint, capsys, monkeypatch):
     options = ["--max_new_tokens", "5", "--temperature", "0"]
     assert main(["generate", checkpoint, "the text", *options]) == 0
     given = capsys.readouterr().out
-    monkeypatch.setattr("sys.stdin", io.StringIO("the text"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("the text\n"))
     assert main(["generate", checkpoint, *options]) == 0
     assert capsys.readouterr().out == given
 

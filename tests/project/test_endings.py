@@ -164,14 +164,14 @@ class Bytes:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"a\nb\n", "a\nb\n"),
+        (b"\n a\n\nb\r\n\n", "\n a\n\nb"),
         (b"\xef\xbb\xbfa\n\xef\xbb\xbfb", "a\n\ufeffb"),  # only the first is a byte order mark
         (b"a\r\nb", "a\nb"),
-        ("中文\u2028x\n".encode(), "中文\u2028x\n"),
+        ("中文\u2028x\n".encode(), "中文\u2028x"),
         (b"", ""),
     ],
 )
-def test_standard_input_is_utf8_without_a_byte_order_mark(monkeypatch, content, text):
+def test_standard_input_is_utf8_without_a_byte_order_mark_and_final_line_breaks(monkeypatch, content, text):
     monkeypatch.setattr("sys.stdin", Bytes(content))
     assert StandardInput().read() == text
 

@@ -121,4 +121,5 @@ def test_the_first_sentence_ends_at_a_full_stop_or_a_blank_line():
     assert first_sentence("बिल्ली बैठी है। कुत्ता भागा।") == "बिल्ली बैठी है।"
     assert first_sentence("أين القطة؟ هنا.") == "أين القطة؟"
     assert first_sentence("Return the\n  sum. Then more.") == "Return the sum."
-    assert first_sentence("See numpy.sum for it\n\nNotes. More.") == "See numpy.sum for it"
+    for line_break in ("\n", "\r\n"):
+        assert first_sentence(f"See numpy.sum for it{line_break * 2}Notes. More.") == "See numpy.sum for it"
