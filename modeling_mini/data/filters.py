@@ -15,7 +15,7 @@ from .files import SPLIT_WORDS, words_of
 
 
 # Words in the names of columns that divide data sets: `split`, `data_split`, `meta.fold`, `is_test`, `in_train_set`.
-_SPLIT_NAMES = {"split", "splits", "fold", "subset", "partition", "set", "dataset", "phase", "stage", "usage"}
+_SPLIT_NAMES = {"split", "splits", "fold", "subset", "part", "partition", "set", "dataset", "phase", "stage", "usage"}
 _NUMBERED = {"split", "partition"}  # may hold 0, 1 and 2; a `fold` of numbers is for cross-validation
 _AROUND_FLAGS = {"is", "in", "for", "use", "used", "set", "split", "subset", "sample", "row", "data"}
 _FLAGS = {"train", "training", "validation", "val"}  # without a word around: `test` may be a test of anything

@@ -32,6 +32,7 @@ def load(path, **arguments):
         ("meta.split", {"train", "val", "challenge"}, "--split_column meta.split."),
         ("my set", {"train", "test"}, "--split_column 'my set'."),
         ("phase", {"training", "evaluation"}, "--split_column phase."),
+        ("part", {"train", "test"}, "--split_column part."),
         ("train_val_test", {"train", "val"}, "--split_column train_val_test."),
         ("is_test", {True, False}, '--where "is_test == False", or'),
         ("isTrain", {"True", "False"}, "--where \"isTrain == 'True'\", or"),
