@@ -149,10 +149,9 @@ def train(folder: Path, arguments: list[str]) -> None:
     if not is_finished(folder):
         try:
             with locked(folder, is_first_process=True):
-                pass  # no run is active there
-        except UserError as error:
+                shutil.rmtree(folder, ignore_errors=True)  # the time of an interrupted and resumed run would be wrong
+        except UserError as error:  # a run is active there
             raise SystemExit(f"Error: {error}") from error
-        shutil.rmtree(folder, ignore_errors=True)  # the time of an interrupted and resumed run would be wrong
         subprocess.run([sys.executable, "train.py", *arguments, "--output_dir", str(folder)], check=True)
 
 

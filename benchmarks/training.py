@@ -74,7 +74,7 @@ def matrix_peak(dtype: torch.dtype) -> float:
     """
     count = 1 if DEVICE == "cpu" else 50
     for rows in MATRICES:
-        matrix = torch.randn(rows, rows, device=DEVICE).to(dtype)
+        matrix = torch.randn(rows, rows, device=DEVICE, dtype=dtype)
         seconds = []
         for _ in range(4):
             synchronize()
